@@ -1,0 +1,37 @@
+//! What a connector is: schema, values, batch, position, source, target.
+//!
+//! This crate fixes the words that every other part of Crossfade speaks. It holds no driver and does no I/O, so that
+//! it can be read in half an hour and tested without a server. The one idea that everything here serves:
+//!
+//! > A batch ends at a position. A target commits the batch and the position together.
+//! > Everything else can be forgotten and rebuilt.
+//!
+//! Read in this order: [`schema`] (what a table is), [`batch`] (what moves), [`position`] (where we are),
+//! [`source`] and [`target`] (the two ends), [`fingerprint`] (the proof).
+
+pub mod batch;
+pub mod builder;
+pub mod endpoint;
+pub mod error;
+pub mod finding;
+pub mod fingerprint;
+pub mod position;
+pub mod schema;
+pub mod selection;
+pub mod source;
+pub mod target;
+
+#[cfg(feature = "conformance")]
+pub mod conformance;
+
+pub use batch::{Batch, Boundary, Item, Op, Rows, SchemaChange};
+pub use builder::{ColumnBuilder, RowsBuilder};
+pub use endpoint::{Endpoint, Secret};
+pub use error::{Class, Error, Exit, Place, Result};
+pub use finding::{Finding, Level};
+pub use fingerprint::Fingerprint;
+pub use position::{Checkpoint, Owner, Phase, Position};
+pub use schema::{Column, ForeignKey, Index, Logical, TableName, TableSchema};
+pub use selection::Selection;
+pub use source::{Consistency, KeyPart, KeyRange, Limit, Snapshot, Source, Stream};
+pub use target::{Chunk, ChunkState, History, Loaded, Loader, Target, Writer};

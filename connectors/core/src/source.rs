@@ -1,0 +1,129 @@
+//! One end: a database whose log is read.
+//!
+//! A [`Source`] is a cheap, shareable handle; what it opens ([`Stream`], [`Snapshot`]) lives on one thread each. All
+//! calls block: connectors use the runtime's handle for their I/O inside. That keeps back-pressure a full channel and
+//! cancellation a dropped value.
+
+use std::cmp::Ordering;
+use std::sync::Arc;
+use std::time::Instant;
+
+use arrow_array::RecordBatch;
+use serde::{Deserialize, Serialize};
+
+use crate::batch::Batch;
+use crate::error::Result;
+use crate::finding::Finding;
+use crate::position::Position;
+use crate::schema::TableSchema;
+use crate::selection::Selection;
+
+/// A database to move away from.
+pub trait Source: Send + Sync {
+    /// Compares settings, privileges and tables with what a lossless pipeline needs. Changes nothing.
+    fn check(&self, selection: &Selection) -> Result<Vec<Finding>>;
+
+    /// The tables of the database that `selection` admits, as they are now. An error names every admitted table that
+    /// cannot be carried, and why.
+    fn tables(&self, selection: &Selection) -> Result<Vec<Arc<TableSchema>>>;
+
+    /// Makes the log of these tables available from now on (installs triggers, creates a slot) and returns where it
+    /// starts. Idempotent: what is there already is kept and adopted.
+    fn begin(&self, tables: &[Arc<TableSchema>]) -> Result<Position>;
+
+    /// The end of the log now: everything committed before this call lies at or before it.
+    fn position(&self) -> Result<Position>;
+
+    /// Which of two positions of this log comes first. An error if one of them is not of this log.
+    fn order(&self, a: &Position, b: &Position) -> Result<Ordering>;
+
+    /// Bytes of log between two positions (`from` at or before `to`), where the source can tell.
+    fn distance(&self, from: &Position, to: &Position) -> Result<Option<u64>>;
+
+    /// A readable state of the tables at a known position.
+    fn snapshot(&self, tables: &[Arc<TableSchema>], consistency: Consistency) -> Result<Box<dyn Snapshot>>;
+
+    /// Reads the log after `from`, with the tables in the shape they had there. Fails if the log no longer reaches back
+    /// to `from`: a gap is never skipped.
+    fn stream(&self, from: &Position, tables: &[Arc<TableSchema>]) -> Result<Box<dyn Stream>>;
+}
+
+/// How a snapshot's state relates to its position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Consistency {
+    /// Exactly the transactions up to the position: for verification.
+    Exact,
+    /// At least the transactions up to the position, and each read sees whole transactions: for the initial copy, whose
+    /// chunks are overtaken by the stream. Never waits for, nor blocks, a writer.
+    AtLeast,
+}
+
+/// Bounds of one [`Stream::next`] call.
+#[derive(Debug, Clone)]
+pub struct Limit {
+    /// Return `None` when nothing has come by then.
+    pub deadline: Instant,
+    /// End a batch at the first commit past so many bytes; a transaction past twice as many is handed on in open batches.
+    pub bytes: usize,
+    /// End a batch at the first commit past so many rows.
+    pub rows: usize,
+    /// Hand over nothing beyond this position; once everything up to it has been handed over, return a batch (it may
+    /// hold no item) whose end compares equal to it.
+    pub until: Option<Position>,
+}
+
+/// A reader of the log.
+pub trait Stream: Send {
+    /// The next changes. Returns as soon as something has come and nothing more is at hand; waits no longer than the
+    /// deadline. A batch without items reports that the log went on without touching these tables.
+    fn next(&mut self, limit: &Limit) -> Result<Option<Batch>>;
+
+    /// Tells the source that everything up to `durable` is safe at every target, so it may be discarded. Called at
+    /// least every few seconds, also while nothing comes and while nothing can be handed on: it keeps the connection
+    /// alive too.
+    fn ack(&mut self, durable: &Position) -> Result<()>;
+}
+
+/// A readable state of some tables, of a source or of a target.
+pub trait Snapshot: Send {
+    /// The position of the state, as [`Consistency`] has it.
+    fn position(&self) -> &Position;
+
+    /// Cuts a table into ranges of about `rows` rows each that cover every key there is now. Rows with keys beyond the
+    /// last range came later and are the stream's.
+    fn split(&mut self, table: &TableSchema, rows: u64) -> Result<Vec<KeyRange>>;
+
+    /// Reads the rows of a range, in no particular order, in batches of the table's Arrow schema.
+    fn scan(
+        &mut self,
+        table: &TableSchema,
+        range: &KeyRange,
+        sink: &mut dyn FnMut(RecordBatch) -> Result<()>,
+    ) -> Result<()>;
+}
+
+/// A value of a key column, as a bound of a range.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KeyPart {
+    /// An integer of any width and sign.
+    Int(i128),
+    /// Anything that the database compares by its text.
+    Text(String),
+    /// Bytes.
+    Bytes(Vec<u8>),
+}
+
+/// A range of keys in the order of the database that made it; no other may interpret it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct KeyRange {
+    /// Keys greater than this; `None` from the first.
+    pub after: Option<Vec<KeyPart>>,
+    /// Keys up to and including this; `None` to the last.
+    pub to: Option<Vec<KeyPart>>,
+}
+
+impl KeyRange {
+    /// All keys.
+    pub const ALL: KeyRange = KeyRange { after: None, to: None };
+}

@@ -1,0 +1,140 @@
+//! The other end: where changes are written, exactly once.
+//!
+//! A target commits data and [`Checkpoint`] in one step, so that after any crash `recover` tells exactly what is there.
+//! A [`Writer`] holds the pipeline's epoch; whoever opens a later one fences the earlier out.
+//!
+//! The initial copy writes beside the stream, on connections of its own ([`Loader`]), under one rule:
+//!
+//! > A chunk read at or after position `low` is committed only while the target's stream is at or before `low`.
+//!
+//! Then every change after `low` is still to come, and because changes are applied as whole-row upserts and deletes by
+//! key, replaying them over the chunk ends in the source's state, whatever the chunk's read saw in between. This keeps
+//! DBLog's freedom from locks without its in-memory set of changed keys. The pipeline enforces the rule.
+
+use std::sync::Arc;
+
+use arrow_array::RecordBatch;
+use serde::{Deserialize, Serialize};
+
+use crate::batch::Batch;
+use crate::error::Result;
+use crate::finding::Finding;
+use crate::position::{Checkpoint, Owner, Position};
+use crate::schema::{TableName, TableSchema};
+use crate::source::{KeyRange, Snapshot};
+
+/// Whether a target keeps the latest state of each row or every change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum History {
+    /// The latest state: batches are folded to their net effect per key before they are written.
+    Net,
+    /// Every change, in order.
+    Full,
+}
+
+/// A database or a store to move to.
+pub trait Target: Send + Sync {
+    /// Whether it takes net effects or every change.
+    fn history(&self) -> History;
+
+    /// Compares settings, privileges and existing tables with what these tables need. Changes nothing.
+    fn check(&self, tables: &[Arc<TableSchema>]) -> Result<Vec<Finding>>;
+
+    /// What the pipeline last committed. Changes nothing and takes no ownership.
+    fn recover(&self, pipeline: &str) -> Result<Option<Checkpoint>>;
+
+    /// Who has the pipeline open now, where that can be told.
+    fn owner(&self, pipeline: &str) -> Result<Option<Owner>>;
+
+    /// Takes the pipeline: refuses while another owner is alive, completes what a dead one left half done, fences it out.
+    fn open(&self, owner: &Owner) -> Result<Box<dyn Writer>>;
+
+    /// A further connection that writes chunks of the initial copy under the writer's epoch.
+    fn loader(&self, pipeline: &str, epoch: u64) -> Result<Box<dyn Loader>>;
+
+    /// The tables at the pipeline's last checkpoint, exactly; [`Snapshot::position`] is that checkpoint's.
+    fn snapshot(&self, pipeline: &str, tables: &[Arc<TableSchema>]) -> Result<Box<dyn Snapshot>>;
+}
+
+/// The one writer of a pipeline.
+pub trait Writer: Send {
+    /// The fencing token.
+    fn epoch(&self) -> u64;
+
+    /// The last committed checkpoint; `None` before the first.
+    fn checkpoint(&self) -> Option<&Checkpoint>;
+
+    /// The tables in the shape they had at the checkpoint, as stored by [`Writer::prepare`] and schema changes since.
+    fn tables(&mut self) -> Result<Vec<Arc<TableSchema>>>;
+
+    /// Creates tables that are missing and checks those that exist, and remembers their shapes. Indexes, foreign keys
+    /// and sequences come with [`Writer::finish_copy`]. Idempotent.
+    fn prepare(&mut self, tables: &[Arc<TableSchema>]) -> Result<()>;
+
+    /// Remembers how a table's copy is cut, once. Planning again a table that has a plan is an error.
+    fn plan(&mut self, table: &TableName, ranges: &[KeyRange]) -> Result<()>;
+
+    /// All planned chunks and which of them are done.
+    fn chunks(&mut self) -> Result<Vec<ChunkState>>;
+
+    /// Writes a batch, inside the transaction that the next commit ends.
+    fn write(&mut self, batch: &Batch) -> Result<()>;
+
+    /// Makes everything written since the last commit visible and durable together with the checkpoint, whose `seq` is
+    /// one more than the last and whose `epoch` is this writer's. An error if another owner has taken over.
+    fn commit(&mut self, checkpoint: &Checkpoint) -> Result<()>;
+
+    /// Builds what waits for the end of the initial copy: secondary indexes, foreign keys, sequence values. Idempotent;
+    /// not part of the current transaction.
+    fn finish_copy(&mut self, tables: &[Arc<TableSchema>]) -> Result<()>;
+}
+
+/// A chunk of the initial copy.
+#[derive(Debug, Clone)]
+pub struct Chunk {
+    /// The table.
+    pub table: Arc<TableSchema>,
+    /// Its place in the table's plan.
+    pub index: u32,
+    /// The keys it covers.
+    pub range: KeyRange,
+    /// The source's position from before the chunk was read.
+    pub low: Position,
+}
+
+/// A planned chunk as the target remembers it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChunkState {
+    /// The table.
+    pub table: TableName,
+    /// Its place in the table's plan.
+    pub index: u32,
+    /// The keys it covers.
+    pub range: KeyRange,
+    /// For a chunk that is done, the source's position from after it was read: the table equals the source only once
+    /// the stream has passed it.
+    pub done: Option<Position>,
+}
+
+/// What became of a chunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loaded {
+    /// It is in the target, and remembered as done, in one commit.
+    Done,
+    /// Nothing was written: its rows met rows that the stream brought before. Read it again (at a new `low`) with
+    /// `merge` set.
+    Collided,
+}
+
+/// Writes chunks of the initial copy, one at a time.
+pub trait Loader: Send {
+    /// Starts a chunk. `merge`: rows may exist already and are replaced; without it the fastest way is taken.
+    fn begin(&mut self, chunk: &Chunk, merge: bool) -> Result<()>;
+
+    /// Writes rows of the chunk.
+    fn write(&mut self, rows: &RecordBatch) -> Result<()>;
+
+    /// Commits the chunk's rows and its completion in one step. `high` is the source's position after the read. An
+    /// error if the epoch is no longer the pipeline's.
+    fn commit(&mut self, high: &Position) -> Result<Loaded>;
+}

@@ -1,0 +1,1 @@
+//! Parquet on object storage as a target.

@@ -1,0 +1,1 @@
+//! SQLite as a source, by triggers and a change table.
