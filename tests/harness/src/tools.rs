@@ -10,7 +10,8 @@
 //! ```
 //!
 //! Root's default is not its home, because servers that refuse to run as root must be able to read the programs.
-//! Programs of sid run through sid's own dynamic linker, so they need neither a chroot nor root.
+//! Programs of sid run through sid's own dynamic linker, so they need neither a chroot nor root: `tests/run` puts a script in
+//! the place of each binary that does so.
 
 use std::env;
 use std::fs::{self, File};
@@ -38,18 +39,9 @@ pub(crate) fn installed(path: PathBuf) -> PathBuf {
     path
 }
 
-/// The folder `usr` of the unpacked Debian sid.
-pub(crate) fn sid_usr() -> PathBuf {
-    installed(folder().join("sid/usr"))
-}
-
-/// Arguments that run one of sid's programs through sid's dynamic linker; the first is the linker itself.
-pub(crate) fn sid_program(path: &str) -> (PathBuf, Vec<String>) {
-    let usr = sid_usr();
-    let program = installed(usr.join(path)).display().to_string();
-    let libraries = usr.join("lib/x86_64-linux-gnu").display().to_string();
-    let linker = installed(usr.join("lib64/ld-linux-x86-64.so.2"));
-    (linker, vec!["--library-path".into(), libraries, "--argv0".into(), program.clone(), program])
+/// One of sid's programs: a script of `tests/run` that runs the binary beside it through sid's own dynamic linker.
+pub(crate) fn sid_program(path: &str) -> PathBuf {
+    installed(folder().join("sid/usr").join(path))
 }
 
 /// Path of a sample file (`chinook-mysql.sql`, `sakila-postgres-data.sql`, …). They are looked for in the folder
@@ -167,7 +159,6 @@ pub(crate) fn run_folder() -> PathBuf {
     make_dir(&mine);
     mine
 }
-
 
 #[cfg(test)]
 mod tests {
