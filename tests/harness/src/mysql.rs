@@ -51,12 +51,12 @@ enum Brand {
 
 impl Brand {
     /// A command that runs the server program.
-    fn program(self, life: proc::Life) -> Command {
+    fn program(self, death: Option<&str>) -> Command {
         let path = match self {
             Self::MySql => tools::sid_program("sbin/mysqld"),
             Self::MariaDb => tools::installed("/usr/sbin/mariadbd".into()),
         };
-        let mut command = proc::command(&path, life, None);
+        let mut command = proc::command(&path, death, None);
         command.arg("--no-defaults");
         if proc::is_root() {
             // Both refuse to run as root by accident; tests do it on purpose.
@@ -67,8 +67,7 @@ impl Brand {
 
     /// Name of the initialised data folder: the version is part of it, so that an upgrade makes a new one.
     fn template_name(self) -> String {
-        let output =
-            self.program(proc::Life::WithThisProcess).arg("--version").output().expect("cannot run the server");
+        let output = self.program(Some("KILL")).arg("--version").output().expect("cannot run the server");
         let text = String::from_utf8_lossy(&output.stdout);
         let (_, after) = text.split_once("Ver ").unwrap_or_else(|| panic!("no version in {text:?}"));
         let version = after.split_whitespace().next().unwrap_or_default();
@@ -82,11 +81,10 @@ impl Brand {
             "create user '{USER}'@'%' identified by '{PASSWORD}';\ngrant all on *.* to '{USER}'@'%' with grant option;\n"
         );
         let datadir = format!("--datadir={}", data.display());
-        let life = proc::Life::WithThisProcess;
         match self {
             Self::MySql => {
                 fs::write(&script, users).expect("cannot write the users' script");
-                let mut init = self.program(life);
+                let mut init = self.program(Some("KILL"));
                 init.args(["--initialize-insecure", "--skip-log-bin", "--innodb-redo-log-capacity=64M", &datadir]);
                 tools::must_run(init.arg(format!("--init-file={}", script.display())));
                 // Else every copy would carry the same server UUID.
@@ -101,7 +99,7 @@ impl Brand {
                     install.arg("--user=root");
                 }
                 tools::must_run(install.arg("--innodb-log-file-size=64M"));
-                let mut bootstrap = self.program(life);
+                let mut bootstrap = self.program(Some("KILL"));
                 bootstrap.args(["--bootstrap", "--innodb-log-file-size=64M", &datadir]);
                 tools::must_run(bootstrap.stdin(fs::File::open(&script).expect("it was just written")));
             }
@@ -144,7 +142,7 @@ impl Recipe for Brand {
         ] {
             settings.entry(name.into()).or_insert(value);
         }
-        let mut server = self.program(site.life);
+        let mut server = self.program(site.death(self));
         if !settings.contains_key("log_bin") {
             server.arg("--skip-log-bin");
         }
@@ -158,6 +156,10 @@ impl Recipe for Brand {
 
     fn stop_signal(&self) -> &'static str {
         "TERM"
+    }
+
+    fn end_signal(&self) -> &'static str {
+        "KILL"
     }
 }
 

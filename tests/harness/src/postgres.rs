@@ -43,12 +43,12 @@ pub enum PgVersion {
 
 impl PgVersion {
     /// A command that runs one of this version's programs (`postgres`, `initdb`).
-    fn program(self, name: &str, life: proc::Life) -> Command {
+    fn program(self, name: &str, death: Option<&str>) -> Command {
         let path = match self {
             Self::V15 => tools::installed(format!("/usr/lib/postgresql/15/bin/{name}").into()),
             Self::V18 => tools::sid_program(&format!("lib/postgresql/18/bin/{name}")),
         };
-        proc::command(&path, life, Some(SYSTEM_USER))
+        proc::command(&path, death, Some(SYSTEM_USER))
     }
 }
 
@@ -65,7 +65,7 @@ impl Recipe for PgVersion {
         let password = site.dir.join("password");
         fs::write(&password, PASSWORD).expect("cannot write the password file");
         give(&site.dir);
-        let mut initdb = self.program("initdb", proc::Life::WithThisProcess);
+        let mut initdb = self.program("initdb", Some("KILL"));
         initdb.arg("-D").arg(&data).arg(format!("--pwfile={}", password.display()));
         initdb.args(["-U", USER, "--auth-local=trust", "--auth-host=scram-sha-256", "--no-sync"]);
         initdb.args(["-E", "UTF8", "--locale=C"]);
@@ -88,7 +88,7 @@ impl Recipe for PgVersion {
         settings.insert("unix_socket_directories".into(), site.dir.display().to_string());
         let text: String = settings.iter().map(|(name, value)| format!("{name} = '{value}'\n")).collect();
         fs::write(site.dir.join("settings.conf"), text).expect("cannot write the settings");
-        let mut postgres = self.program("postgres", site.life);
+        let mut postgres = self.program("postgres", site.death(self));
         postgres.arg("-D").arg(site.data()).current_dir(&site.dir);
         postgres
     }
@@ -99,6 +99,11 @@ impl Recipe for PgVersion {
 
     fn stop_signal(&self) -> &'static str {
         "INT"
+    }
+
+    fn end_signal(&self) -> &'static str {
+        // A killed postmaster leaves its System V segment behind, and the machine's number of segments is limited.
+        "QUIT"
     }
 }
 

@@ -40,20 +40,12 @@ pub(crate) fn spawn(command: Command) -> io::Result<Child> {
     answer.recv().expect("the spawner thread answers every job")
 }
 
-/// How a server's process relates to the one that starts it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Life {
-    /// Killed by the kernel when this process ends, however it ends.
-    WithThisProcess,
-    /// Outlives this process; whoever made the test folder stops it.
-    Detached,
-}
-
-/// A command that runs `program` with the wanted life, as `user` when this process is root (Postgres refuses root).
-pub(crate) fn command(program: &Path, life: Life, user: Option<&str>) -> Command {
+/// A command that runs `program` without input. With `death` the kernel sends it that signal when this process ends, however it
+/// ends. `user` is whom it runs as when this process is root (Postgres refuses root).
+pub(crate) fn command(program: &Path, death: Option<&str>, user: Option<&str>) -> Command {
     let mut setpriv = Command::new("setpriv");
-    if life == Life::WithThisProcess {
-        setpriv.args(["--pdeathsig", "KILL"]);
+    if let Some(signal) = death {
+        setpriv.args(["--pdeathsig", signal]);
     }
     if let Some(user) = user.filter(|_| is_root()) {
         setpriv.arg(format!("--reuid={user}")).arg(format!("--regid={user}")).arg("--clear-groups");
@@ -132,7 +124,7 @@ mod tests {
     #[test]
     fn a_child_outlives_the_thread_that_asked_for_it() {
         let mut child = thread::spawn(|| {
-            let mut sleep = command(Path::new("/bin/sleep"), Life::WithThisProcess, None);
+            let mut sleep = command(Path::new("/bin/sleep"), Some("KILL"), None);
             sleep.arg("60");
             spawn(sleep).expect("cannot spawn sleep")
         })

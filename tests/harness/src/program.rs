@@ -50,7 +50,7 @@ impl Program {
         let (stdout, stderr) = (stem.with_extension("out"), stem.with_extension("err"));
         let create =
             |path: &Path| File::create(path).unwrap_or_else(|e| panic!("cannot create {}: {e}", path.display()));
-        let mut command = proc::command(&self.path, proc::Life::WithThisProcess, None);
+        let mut command = proc::command(&self.path, Some("KILL"), None);
         command.args(&self.args).envs(self.env.iter().map(|(k, v)| (k, v)));
         command.stdout(create(&stdout)).stderr(create(&stderr));
         let child = proc::spawn(command).expect("cannot run setpriv, which belongs to util-linux");

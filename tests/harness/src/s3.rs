@@ -23,7 +23,7 @@ impl Recipe for Moto {
 
     fn command(&self, site: &Site) -> Command {
         let python = tools::installed(tools::folder().join("venv/bin/python"));
-        let mut moto = proc::command(&python, site.life, None);
+        let mut moto = proc::command(&python, site.death(self), None);
         moto.args(["-m", "moto.server", "-H", "127.0.0.1", "-p", &site.port.to_string()]).current_dir(&site.dir);
         moto
     }
@@ -34,6 +34,10 @@ impl Recipe for Moto {
 
     fn stop_signal(&self) -> &'static str {
         "TERM"
+    }
+
+    fn end_signal(&self) -> &'static str {
+        "KILL"
     }
 }
 

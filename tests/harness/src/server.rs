@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use crate::process::{self as proc, Life};
+use crate::process as proc;
 use crate::tools;
 
 /// Longest start or stop that is waited for: two busy cores and a crash recovery fit into it.
@@ -66,6 +66,15 @@ fn normal(name: &str) -> String {
     name.replace('-', "_")
 }
 
+/// How a server's process relates to the one that starts it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Life {
+    /// Ended by the kernel when this process ends, however it ends.
+    WithThisProcess,
+    /// Outlives this process; whoever made the test folder stops it.
+    Detached,
+}
+
 /// What a server process is started with.
 #[derive(Debug)]
 pub(crate) struct Site {
@@ -82,6 +91,11 @@ impl Site {
     pub(crate) fn data(&self) -> PathBuf {
         self.dir.join("data")
     }
+
+    /// The signal that the kernel is to send when this process ends.
+    pub(crate) fn death(&self, recipe: &impl Recipe) -> Option<&'static str> {
+        (self.life == Life::WithThisProcess).then(|| recipe.end_signal())
+    }
 }
 
 /// What a kind of server needs: how its data folder is made, how it is started, when it is ready.
@@ -96,6 +110,8 @@ pub(crate) trait Recipe: Clone {
     fn is_ready(&self, site: &Site) -> bool;
     /// The signal that stops it cleanly without waiting for clients.
     fn stop_signal(&self) -> &'static str;
+    /// The signal that ends it at once, whatever becomes of its data, and leaves nothing behind in the kernel.
+    fn end_signal(&self) -> &'static str;
 }
 
 #[derive(Debug)]
@@ -281,6 +297,8 @@ impl<R: Recipe> Drop for Server<R> {
             return;
         }
         if let Process::Mine(child) = &mut *self.process() {
+            proc::signal(child.id(), self.recipe.end_signal());
+            proc::wait_until(Duration::from_secs(5), || child.try_wait().is_ok_and(|status| status.is_some()));
             bury(child);
         }
         // A file that a dying worker still writes can make this fail: the folder goes with the run's folder then.
