@@ -2,7 +2,7 @@
 //! agree with values written down outside this bench.
 
 use crate::reader::Reader;
-use crate::shapes::{Input, to_columns};
+use crate::shapes::{Case, Input, to_columns};
 use crate::table::{COLUMNS, Record};
 use crate::{columns, copy, lake, mysql, mysql_wire, pgoutput, rows};
 
@@ -10,13 +10,13 @@ use crate::{columns, copy, lake, mysql, mysql_wire, pgoutput, rows};
 ///
 /// # Panics
 /// When one does not hold.
-pub fn check(inputs: &[(&str, Input)], records: &[Record]) {
+pub fn check(cases: &[Case], records: &[Record]) {
     decimals();
     datetimes();
     numerics();
     server_image();
     let mut first: Option<Vec<u8>> = None;
-    for (name, input) in inputs {
+    for Case { name, whole: input, .. } in cases {
         let batch = input.columns().unwrap();
         let rows = input.rows().unwrap();
         assert_eq!((batch.num_rows(), rows.len()), (records.len(), records.len()), "{name}: rows");

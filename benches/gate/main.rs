@@ -29,7 +29,7 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput};
 
-use crate::shapes::{ENDS, Input, Shape, run};
+use crate::shapes::{Case, ENDS, Shape, run};
 
 /// The daemon's allocator. It is the kinder one to B, which lives by small allocations.
 #[global_allocator]
@@ -44,26 +44,26 @@ fn main() {
     let argument = |name: &str| std::env::args().any(|argument| argument == name);
     let measured = argument("--bench");
     let records = table::records(if measured { ROWS } else { 1_000 });
-    let inputs = Input::both(&records);
+    let cases = Case::both(&records);
     if !argument("--list") {
-        check::check(&inputs, &records);
+        check::check(&cases, &records);
     }
     if measured {
-        paired::print(&inputs, records.len());
+        paired::print(&cases, records.len());
     }
     let mut criterion = Criterion::default()
         .sample_size(10)
         .warm_up_time(Duration::from_millis(500))
-        .measurement_time(Duration::from_secs(3))
+        .measurement_time(Duration::from_secs(2))
         .configure_from_args();
-    for (name, input) in &inputs {
+    for case in &cases {
         for (to, end) in ENDS {
-            let mut group = criterion.benchmark_group(format!("gate/{name}/{to}"));
+            let mut group = criterion.benchmark_group(format!("gate/{}/{to}", case.name));
             group.throughput(Throughput::Elements(records.len() as u64));
             for (shape, name) in [(Shape::Columns, "columns"), (Shape::Rows, "rows")] {
                 let mut copy = Vec::new();
                 group.bench_function(BenchmarkId::from_parameter(name), |bencher| {
-                    bencher.iter(|| run(input, shape, end, &mut copy));
+                    bencher.iter(|| run(case, shape, end, &mut copy).expect("checked before"));
                 });
             }
             group.finish();

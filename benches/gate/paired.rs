@@ -5,23 +5,26 @@
 
 use std::time::Instant;
 
+use crate::reader::Discard;
 use crate::rows;
-use crate::shapes::{ENDS, Input, Shape, run};
+use crate::shapes::{Case, ENDS, Shape, run};
 
 /// Rounds for each pair.
 const ROUNDS: usize = 15;
 
 /// Measures every pair and prints the table, rates in thousand rows a second.
-pub fn print(inputs: &[(&str, Input)], count: usize) {
+pub fn print(cases: &[Case], count: usize) {
     println!("| input | to | A, columns: krows/s | B, rows: krows/s | A/B (quartiles) |");
     println!("|---|---|--:|--:|--:|");
+    let rate = |times: Vec<f64>| count as f64 / sorted(times)[ROUNDS / 2] / 1e3;
     let mut copy = Vec::new();
-    for (name, input) in inputs {
+    for case in cases {
+        let (name, input) = (case.name, &case.whole);
         for (to, end) in ENDS {
             let mut times = [Vec::new(), Vec::new()];
             let mut time = |which: usize, shape| {
                 let start = Instant::now();
-                run(input, shape, end, &mut copy);
+                run(case, shape, end, &mut copy).expect("checked before");
                 times[which].push(start.elapsed().as_secs_f64());
             };
             for round in 0..ROUNDS {
@@ -35,10 +38,15 @@ pub fn print(inputs: &[(&str, Input)], count: usize) {
             }
             let [a, b] = times;
             let ratios = sorted(a.iter().zip(&b).map(|(a, b)| b / a).collect());
-            let rate = |times: Vec<f64>| count as f64 / sorted(times)[ROUNDS / 2] / 1e3;
             let [low, middle, high] = [ROUNDS / 4, ROUNDS / 2, ROUNDS - 1 - ROUNDS / 4].map(|at| ratios[at]);
             println!("| {name} | {to} | {:.0} | {:.0} | {middle:.2} ({low:.2}-{high:.2}) |", rate(a), rate(b));
         }
+        let parse = (0..ROUNDS).map(|_| {
+            let start = Instant::now();
+            input.decode(&mut Discard).expect("checked before");
+            start.elapsed().as_secs_f64()
+        });
+        println!("| {name} | nowhere: parsing alone | {0:.0} | {0:.0} | |", rate(parse.collect()));
         let batch = input.columns().expect("checked before");
         let rows = input.rows().expect("checked before");
         let (a, b) = (batch.get_array_memory_size() / count, rows::held(&rows) / count);
