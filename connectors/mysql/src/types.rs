@@ -1,0 +1,223 @@
+//! The source's column types and how their values travel.
+//!
+//! | MySQL, MariaDB | travels as |
+//! |---|---|
+//! | tinyint .. bigint | Int8/16/32/64, UInt8/16/32/64; mediumint as 32 bits, tinyint(1) stays Int8 |
+//! | decimal(p,s) | Decimal, up to 65 digits |
+//! | float, double | Float32, Float64, every bit |
+//! | bit(n) | Bit |
+//! | char, varchar, text kinds in ascii, latin1, utf8mb3, utf8mb4 | Text |
+//! | binary, varbinary, blob kinds, geometry kinds | Bytes (geometry: 4 bytes SRID, then WKB) |
+//! | enum, set | Enum, Set |
+//! | year, date, datetime, timestamp, time | Int16, Date, Timestamp, TimestampTz, Duration |
+//! | json (MariaDB: longtext checked by json_valid) | Json |
+//! | MariaDB uuid, inet4, inet6 | Uuid, Text, Text |
+//!
+//! Text in other character sets reads well through SELECT, where the server converts, but not from the log, which
+//! holds the column's own bytes; both ways must give the same value, so such a column is refused by name.
+
+use crossfade_core::Logical;
+
+/// What information_schema says about a column's type.
+#[derive(Debug, Clone)]
+pub struct Declared<'a> {
+    /// `int`, `varchar`.
+    pub data_type: &'a str,
+    /// `int(10) unsigned`, `enum('a','b')`.
+    pub column_type: &'a str,
+    /// The character set of text, enum and set.
+    pub charset: Option<&'a str>,
+    /// Digits of a decimal, bits of a bit.
+    pub precision: Option<u64>,
+    /// Digits after the point.
+    pub scale: Option<u64>,
+    /// Whether MariaDB checks it with json_valid.
+    pub json_checked: bool,
+}
+
+/// Why a column cannot be carried, and what mends it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Why.
+    pub why: String,
+    /// The change that makes it carriable, in words of `ALTER TABLE`.
+    pub mend: String,
+}
+
+/// Character sets whose bytes the log half decodes. (`utf8` is what older servers call utf8mb3.)
+const CHARSETS: [&str; 5] = ["ascii", "latin1", "utf8", "utf8mb3", "utf8mb4"];
+
+/// How values of a column travel.
+pub fn logical(column: &Declared<'_>) -> Result<Logical, Refusal> {
+    let unsigned = column.column_type.split_whitespace().any(|word| word == "unsigned");
+    Ok(match column.data_type {
+        "tinyint" => {
+            if unsigned {
+                Logical::UInt8
+            } else {
+                Logical::Int8
+            }
+        }
+        "smallint" => {
+            if unsigned {
+                Logical::UInt16
+            } else {
+                Logical::Int16
+            }
+        }
+        "mediumint" | "int" => {
+            if unsigned {
+                Logical::UInt32
+            } else {
+                Logical::Int32
+            }
+        }
+        "bigint" => {
+            if unsigned {
+                Logical::UInt64
+            } else {
+                Logical::Int64
+            }
+        }
+        "decimal" => decimal(column)?,
+        "float" => Logical::Float32,
+        "double" => Logical::Float64,
+        "bit" => match column.precision.map(u32::try_from) {
+            Some(Ok(len @ 1..=64)) => Logical::Bit { len },
+            _ => return Err(unreadable(column)),
+        },
+        "longtext" if column.json_checked => text(column, Logical::Json)?,
+        "char" | "varchar" | "tinytext" | "text" | "mediumtext" | "longtext" => text(column, Logical::Text)?,
+        "binary" | "varbinary" | "tinyblob" | "blob" | "mediumblob" | "longblob" => Logical::Bytes,
+        "enum" => text(column, Logical::Enum { labels: labels(column)? })?,
+        "set" => text(column, Logical::Set { labels: labels(column)? })?,
+        "year" => Logical::Int16,
+        "date" => Logical::Date,
+        "datetime" => Logical::Timestamp,
+        "timestamp" => Logical::TimestampTz,
+        "time" => Logical::Duration,
+        "json" => Logical::Json,
+        "uuid" => Logical::Uuid,
+        "inet4" | "inet6" => Logical::Text,
+        "geometry" | "point" | "linestring" | "polygon" | "multipoint" | "multilinestring" | "multipolygon"
+        | "geomcollection" | "geometrycollection" => Logical::Bytes,
+        _ => {
+            return Err(Refusal {
+                why: format!("type {} is not supported", column.column_type),
+                mend: "MODIFY the column to a supported type, such as varbinary".into(),
+            });
+        }
+    })
+}
+
+fn decimal(column: &Declared<'_>) -> Result<Logical, Refusal> {
+    match (column.precision, column.scale) {
+        (Some(precision @ 1..=65), Some(scale)) if scale <= precision => {
+            Ok(Logical::Decimal { precision: precision as u8, scale: scale as u8 })
+        }
+        _ => Err(unreadable(column)),
+    }
+}
+
+fn text(column: &Declared<'_>, logical: Logical) -> Result<Logical, Refusal> {
+    match column.charset {
+        Some(charset) if CHARSETS.contains(&charset) => Ok(logical),
+        Some(charset) => Err(Refusal {
+            why: format!("character set {charset} cannot be read from the log"),
+            mend: "MODIFY the column with CHARACTER SET utf8mb4".into(),
+        }),
+        None => Err(unreadable(column)),
+    }
+}
+
+fn unreadable(column: &Declared<'_>) -> Refusal {
+    Refusal {
+        why: format!("type {} is not written as this server version is known to write it", column.column_type),
+        mend: "MODIFY the column to a supported type".into(),
+    }
+}
+
+/// The labels in `enum('a','b''c')`, written as the server's `append_unescaped` (sql/unireg or sql_string) writes them:
+/// quotes doubled, and backslash, line feed, carriage return and NUL behind a backslash.
+fn labels(column: &Declared<'_>) -> Result<Vec<String>, Refusal> {
+    let labels = parse_labels(column.column_type).ok_or_else(|| unreadable(column))?;
+    // The catalog is utf8mb3: a character of four bytes stands there as four question marks.
+    if column.charset == Some("utf8mb4") && labels.iter().any(|label| label.contains("????")) {
+        return Err(Refusal {
+            why: format!("the catalog cannot show all labels of {}", column.column_type),
+            mend: "MODIFY the column to labels without characters beyond U+FFFF".into(),
+        });
+    }
+    Ok(labels)
+}
+
+fn parse_labels(column_type: &str) -> Option<Vec<String>> {
+    let open = column_type.find('(')?;
+    let mut chars = column_type.get(open + 1..)?.chars().peekable();
+    let mut labels = Vec::new();
+    loop {
+        if chars.next()? != '\'' {
+            return None;
+        }
+        let mut label = String::new();
+        loop {
+            match chars.next()? {
+                '\'' if chars.peek() == Some(&'\'') => {
+                    chars.next();
+                    label.push('\'');
+                }
+                '\'' => break,
+                '\\' => label.push(match chars.next()? {
+                    'n' => '\n',
+                    'r' => '\r',
+                    '0' => '\0',
+                    other => other,
+                }),
+                other => label.push(other),
+            }
+        }
+        labels.push(label);
+        match chars.next()? {
+            ',' => {}
+            ')' => return Some(labels),
+            _ => return None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn declared<'a>(data_type: &'a str, column_type: &'a str) -> Declared<'a> {
+        let charset = Some("utf8mb4");
+        Declared { data_type, column_type, charset, precision: None, scale: None, json_checked: false }
+    }
+
+    #[test]
+    fn integers_by_sign_and_width() {
+        assert_eq!(logical(&declared("tinyint", "tinyint(1)")), Ok(Logical::Int8));
+        assert_eq!(logical(&declared("int", "int(5) unsigned zerofill")), Ok(Logical::UInt32));
+        assert_eq!(logical(&declared("mediumint", "mediumint")), Ok(Logical::Int32));
+        assert_eq!(logical(&declared("bigint", "bigint unsigned")), Ok(Logical::UInt64));
+    }
+
+    #[test]
+    fn labels_are_unescaped() {
+        let written = r"enum('a','b''c','d\\e','n\nl','é','x,)')";
+        let labels: Vec<String> = ["a", "b'c", "d\\e", "n\nl", "é", "x,)"].map(String::from).into();
+        assert_eq!(logical(&declared("enum", written)), Ok(Logical::Enum { labels }));
+        assert!(parse_labels("enum('a'").is_none());
+        assert!(parse_labels("enum(a)").is_none());
+        assert!(logical(&declared("enum", "enum('????')")).unwrap_err().why.contains("labels"));
+    }
+
+    #[test]
+    fn refusals_name_the_type() {
+        assert!(logical(&declared("vector", "vector(3)")).unwrap_err().why.contains("vector(3)"));
+        let gbk = Declared { charset: Some("gbk"), ..declared("varchar", "varchar(3)") };
+        assert!(logical(&gbk).unwrap_err().why.contains("gbk"));
+        let wide = Declared { precision: Some(65), scale: Some(30), ..declared("decimal", "decimal(65,30)") };
+        assert_eq!(logical(&wide), Ok(Logical::Decimal { precision: 65, scale: 30 }));
+    }
+}
