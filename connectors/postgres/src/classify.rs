@@ -1,0 +1,197 @@
+//! Errors of the server and of its driver, by consequence.
+//!
+//! The server's SQLSTATE decides (errcodes.txt of its sources): what another attempt may mend is transient, a value that
+//! will not go in is a data error of its table, everything else needs a person and carries the statement that mends it.
+//! Errors without a SQLSTATE come from the driver; the I/O or TLS error beneath them decides.
+
+use std::error::Error as StdError;
+use std::io;
+
+use crossfade_core::{Error, TableName};
+use tokio_postgres::error::DbError;
+
+/// What follows from an error of the driver.
+pub fn classify(error: tokio_postgres::Error) -> Error {
+    match error.as_db_error() {
+        Some(db) => from_server(db, None),
+        None => from_driver(error),
+    }
+}
+
+/// As [`classify`], where the statement speaks of one table: the server names it only for constraints.
+pub fn classify_in(table: &TableName, error: tokio_postgres::Error) -> Error {
+    match error.as_db_error() {
+        Some(db) => from_server(db, Some(table)),
+        None => from_driver(error),
+    }
+}
+
+fn from_driver(error: tokio_postgres::Error) -> Error {
+    if let Some(tls) = find::<rustls::Error>(&error) {
+        return Error::config(format!("TLS: {tls}")).hint(tls_hint(tls));
+    }
+    let lost = error.is_closed() || find::<io::Error>(&error).is_some();
+    let text = error.to_string();
+    if text.contains("timeout") || lost {
+        return Error::transient("the connection to Postgres").caused_by(error);
+    }
+    if text.contains("does not support TLS") {
+        return Error::config("the server does not offer TLS")
+            .hint("set ssl = on in its postgresql.conf, or sslmode=prefer in the URL if the network is trusted");
+    }
+    if text.contains("password missing") {
+        return Error::config("the server asks for a password and there is none")
+            .hint("give it in the configuration, in PGPASSWORD or in ~/.pgpass");
+    }
+    Error::corrupt("the server's answer").caused_by(error)
+}
+
+/// The first error of a type among an error's causes. An `io::Error` keeps what it wraps out of `source()`.
+fn find<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a T> {
+    let mut next = Some(error);
+    while let Some(e) = next {
+        if let Some(found) = e.downcast_ref::<T>() {
+            return Some(found);
+        }
+        let inner = e.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        next = match inner {
+            Some(inner) => Some(inner as &(dyn StdError + 'static)),
+            None => e.source(),
+        };
+    }
+    None
+}
+
+fn tls_hint(error: &rustls::Error) -> &'static str {
+    use rustls::{CertificateError as C, Error as E};
+    match error {
+        E::InvalidCertificate(C::UnknownIssuer) => {
+            "give the certificate of the authority that signed the server's in sslrootcert (or sslrootcert=system)"
+        }
+        E::InvalidCertificate(C::NotValidForName | C::NotValidForNameContext { .. }) => {
+            "connect by a name that stands in the certificate's subject alternative names, or set sslmode=verify-ca"
+        }
+        E::InvalidCertificate(C::Expired | C::ExpiredContext { .. }) => "renew the server's certificate",
+        E::InvalidCertificate(_) => "the server's certificate must be X.509 version 3 with a subject alternative name",
+        _ => "see sslmode, sslrootcert, sslcert and sslkey in the URL, and the server's log",
+    }
+}
+
+fn from_server(db: &DbError, table: Option<&TableName>) -> Error {
+    let code = db.code().code();
+    let message = message_of(db);
+    match (code.get(..2).unwrap_or_default(), code) {
+        (_, "53100") => Error::transient(message).hint("disk full: free or add space where the server's data lies"),
+        (_, "53300") => Error::transient(message).hint("raise max_connections, or end sessions that idle"),
+        (_, "25006") => Error::transient(message)
+            .hint("this server is a standby: name the primary, or set target_session_attrs=read-write"),
+        (_, "55P03") => Error::transient(message).hint("another session holds a lock on the table; see pg_locks"),
+        ("08" | "53" | "40", _)
+        | (_, "57P01" | "57P02" | "57P03" | "57P05" | "57014" | "55006" | "25P03" | "25P04" | "58030") => {
+            Error::transient(message)
+        }
+        ("28", _) => Error::config(message)
+            .hint("check user and password (configuration, PGPASSWORD or ~/.pgpass) and the server's pg_hba.conf"),
+        (_, "3D000") => Error::config(message).hint("create it: CREATE DATABASE ...; or name another one in the URL"),
+        (_, "42501") => Error::unavailable(message).hint(grant(db.message())),
+        ("22" | "23", _) => data(db, table, message),
+        (_, "42P01" | "42703" | "3F000") => {
+            Error::unavailable(message).hint("somebody changed the target's tables: run `crossfade check`")
+        }
+        _ => Error::unavailable(message),
+    }
+}
+
+/// The server's words: message, detail, SQLSTATE.
+fn message_of(db: &DbError) -> String {
+    let mut text = db.message().to_owned();
+    for (name, part) in [("detail", db.detail()), ("hint", db.hint()), ("context", db.where_())] {
+        if let Some(part) = part {
+            text.push_str(&format!("; {name}: {}", part.replace('\n', " ")));
+        }
+    }
+    format!("{text} (SQLSTATE {})", db.code().code())
+}
+
+/// A value that the table refuses. The table comes from the error, from its context (`COPY orders, line 3, column total`),
+/// or from the caller.
+fn data(db: &DbError, table: Option<&TableName>, message: String) -> Error {
+    let copy = db.where_().and_then(copy_place);
+    let name = match (table, db.schema(), db.table(), copy) {
+        (Some(table), ..) => table.to_string(),
+        (None, Some(schema), Some(table), _) => format!("{schema}.{table}"),
+        (None, _, Some(table), _) | (None, _, None, Some((table, _))) => table.to_owned(),
+        (None, _, None, None) => return Error::corrupt(message),
+    };
+    let message = match db.constraint() {
+        Some(constraint) => format!("constraint {constraint}: {message}"),
+        None => message,
+    };
+    let error = Error::data(name, message);
+    match db.column().or(copy.and_then(|(_, column)| column)) {
+        Some(column) => error.column(column),
+        None => error,
+    }
+}
+
+/// Table and column of `COPY orders, line 3, column total: "..."`. A name with a comma in it is cut there, which only
+/// shortens what is shown.
+fn copy_place(context: &str) -> Option<(&str, Option<&str>)> {
+    let rest = context.strip_prefix("COPY ")?;
+    let (table, rest) = rest.split_once(", line ")?;
+    let column = rest.split_once(", column ").map(|(_, c)| c.split([':', '\n']).next().unwrap_or(c));
+    Some((table, column))
+}
+
+/// The statement that gives what was refused, from words such as `permission denied for table orders`.
+fn grant(message: &str) -> String {
+    let object = message.rsplit(' ').next().unwrap_or_default();
+    if message.contains("session_replication_role") {
+        return "as a superuser: GRANT SET ON PARAMETER session_replication_role TO the user (Postgres 15 or later)"
+            .into();
+    }
+    if message.starts_with("must be owner of") {
+        return format!("as a superuser: make the user the owner of {object}: ALTER TABLE {object} OWNER TO the user");
+    }
+    for (kind, privileges) in [
+        ("table", "SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE"),
+        ("schema", "USAGE, CREATE ON SCHEMA"),
+        ("database", "CONNECT, CREATE, TEMPORARY ON DATABASE"),
+        ("sequence", "USAGE, UPDATE ON SEQUENCE"),
+        ("function", "EXECUTE ON FUNCTION"),
+    ] {
+        if message.contains(&format!("permission denied for {kind} ")) {
+            return format!("GRANT {privileges} {object} TO the user");
+        }
+    }
+    "grant the user what the message names; `crossfade check` lists all that is needed".into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_of_copy_errors() {
+        assert_eq!(copy_place("COPY orders, line 3, column total: \"x\""), Some(("orders", Some("total"))));
+        assert_eq!(copy_place("COPY orders, line 3"), Some(("orders", None)));
+        assert_eq!(copy_place("SQL function f"), None);
+    }
+
+    #[test]
+    fn grants_name_the_object() {
+        assert_eq!(
+            grant("permission denied for table orders"),
+            "GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE orders TO the user"
+        );
+        assert!(grant("permission denied to set parameter \"session_replication_role\"").contains("ON PARAMETER"));
+    }
+
+    #[test]
+    fn wrapped_io_errors_are_searched() {
+        let tls = rustls::Error::General("x".into());
+        let outer = io::Error::new(io::ErrorKind::InvalidData, tls);
+        assert!(find::<rustls::Error>(&outer).is_some());
+        assert!(find::<rustls::Error>(&io::Error::other("plain")).is_none());
+    }
+}

@@ -1,0 +1,159 @@
+//! Opens sessions on the server.
+//!
+//! [`Server`] is what the rest of the crate holds: options, TLS and the runtime, cheap to clone. Hosts are tried in order,
+//! each in the ways that `sslmode` allows, as libpq does (`PQconnectPoll` in fe-connect.c), because the driver knows neither
+//! `allow`, nor `prefer`'s second attempt, nor all of `target_session_attrs`.
+//!
+//! Every session gets the same settings, so that values mean the same whatever the server's defaults are. `row_security`
+//! off turns a policy that would hide rows into an error.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossfade_core::{Endpoint, Error, Result};
+use tokio::runtime::Handle;
+use tokio_postgres::Client;
+use tokio_postgres::config::SslMode as Negotiate;
+
+use crate::classify::classify;
+use crate::options::{Host, Options, SessionAttrs, SslMode};
+use crate::tls::Tls;
+
+/// Settings of every session. `transaction_timeout` (17 and later) ends what may run long; older servers do not know it.
+const SESSION: &str = "\
+    SET client_encoding = 'UTF8'; SET TimeZone = 'UTC'; SET DateStyle = 'ISO, YMD'; SET IntervalStyle = 'postgres'; \
+    SET extra_float_digits = 3; SET bytea_output = 'hex'; SET standard_conforming_strings = on; \
+    SET row_security = off; SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0; \
+    SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings \
+        WHERE name IN ('transaction_timeout', 'idle_session_timeout'); \
+    SET search_path = ''";
+
+/// How long an attempt may take where the URL does not say. libpq waits for ever; a service must not.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A Postgres server, and how to get in.
+#[derive(Clone)]
+pub struct Server {
+    options: Arc<Options>,
+    tls: Arc<Tls>,
+    runtime: Handle,
+}
+
+impl Server {
+    /// Reads the endpoint's options and certificates; connects to nothing yet.
+    pub fn new(endpoint: &Endpoint, runtime: Handle) -> Result<Server> {
+        let options = Options::parse(endpoint, &|name| std::env::var(name).ok())?;
+        let tls = Tls::new(&options)?;
+        Ok(Server { options: Arc::new(options), tls: Arc::new(tls), runtime })
+    }
+
+    /// Runs I/O to its end on this thread.
+    pub fn block_on<F: Future>(&self, future: F) -> F::Output {
+        self.runtime.block_on(future)
+    }
+
+    /// The runtime that connections live on.
+    pub fn runtime(&self) -> &Handle {
+        &self.runtime
+    }
+
+    /// A new session with Crossfade's settings. Its connection runs as a task until the client is dropped.
+    pub async fn client(&self) -> Result<Client> {
+        let passes: &[SessionAttrs] = match self.options.session_attrs {
+            SessionAttrs::PreferStandby => &[SessionAttrs::Standby, SessionAttrs::Any],
+            ref other => std::slice::from_ref(other),
+        };
+        let mut failed: Option<Error> = None;
+        for attrs in passes {
+            for host in &self.options.hosts {
+                match self.session(host, *attrs).await {
+                    Ok(client) => return Ok(client),
+                    // A fatal error of one host must not be hidden by "connection refused" of the next.
+                    Err(e) => failed = Some(failed.filter(|f| !f.is_transient()).unwrap_or(e)),
+                }
+            }
+        }
+        Err(failed.unwrap_or_else(|| Error::config("the URL names no host")))
+    }
+
+    async fn session(&self, host: &Host, attrs: SessionAttrs) -> Result<Client> {
+        let limit = self.options.connect_timeout.unwrap_or(CONNECT_TIMEOUT);
+        let doing = || format!("Postgres at {host}");
+        let attempt = async {
+            let client = self.attempts(host).await?;
+            client.batch_execute(SESSION).await.map_err(classify)?;
+            demand(&client, attrs).await?;
+            Ok(client)
+        };
+        match tokio::time::timeout(limit, attempt).await {
+            Ok(result) => result.map_err(|e: Error| e.context(doing())),
+            Err(_) => Err(Error::transient(format!("no session within {} s", limit.as_secs()))
+                .context(doing())
+                .hint("check host, port and firewall; connect_timeout in the URL sets the limit")),
+        }
+    }
+
+    /// The ways in that `sslmode` allows, in its order. Sockets of this machine never use TLS.
+    async fn attempts(&self, host: &Host) -> Result<Client> {
+        let ways: &[Negotiate] = match self.options.ssl_mode {
+            _ if host.is_socket() => &[Negotiate::Disable],
+            SslMode::Disable => &[Negotiate::Disable],
+            SslMode::Allow => &[Negotiate::Disable, Negotiate::Require],
+            SslMode::Prefer => &[Negotiate::Prefer, Negotiate::Disable],
+            SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => &[Negotiate::Require],
+        };
+        let mut first: Option<Error> = None;
+        for way in ways {
+            match self.attempt(host, *way).await {
+                Ok(client) => return Ok(client),
+                // What the network refused it will refuse again.
+                Err(e) if e.is_transient() => return Err(e),
+                Err(e) => first = Some(first.unwrap_or(e)),
+            }
+        }
+        Err(first.unwrap_or_else(|| Error::config("sslmode leaves no way to connect")))
+    }
+
+    async fn attempt(&self, host: &Host, way: Negotiate) -> Result<Client> {
+        let mut config = self.options.config(host);
+        config.ssl_mode(way);
+        let (client, connection) = config.connect((*self.tls).clone()).await.map_err(classify)?;
+        self.runtime.spawn(async move {
+            // Whoever waits for an answer gets this error too; a session that idles has nobody to hand it to.
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a Postgres session ended");
+            }
+        });
+        Ok(client)
+    }
+}
+
+/// Refuses a session that is not what `target_session_attrs` asks for.
+async fn demand(client: &Client, attrs: SessionAttrs) -> Result<()> {
+    if attrs == SessionAttrs::Any {
+        return Ok(());
+    }
+    let row = client
+        .query_one(
+            "SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('transaction_read_only') = 'on'",
+            &[],
+        )
+        .await
+        .map_err(classify)?;
+    let standby: bool = row.try_get(0).map_err(classify)?;
+    let read_only: bool = row.try_get(1).map_err(classify)?;
+    let ok = match attrs {
+        SessionAttrs::Any | SessionAttrs::PreferStandby => true,
+        SessionAttrs::ReadWrite => !read_only,
+        SessionAttrs::ReadOnly => read_only,
+        SessionAttrs::Primary => !standby,
+        SessionAttrs::Standby => standby,
+    };
+    if ok {
+        return Ok(());
+    }
+    let is = if standby { "a standby" } else { "a primary" };
+    let mode = if read_only { "read-only" } else { "read-write" };
+    Err(Error::transient(format!("the server is {is}, {mode}, and target_session_attrs={attrs} asks for another")))
+}
