@@ -1,0 +1,358 @@
+//! The net effect of a batch: at most one change per key.
+//!
+//! A target that keeps the latest state of each row need not write what a later change of the same batch overwrites.
+//! `fold` keeps, per table and key, the last image, and what it means for a target that held the state before the batch:
+//!
+//! | first change | last change     | net effect                                       |
+//! |--------------|-----------------|--------------------------------------------------|
+//! | insert       | insert, update  | `Insert`: the key is new, COPY may bring it      |
+//! | update       | insert, update  | `Update`: whole row, or with columns still absent |
+//! | delete       | insert, update  | `Update`: whole row                              |
+//! | any          | delete          | `Delete`                                         |
+//!
+//! Insert followed by delete stays a `Delete` rather than nothing: during the initial copy a chunk may have brought the
+//! row before the stream did. Absent columns (minimal row images, unchanged TOAST) are filled from earlier images of
+//! the same key in the batch; what no image carries stays absent.
+//!
+//! Keys are compared by their exact value, never by a collation: `a` and `A` are two keys here, as the decoder
+//! turns an update of one into the other into a delete and an insert.
+//!
+//! Invariants: `apply(fold(b))` equals `apply(b)` (a property test holds it), and a change of shape or a truncation of
+//! a table stays between the rows before and after it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow_array::{ArrayRef, RecordBatch, new_null_array};
+use arrow_buffer::BooleanBuffer;
+use arrow_row::{OwnedRow, RowConverter, SortField};
+use arrow_select::interleave::{interleave, interleave_record_batch};
+use crossfade_core::{Error, Item, Op, Result, Rows, TableName, TableSchema};
+
+/// Folds items in log order to their net effect.
+pub fn fold(items: Vec<Item>) -> Result<Vec<Item>> {
+    let mut out = Vec::new();
+    let mut open: Vec<Net> = Vec::new();
+    for item in items {
+        match item {
+            Item::Rows(rows) => match open.iter_mut().find(|n| n.table.name == rows.table.name) {
+                Some(net) => net.add(rows)?,
+                None => {
+                    let mut net = Net::new(Arc::clone(&rows.table))?;
+                    net.add(rows)?;
+                    open.push(net);
+                }
+            },
+            Item::Schema(change) => {
+                close(&mut open, &change.from.name, &mut out)?;
+                out.push(Item::Schema(change));
+            }
+            Item::Truncate(table) => {
+                // What came before the truncation cannot be seen after it.
+                open.retain(|n| n.table.name != table.name);
+                out.push(Item::Truncate(table));
+            }
+        }
+    }
+    for net in open {
+        out.push(Item::Rows(net.finish()?));
+    }
+    Ok(out)
+}
+
+fn close(open: &mut Vec<Net>, table: &TableName, out: &mut Vec<Item>) -> Result<()> {
+    if let Some(at) = open.iter().position(|n| n.table.name == *table) {
+        out.push(Item::Rows(open.swap_remove(at).finish()?));
+    }
+    Ok(())
+}
+
+/// Where a value stands: (index into [`Net::parts`], row).
+type At = (usize, usize);
+
+/// What is known of one key.
+struct Entry {
+    op: Op,
+    /// Whether the key existed before the batch's first change of it.
+    existed: bool,
+    last: At,
+    /// Per column, where its value stands; `None` in it: no image carried it. Only kept once a column was absent.
+    columns: Option<Box<[Option<At>]>>,
+}
+
+/// The net effect on one table, as it grows.
+struct Net {
+    table: Arc<TableSchema>,
+    converter: RowConverter,
+    parts: Vec<Rows>,
+    keys: HashMap<OwnedRow, usize>,
+    entries: Vec<Entry>,
+}
+
+impl Net {
+    fn new(table: Arc<TableSchema>) -> Result<Self> {
+        if table.key.is_empty() {
+            return Err(Error::data(&table.name, "has no key, so its changes cannot be folded")
+                .hint("add a primary key at the source, or exclude the table"));
+        }
+        let fields = table.key_columns().map(|c| SortField::new(c.logical.arrow())).collect();
+        let converter = RowConverter::new(fields).map_err(|e| broken(&table, e))?;
+        Ok(Net { table, converter, parts: Vec::new(), keys: HashMap::new(), entries: Vec::new() })
+    }
+
+    fn add(&mut self, rows: Rows) -> Result<()> {
+        if rows.table.version != self.table.version {
+            return Err(Error::corrupt(format!(
+                "table {}: rows of shape {} after rows of shape {} without a schema change between them",
+                self.table.name, rows.table.version, self.table.version
+            )));
+        }
+        let key_arrays: Vec<ArrayRef> = self.table.key.iter().map(|&i| Arc::clone(rows.batch.column(i))).collect();
+        let keys = self.converter.convert_columns(&key_arrays).map_err(|e| broken(&self.table, e))?;
+        let part = self.parts.len();
+        for (row, &op) in rows.ops.iter().enumerate() {
+            let absent = if rows.absent.is_empty() { None } else { absent_columns(&rows, row) };
+            match self.keys.get(&keys.row(row).owned()) {
+                Some(&at) => self.entries[at].follow(op, (part, row), absent.as_deref()),
+                None => {
+                    let columns = absent.map(|a| a.iter().map(|&gone| (!gone).then_some((part, row))).collect());
+                    self.keys.insert(keys.row(row).owned(), self.entries.len());
+                    self.entries.push(Entry { op, existed: op != Op::Insert, last: (part, row), columns });
+                }
+            }
+        }
+        self.parts.push(rows);
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Rows> {
+        let ops: Vec<Op> = self.entries.iter().map(Entry::net_op).collect();
+        let commit_micros = self.entries.iter().map(|e| self.parts[e.last.0].commit_micros[e.last.1]).collect();
+        let order = (0..ops.len() as u32).collect();
+        let (batch, absent) = if self.entries.iter().all(|e| e.columns.is_none()) {
+            (self.take_rows()?, Vec::new())
+        } else {
+            self.take_columns()?
+        };
+        Ok(Rows { table: self.table, ops, batch, absent, commit_micros, order })
+    }
+
+    /// The usual case: whole rows.
+    fn take_rows(&self) -> Result<RecordBatch> {
+        if let [only] = self.parts.as_slice()
+            && self.entries.len() == only.len()
+        {
+            return Ok(only.batch.clone()); // no key came twice: nothing to pick
+        }
+        let batches: Vec<&RecordBatch> = self.parts.iter().map(|p| &p.batch).collect();
+        let picks: Vec<At> = self.entries.iter().map(|e| e.last).collect();
+        interleave_record_batch(&batches, &picks).map_err(|e| broken(&self.table, e))
+    }
+
+    /// Some values come from other images of the row, or from none.
+    fn take_columns(&self) -> Result<(RecordBatch, Vec<Option<BooleanBuffer>>)> {
+        let mut arrays = Vec::with_capacity(self.table.columns.len());
+        let mut absent = Vec::with_capacity(self.table.columns.len());
+        for (i, column) in self.table.columns.iter().enumerate() {
+            let null = new_null_array(&column.logical.arrow(), 1);
+            let mut sources: Vec<&dyn arrow_array::Array> =
+                self.parts.iter().map(|p| p.batch.column(i).as_ref()).collect();
+            let nowhere: At = (sources.len(), 0);
+            sources.push(null.as_ref());
+            let picks: Vec<At> = self.entries.iter().map(|e| e.at(i).unwrap_or(nowhere)).collect();
+            let gone: BooleanBuffer = picks.iter().map(|&p| p == nowhere).collect();
+            arrays.push(interleave(&sources, &picks).map_err(|e| broken(&self.table, e))?);
+            absent.push((gone.count_set_bits() > 0).then_some(gone));
+        }
+        if absent.iter().all(Option::is_none) {
+            absent.clear();
+        }
+        let batch = RecordBatch::try_new(self.table.arrow(), arrays).map_err(|e| broken(&self.table, e))?;
+        Ok((batch, absent))
+    }
+}
+
+impl Entry {
+    /// A further change of the same key.
+    fn follow(&mut self, op: Op, at: At, absent: Option<&[bool]>) {
+        let was_there = self.op != Op::Delete;
+        self.columns = match (op, absent) {
+            (Op::Update, Some(absent)) if was_there => {
+                Some(absent.iter().enumerate().map(|(i, &gone)| if gone { self.at(i) } else { Some(at) }).collect())
+            }
+            (_, Some(absent)) => Some(absent.iter().map(|&gone| (!gone).then_some(at)).collect()),
+            (_, None) => None,
+        };
+        self.op = op;
+        self.last = at;
+    }
+
+    fn at(&self, column: usize) -> Option<At> {
+        match &self.columns {
+            Some(columns) => columns[column],
+            None => Some(self.last),
+        }
+    }
+
+    fn net_op(&self) -> Op {
+        match (self.existed, self.op) {
+            (_, Op::Delete) => Op::Delete,
+            (false, Op::Insert | Op::Update) => Op::Insert,
+            (true, Op::Insert | Op::Update) => Op::Update,
+        }
+    }
+}
+
+fn absent_columns(rows: &Rows, row: usize) -> Option<Vec<bool>> {
+    let flags: Vec<bool> = (0..rows.table.columns.len()).map(|c| rows.is_absent(c, row)).collect();
+    flags.contains(&true).then_some(flags)
+}
+
+fn broken(table: &TableSchema, e: arrow_schema::ArrowError) -> Error {
+    Error::corrupt(format!("table {}: folding its changes", table.name)).caused_by(e)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use arrow_array::Array;
+    use arrow_array::cast::AsArray;
+    use arrow_array::types::Int64Type;
+    use crossfade_core::{Column, ColumnBuilder, Logical, RowsBuilder};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn table() -> Arc<TableSchema> {
+        let column = |name: &str| Column {
+            name: name.into(),
+            source_type: "bigint".into(),
+            logical: Logical::Int64,
+            nullable: true,
+            auto_increment: false,
+        };
+        Arc::new(TableSchema {
+            name: TableName::new("s", "t"),
+            version: 1,
+            columns: vec![column("id"), column("a"), column("b")],
+            key: vec![0],
+            indexes: vec![],
+            foreign_keys: vec![],
+        })
+    }
+
+    /// A change: op, key, and per column a value, NULL or absent.
+    #[derive(Debug, Clone)]
+    struct Change(Op, i64, [Option<Option<i64>>; 2]);
+
+    fn rows(changes: &[Change]) -> Rows {
+        let mut b = RowsBuilder::new(table());
+        for (i, Change(op, id, values)) in changes.iter().enumerate() {
+            let ColumnBuilder::Int64(key) = &mut b.columns[0] else { unreachable!() };
+            key.append_value(*id);
+            for (c, value) in values.iter().enumerate() {
+                match value {
+                    None => b.append_absent(c + 1),
+                    Some(v) => {
+                        let ColumnBuilder::Int64(column) = &mut b.columns[c + 1] else { unreachable!() };
+                        column.append_option(*v);
+                    }
+                }
+            }
+            b.end_row(*op, 0, i as u32);
+        }
+        b.finish().unwrap()
+    }
+
+    type State = BTreeMap<i64, [Option<i64>; 2]>;
+
+    /// What a target does with rows, without regard to speed.
+    fn apply(state: &mut State, rows: &Rows) {
+        let column = |c: usize| rows.batch.column(c).as_primitive::<Int64Type>();
+        for (i, op) in rows.ops.iter().enumerate() {
+            let id = column(0).value(i);
+            if *op == Op::Delete {
+                state.remove(&id);
+                continue;
+            }
+            let row = state.entry(id).or_default();
+            for c in 0..2 {
+                if !rows.is_absent(c + 1, i) {
+                    row[c] = column(c + 1).is_valid(i).then(|| column(c + 1).value(i));
+                }
+            }
+        }
+    }
+
+    /// Makes a legal history of raw choices: inserts only of keys that are not there, updates and deletes only of keys that are.
+    fn history(choices: Vec<(u8, i64, [Option<Option<i64>>; 2])>, before: &State) -> Vec<Change> {
+        let mut there: std::collections::BTreeSet<i64> = before.keys().copied().collect();
+        let mut out = Vec::new();
+        for (choice, id, values) in choices {
+            let op = match (there.contains(&id), choice) {
+                (false, _) => Op::Insert,
+                (true, 0) => Op::Delete,
+                (true, _) => Op::Update,
+            };
+            let values = match op {
+                Op::Update => values,
+                Op::Insert | Op::Delete => values.map(|v| Some(v.flatten())),
+            };
+            if op == Op::Delete {
+                there.remove(&id)
+            } else {
+                there.insert(id)
+            };
+            out.push(Change(op, id, values));
+        }
+        out
+    }
+
+    proptest! {
+        #[test]
+        fn folding_changes_nothing(
+            before in proptest::collection::btree_map(0i64..6, any::<[Option<i64>; 2]>(), 0..6),
+            choices in proptest::collection::vec((0u8..3, 0i64..6, any::<[Option<Option<i64>>; 2]>()), 0..40),
+            cut in 0usize..40,
+        ) {
+            let changes = history(choices, &before);
+            let cut = cut.min(changes.len());
+            let parts: Vec<Rows> = [&changes[..cut], &changes[cut..]].iter().filter(|p| !p.is_empty()).map(|p| rows(p)).collect();
+            let mut plain = before.clone();
+            parts.iter().for_each(|p| apply(&mut plain, p));
+            let mut folded = before.clone();
+            for item in fold(parts.into_iter().map(Item::Rows).collect()).unwrap() {
+                let Item::Rows(net) = item else { unreachable!() };
+                let mut seen = std::collections::BTreeSet::new();
+                for (i, op) in net.ops.iter().enumerate() {
+                    let id = net.batch.column(0).as_primitive::<Int64Type>().value(i);
+                    prop_assert!(seen.insert(id), "one change per key");
+                    prop_assert_eq!(*op == Op::Insert, *op != Op::Delete && !before.contains_key(&id), "insert means new");
+                    prop_assert!(*op != Op::Insert || (!net.is_absent(1, i) && !net.is_absent(2, i)), "a new row is whole");
+                }
+                apply(&mut folded, &net);
+            }
+            prop_assert_eq!(plain, folded);
+        }
+    }
+
+    #[test]
+    fn truncation_keeps_its_place() {
+        let change = |id| rows(&[Change(Op::Insert, id, [Some(None), Some(None)])]);
+        let items = vec![Item::Rows(change(1)), Item::Truncate(table()), Item::Rows(change(2))];
+        let out = fold(items).unwrap();
+        assert!(matches!(out.as_slice(), [Item::Truncate(_), Item::Rows(r)] if r.len() == 1));
+    }
+
+    #[test]
+    fn shapes_are_never_mixed() {
+        let mut newer = (*table()).clone();
+        newer.version = 2;
+        let mut second = rows(&[Change(Op::Insert, 2, [Some(None), Some(None)])]);
+        second.table = Arc::new(newer);
+        let first = rows(&[Change(Op::Insert, 1, [Some(None), Some(None)])]);
+        let e = fold(vec![Item::Rows(first), Item::Rows(second)]).unwrap_err();
+        assert!(e.to_string().contains("without a schema change"), "{e}");
+    }
+}

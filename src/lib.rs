@@ -1,0 +1,18 @@
+//! Crossfade moves a live database to a new home, and proves that it did.
+//!
+//! This is the daemon and the command line; what a source and a target are stands in `crossfade_core`, the drivers in
+//! the connector crates. Read [`pipeline`] first.
+
+pub mod fold;
+pub mod pipeline;
+pub mod transform;
+
+/// The wall clock, in microseconds since 1970 UTC.
+pub fn now_micros() -> i64 {
+    jiff::Timestamp::now().as_microsecond()
+}
+
+/// This machine's name.
+pub fn host_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").map_or_else(|_| "localhost".into(), |n| n.trim().to_owned())
+}

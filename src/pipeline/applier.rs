@@ -1,0 +1,210 @@
+//! A target's thread: writes batches and commits them with their position.
+//!
+//! A target that keeps the latest state commits at every commit boundary it is handed (the thread before it joins what
+//! waits, so commits get larger under load by themselves). A target that keeps history commits every so often, since
+//! files want size. A batch that only advances the position is committed at most once a second.
+//!
+//! At the end of the initial copy this thread builds indexes, foreign keys and sequences and turns the phase to
+//! streaming, once its checkpoint has passed everything that the copy's reads may have seen.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use crossfade_core::{Boundary, Checkpoint, Error, History, Item, Phase, Position, Result, TableSchema, Writer};
+
+use super::gate::Closed;
+use super::session::Shared;
+use super::shaper::Shaped;
+
+/// How often a target commits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CommitPolicy {
+    /// At the latest so long after the first uncommitted row.
+    pub interval: Duration,
+    /// Or once so many bytes are uncommitted.
+    pub bytes: usize,
+}
+
+/// How often positions without rows are committed.
+const IDLE_COMMIT: Duration = Duration::from_secs(1);
+
+/// One target at work.
+pub struct Applier<'a> {
+    shared: &'a Shared<'a>,
+    /// Its place among the pipeline's targets.
+    index: usize,
+    history: History,
+    policy: CommitPolicy,
+    writer: &'a mut dyn Writer,
+    tables: Vec<Arc<TableSchema>>,
+    closed: Closed<'a>,
+    pending: Option<Pending>,
+}
+
+/// Written, not committed.
+struct Pending {
+    /// `None` inside a transaction.
+    position: Option<Position>,
+    commit_micros: Option<i64>,
+    rows: u64,
+    bytes: usize,
+    since: Instant,
+}
+
+impl<'a> Applier<'a> {
+    /// A target's thread state. `tables` are those of the copy, as they arrive.
+    pub fn new(
+        shared: &'a Shared<'a>,
+        index: usize,
+        history: History,
+        policy: CommitPolicy,
+        writer: &'a mut dyn Writer,
+        tables: Vec<Arc<TableSchema>>,
+    ) -> Self {
+        let closed = shared.gate.closer();
+        Applier { shared, index, history, policy, writer, tables, closed, pending: None }
+    }
+
+    /// Writes until the queue ends; then commits what is whole.
+    pub fn run(mut self, queue: &Receiver<Arc<Shaped>>) -> Result<()> {
+        loop {
+            if self.shared.halt.aborted() {
+                return Ok(());
+            }
+            match queue.recv_timeout(self.patience()) {
+                Ok(shaped) => {
+                    if !self.write(&shaped)? {
+                        return Ok(());
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => {
+                    if !self.shared.halt.aborted() {
+                        self.commit_if(|_| true)?;
+                    }
+                    return Ok(());
+                }
+            }
+            let (interval, bytes) = (self.policy.interval, self.policy.bytes);
+            let flush = self.shared.flushing();
+            self.commit_if(|p| {
+                let due = if p.rows == 0 { IDLE_COMMIT } else { interval };
+                flush || p.since.elapsed() >= due || p.bytes >= bytes
+            })?;
+            self.finish_copy()?;
+        }
+    }
+
+    /// How long to wait for the next batch: until the next commit is due.
+    fn patience(&self) -> Duration {
+        let tick = Duration::from_millis(20);
+        match &self.pending {
+            Some(p) if p.rows > 0 => self.policy.interval.saturating_sub(p.since.elapsed()).min(tick),
+            _ => tick,
+        }
+    }
+
+    /// False: the session is over.
+    fn write(&mut self, shaped: &Shaped) -> Result<bool> {
+        let batch = &shaped.batch;
+        if self.copying() && self.history == History::Net && !self.close_tables(&batch.items) {
+            return Ok(false);
+        }
+        self.writer.write(batch)?;
+        let position = match &batch.end {
+            Boundary::Commit(position) => Some(position.clone()),
+            Boundary::Open => None,
+        };
+        let pending = self.pending.get_or_insert_with(|| Pending {
+            position: None,
+            commit_micros: None,
+            rows: 0,
+            bytes: 0,
+            since: Instant::now(),
+        });
+        pending.position = position;
+        pending.commit_micros = batch.commit_micros.or(pending.commit_micros);
+        if pending.rows == 0 && batch.rows() > 0 {
+            pending.since = Instant::now();
+        }
+        pending.rows += batch.rows() as u64;
+        pending.bytes += batch.bytes();
+        Ok(true)
+    }
+
+    fn close_tables(&mut self, items: &[Item]) -> bool {
+        items.iter().all(|item| {
+            let table = match item {
+                Item::Rows(rows) => &rows.table.name,
+                Item::Schema(change) => &change.from.name,
+                Item::Truncate(table) => &table.name,
+            };
+            self.closed.close(table, || self.shared.halt.aborted())
+        })
+    }
+
+    fn copying(&self) -> bool {
+        self.writer.checkpoint().is_some_and(|c| c.phase == Phase::Copying)
+    }
+
+    /// Commits what is pending, if it ends at a commit and `due` says so.
+    fn commit_if(&mut self, due: impl Fn(&Pending) -> bool) -> Result<()> {
+        let ready = self.pending.as_ref().is_some_and(|p| p.position.is_some() && due(p));
+        if !ready {
+            return Ok(());
+        }
+        // A history's rows become visible at the commit, so it is the commit that must not overlap a chunk.
+        if self.copying() && self.history == History::Full {
+            for table in &self.tables {
+                if !self.closed.close(&table.name, || self.shared.halt.aborted()) {
+                    return Ok(());
+                }
+            }
+        }
+        let Some(Pending { position: Some(position), commit_micros, rows, .. }) = self.pending.take() else {
+            return Ok(());
+        };
+        let last = self.checkpoint()?;
+        let commit_micros = commit_micros.or(last.commit_micros);
+        let next = Checkpoint { seq: last.seq + 1, position, commit_micros, ..last };
+        self.writer.commit(&next)?;
+        self.closed.open();
+        self.shared.committed(self.index, &next, rows);
+        Ok(())
+    }
+
+    fn checkpoint(&self) -> Result<Checkpoint> {
+        let epoch = self.writer.epoch();
+        match self.writer.checkpoint() {
+            Some(c) => Ok(Checkpoint { epoch, ..c.clone() }),
+            None => Err(Error::corrupt("a target was handed changes before its first checkpoint")),
+        }
+    }
+
+    /// Turns the phase once the stream has passed the copy's reads.
+    fn finish_copy(&mut self) -> Result<()> {
+        if !self.copying() || self.pending.as_ref().is_some_and(|p| p.rows > 0) {
+            return Ok(());
+        }
+        let Some(high) = self.shared.copied() else { return Ok(()) };
+        let last = self.checkpoint()?;
+        let passed = match &self.pending {
+            Some(Pending { position: Some(position), .. }) => position.clone(),
+            Some(_) => return Ok(()),
+            None => last.position.clone(),
+        };
+        if let Some(high) = &high
+            && self.shared.source.order(&passed, high)?.is_lt()
+        {
+            return Ok(());
+        }
+        self.writer.finish_copy(&self.tables)?;
+        self.pending = None;
+        let next = Checkpoint { seq: last.seq + 1, position: passed, phase: Phase::Streaming, ..last };
+        self.writer.commit(&next)?;
+        self.shared.committed(self.index, &next, 0);
+        tracing::info!(target = self.index, position = %next.position, "initial copy complete, streaming");
+        Ok(())
+    }
+}

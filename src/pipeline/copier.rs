@@ -1,0 +1,231 @@
+//! The initial copy's threads: read chunks at the source, write them beside the stream.
+//!
+//! Each chunk is read in a snapshot of its own, so that no long transaction burdens the source, and committed with its
+//! completion, so that a restart goes on with the chunks that are missing. A chunk whose rows meet rows that the stream
+//! brought before is read once more and merged. What keeps chunk and stream apart is told in [`super::gate`].
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crossfade_core::{
+    Chunk, ChunkState, Consistency, Error, KeyRange, Loaded, Loader, Position, Result, Source, TableSchema, Target,
+    Writer,
+};
+
+use super::session::Shared;
+use crate::transform::Mapped;
+
+/// A chunk that some targets still lack.
+#[derive(Debug)]
+struct Job {
+    table: Mapped,
+    index: u32,
+    range: KeyRange,
+    /// Indexes into the copy's targets.
+    missing: Vec<usize>,
+}
+
+/// The chunks to copy, shared by the copy's threads.
+#[derive(Debug)]
+pub struct Plan {
+    jobs: Mutex<VecDeque<Job>>,
+    /// The positions after the reads of chunks that were done before.
+    pub highs: Vec<Position>,
+    /// Chunks in all, done or not.
+    pub chunks: u64,
+}
+
+/// A target as the copy sees it.
+pub struct Destination<'a> {
+    /// Opens loaders.
+    pub target: &'a dyn Target,
+    /// The writer's token.
+    pub epoch: u64,
+}
+
+impl Plan {
+    /// Plans every table that has no plan yet, and finds what is still to do. All targets get the same plan.
+    pub fn make(
+        source: &dyn Source,
+        tables: &[Mapped],
+        writers: &mut [&mut (dyn Writer + 'static)],
+        chunk_rows: u64,
+    ) -> Result<Plan> {
+        let mut states: Vec<Vec<ChunkState>> = writers.iter_mut().map(|w| w.chunks()).collect::<Result<_>>()?;
+        for mapped in tables {
+            let name = &mapped.target.name;
+            let has = |s: &Vec<ChunkState>| s.iter().any(|c| c.table == *name);
+            let ranges = match states.iter().find(|s| has(s)) {
+                Some(known) => ranges_of(known, mapped),
+                None => {
+                    let mut snapshot = source.snapshot(std::slice::from_ref(&mapped.source), Consistency::AtLeast)?;
+                    snapshot.split(&mapped.source, chunk_rows)?
+                }
+            };
+            for (writer, state) in writers.iter_mut().zip(&mut states) {
+                if !has(state) && !ranges.is_empty() {
+                    writer.plan(name, &ranges)?;
+                    state.extend(planned(mapped, &ranges));
+                }
+            }
+        }
+        Plan::remaining(tables, &states)
+    }
+
+    fn remaining(tables: &[Mapped], states: &[Vec<ChunkState>]) -> Result<Plan> {
+        let mut plan = Plan { jobs: Mutex::default(), highs: Vec::new(), chunks: 0 };
+        let mut jobs: Vec<Job> = Vec::new();
+        for (target, state) in states.iter().enumerate() {
+            for chunk in state {
+                let Some(mapped) = tables.iter().find(|m| m.target.name == chunk.table) else {
+                    return Err(Error::config(format!(
+                        "table {} is half copied, but the configuration no longer carries it",
+                        chunk.table
+                    ))
+                    .hint("let the copy end first, or start afresh under another pipeline name"));
+                };
+                plan.highs.extend(chunk.done.clone());
+                let same = |j: &&mut Job| j.index == chunk.index && j.table.target.name == chunk.table;
+                match (jobs.iter_mut().find(same), chunk.done.is_some()) {
+                    (Some(job), false) => job.missing.push(target),
+                    (Some(_), true) => {}
+                    (None, done) => jobs.push(Job {
+                        table: mapped.clone(),
+                        index: chunk.index,
+                        range: chunk.range.clone(),
+                        missing: if done { Vec::new() } else { vec![target] },
+                    }),
+                }
+            }
+        }
+        plan.chunks = jobs.len() as u64;
+        jobs.retain(|j| !j.missing.is_empty());
+        plan.jobs = Mutex::new(jobs.into());
+        Ok(plan)
+    }
+
+    /// Chunks still to copy.
+    pub fn open(&self) -> u64 {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner).len() as u64
+    }
+
+    fn next(&self) -> Option<Job> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    }
+}
+
+fn ranges_of(states: &[ChunkState], mapped: &Mapped) -> Vec<KeyRange> {
+    let mut chunks: Vec<&ChunkState> = states.iter().filter(|c| c.table == mapped.target.name).collect();
+    chunks.sort_by_key(|c| c.index);
+    chunks.into_iter().map(|c| c.range.clone()).collect()
+}
+
+fn planned(mapped: &Mapped, ranges: &[KeyRange]) -> Vec<ChunkState> {
+    let state = |(i, range): (usize, &KeyRange)| ChunkState {
+        table: mapped.target.name.clone(),
+        index: i as u32,
+        range: range.clone(),
+        done: None,
+    };
+    ranges.iter().enumerate().map(state).collect()
+}
+
+/// Copies chunks until none is left. Returns the source's positions after the reads.
+pub fn copy(shared: &Shared<'_>, plan: &Plan, destinations: &[Destination<'_>]) -> Result<Vec<Position>> {
+    let mut loaders: Vec<Option<Box<dyn Loader>>> = destinations.iter().map(|_| None).collect();
+    let mut highs = Vec::new();
+    while let Some(job) = plan.next() {
+        for &i in &job.missing {
+            if loaders[i].is_none() {
+                let d = &destinations[i];
+                loaders[i] = Some(d.target.loader(shared.pipeline, d.epoch)?);
+            }
+        }
+        match copy_chunk(shared, &job, &mut loaders)? {
+            Some(high) => highs.push(high),
+            None => return Ok(highs),
+        }
+        shared.progress.update(|v| {
+            if let Some(c) = &mut v.copy {
+                c.done += 1;
+            }
+        });
+    }
+    Ok(highs)
+}
+
+/// Copies one chunk to every target that lacks it. `None`: the session is over.
+fn copy_chunk(shared: &Shared<'_>, job: &Job, loaders: &mut [Option<Box<dyn Loader>>]) -> Result<Option<Position>> {
+    let mut missing = job.missing.clone();
+    let mut merge = false;
+    loop {
+        if shared.halt.over() {
+            return Ok(None);
+        }
+        let Some(_inside) = shared.gate.enter(&job.table.target.name, || shared.halt.over()) else {
+            return Ok(None);
+        };
+        let mut active: Vec<(usize, &mut Box<dyn Loader>)> = loaders
+            .iter_mut()
+            .enumerate()
+            .filter(|(i, _)| missing.contains(i))
+            .filter_map(|(i, l)| l.as_mut().map(|l| (i, l)))
+            .collect();
+        debug_assert_eq!(active.len(), missing.len(), "every missing target has a loader");
+        read_chunk(shared, job, &mut active, merge)?;
+        let high = shared.source.position()?;
+        let mut collided = Vec::new();
+        for (i, loader) in active {
+            match loader.commit(&high)? {
+                Loaded::Done => {}
+                Loaded::Collided if merge => {
+                    return Err(Error::corrupt(format!(
+                        "table {}: chunk {} collided although it was merged",
+                        job.table.target.name, job.index
+                    )));
+                }
+                Loaded::Collided => collided.push(i),
+            }
+        }
+        if collided.is_empty() {
+            return Ok(Some(high));
+        }
+        missing = collided;
+        merge = true;
+    }
+}
+
+fn read_chunk(
+    shared: &Shared<'_>,
+    job: &Job,
+    loaders: &mut [(usize, &mut Box<dyn Loader>)],
+    merge: bool,
+) -> Result<()> {
+    let source_table: &Arc<TableSchema> = &job.table.source;
+    let mut snapshot = shared.source.snapshot(std::slice::from_ref(source_table), Consistency::AtLeast)?;
+    let chunk = Chunk {
+        table: Arc::clone(&job.table.target),
+        index: job.index,
+        range: job.range.clone(),
+        low: snapshot.position().clone(),
+    };
+    for (_, loader) in loaders.iter_mut() {
+        loader.begin(&chunk, merge)?;
+    }
+    snapshot.scan(source_table, &job.range, &mut |batch| {
+        if shared.halt.aborted() {
+            return Err(Error::transient("the copy was interrupted"));
+        }
+        let batch = job.table.project(&batch)?;
+        for (_, loader) in loaders.iter_mut() {
+            loader.write(&batch)?;
+        }
+        shared.progress.update(|v| {
+            if let Some(c) = &mut v.copy {
+                c.rows += batch.num_rows() as u64;
+                c.bytes += batch.get_array_memory_size() as u64;
+            }
+        });
+        Ok(())
+    })
+}

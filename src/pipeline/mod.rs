@@ -1,0 +1,281 @@
+//! A pipeline: one source, a transform, one or more targets, and the will to go on.
+//!
+//! [`run`] opens both ends, brings targets that lag behind others level with them, and runs sessions. A transient error
+//! drops both ends, waits with growing patience and jitter, and starts again through `recover`; start and restart are
+//! the same code. A data or fatal error ends the run.
+
+pub mod applier;
+pub mod budget;
+mod copier;
+mod gate;
+pub mod progress;
+mod reader;
+pub mod reins;
+pub mod session;
+mod shaper;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crossfade_core::{
+    Checkpoint, Error, Owner, Phase, Position, Result, Selection, Source, TableSchema, Target, Writer,
+};
+
+use self::applier::CommitPolicy;
+use self::progress::{Progress, State, TargetProgress};
+use self::session::{Attempt, Goal, Member, Shared};
+use crate::transform::{Mapped, Rules, Transform};
+
+/// Bounds of a pipeline. The worst case of memory held in batches is
+/// `memory + 2 * batch_bytes + copy_workers * (one record batch of a snapshot)`, see ARCHITECTURE.md.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes that may be on their way between source and targets.
+    pub memory: usize,
+    /// A batch is read up to so many bytes.
+    pub read_bytes: usize,
+    /// A batch is read up to so many rows.
+    pub read_rows: usize,
+    /// Waiting batches are joined up to so many bytes.
+    pub batch_bytes: usize,
+    /// Waiting batches are joined up to so many rows.
+    pub batch_rows: usize,
+    /// Batches that may wait between source and transform.
+    pub queue: usize,
+    /// Threads of the initial copy.
+    pub copy_workers: usize,
+    /// Rows per chunk of the initial copy.
+    pub chunk_rows: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            memory: 48 << 20,
+            read_bytes: 2 << 20,
+            read_rows: 8_192,
+            batch_bytes: 12 << 20,
+            batch_rows: 60_000,
+            queue: 16,
+            copy_workers: 2,
+            chunk_rows: 50_000,
+        }
+    }
+}
+
+/// One target of a pipeline.
+pub struct TargetSpec {
+    /// For people: its URL without secrets.
+    pub name: String,
+    /// The target.
+    pub target: Arc<dyn Target>,
+    /// How often it commits.
+    pub policy: CommitPolicy,
+}
+
+/// A configured pipeline.
+pub struct Pipeline {
+    /// The key of everything a target remembers of it.
+    pub name: String,
+    /// Where rows come from.
+    pub source: Arc<dyn Source>,
+    /// For people: the source's URL without secrets.
+    pub source_name: String,
+    /// Which tables.
+    pub selection: Selection,
+    /// What becomes of them.
+    pub rules: Rules,
+    /// Where rows go.
+    pub targets: Vec<TargetSpec>,
+    /// Bounds.
+    pub limits: Limits,
+    /// What people see.
+    pub progress: Progress,
+}
+
+/// What happens beside the running of a session.
+pub struct Conduct<'a> {
+    /// Set by a signal: drain and end.
+    pub stop: &'a AtomicBool,
+    /// Called about every 10 ms while a session runs.
+    pub serve: &'a mut dyn FnMut(&Shared<'_>) -> Result<()>,
+}
+
+/// Longest wait between attempts.
+const MAX_BACKOFF: Duration = Duration::from_secs(30);
+
+/// Runs a pipeline until its goal is reached or a signal stops it.
+pub fn run(pipeline: &Pipeline, goal: &Goal, conduct: &mut Conduct<'_>) -> Result<()> {
+    let mut failures = 0u32;
+    loop {
+        let started = Instant::now();
+        pipeline.progress.update(|v| v.state = State::Starting);
+        match attempt(pipeline, goal, conduct) {
+            Ok(()) => {
+                pipeline.progress.update(|v| v.state = State::Stopping);
+                return Ok(());
+            }
+            Err(e) if e.is_transient() && !conduct.stop.load(Ordering::SeqCst) => {
+                if started.elapsed() > MAX_BACKOFF {
+                    failures = 0;
+                }
+                failures += 1;
+                let wait = backoff(failures);
+                tracing::warn!(error = %e, hint = e.hint_text(), wait_ms = wait.as_millis() as u64, "trying again");
+                pipeline.progress.update(|v| {
+                    v.state = State::Retrying(e.to_string());
+                    v.restarts += 1;
+                });
+                let until = Instant::now() + wait;
+                while Instant::now() < until && !conduct.stop.load(Ordering::SeqCst) {
+                    std::thread::sleep(session::TICK);
+                }
+            }
+            Err(e) => return Err(e),
+        }
+        if conduct.stop.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+    }
+}
+
+/// 100 ms, doubling to 30 s, each between half and all of it, so that many pipelines do not knock together.
+fn backoff(failures: u32) -> Duration {
+    let full = Duration::from_millis(100 << failures.min(9)).min(MAX_BACKOFF);
+    let jitter = (crate::now_micros() % 1000) as f64 / 1000.0;
+    full.mul_f64(0.5 + jitter / 2.0)
+}
+
+/// A target opened for this process.
+struct Opened<'a> {
+    index: usize,
+    target: &'a dyn Target,
+    writer: Box<dyn Writer>,
+}
+
+fn attempt(pipeline: &Pipeline, goal: &Goal, conduct: &mut Conduct<'_>) -> Result<()> {
+    let owner = Owner { pipeline: pipeline.name.clone(), host: crate::host_name(), pid: std::process::id() };
+    let mut opened = Vec::new();
+    for (index, spec) in pipeline.targets.iter().enumerate() {
+        let writer = spec.target.open(&owner)?;
+        opened.push(Opened { index, target: spec.target.as_ref(), writer });
+    }
+    pipeline.progress.update(|v| {
+        let rows = |i: usize| v.targets.get(i).map_or(0, |t: &TargetProgress| t.rows);
+        let target = |o: &Opened<'_>| TargetProgress {
+            name: pipeline.targets[o.index].name.clone(),
+            checkpoint: o.writer.checkpoint().cloned(),
+            rows: rows(o.index),
+        };
+        v.targets = opened.iter().map(target).collect();
+    });
+    loop {
+        begin_fresh(pipeline, &mut opened)?;
+        let checkpoints = checkpoints(&opened)?;
+        let (group, level) = hindmost(pipeline.source.as_ref(), &checkpoints)?;
+        let everyone = group.len() == opened.len();
+        let goal = if everyone { goal.clone() } else { level };
+        let tables = shapes(pipeline, &mut opened, group[0])?;
+        let from = &checkpoints[group[0]].position;
+        let sources: Vec<Arc<TableSchema>> = tables.iter().map(|m| Arc::clone(&m.source)).collect();
+        let stream = pipeline.source.stream(from, &sources)?;
+        let members = opened.iter_mut().filter(|o| group.contains(&o.index));
+        let members = members.map(|o| Member { index: o.index, target: o.target, writer: o.writer.as_mut() }).collect();
+        let attempt = Attempt { pipeline, tables, stream, checkpoints, goal, stop: conduct.stop, serve: conduct.serve };
+        session::run(attempt, members)?;
+        if everyone || conduct.stop.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+    }
+}
+
+fn checkpoints(opened: &[Opened<'_>]) -> Result<Vec<Checkpoint>> {
+    let missing = || Error::corrupt("a target has no checkpoint after it was begun");
+    opened.iter().map(|o| o.writer.checkpoint().cloned().ok_or_else(missing)).collect()
+}
+
+/// Gives every target that has none its first checkpoint: tables created, phase copying, at the log's present end.
+fn begin_fresh(pipeline: &Pipeline, opened: &mut [Opened<'_>]) -> Result<()> {
+    if opened.iter().all(|o| o.writer.checkpoint().is_some()) {
+        return Ok(());
+    }
+    let tables = pipeline.source.tables(&pipeline.selection)?;
+    if tables.is_empty() {
+        return Err(Error::config("no table of the source matches").hint("look at `tables` and `exclude`"));
+    }
+    let mapped = Transform::new(pipeline.rules.clone()).map_all(&tables)?;
+    let arriving: Vec<Arc<TableSchema>> = mapped.iter().map(|m| Arc::clone(&m.target)).collect();
+    let position = pipeline.source.begin(&tables)?;
+    for o in opened.iter_mut().filter(|o| o.writer.checkpoint().is_none()) {
+        o.writer.prepare(&arriving)?;
+        let first = Checkpoint {
+            seq: 1,
+            position: position.clone(),
+            phase: Phase::Copying,
+            epoch: o.writer.epoch(),
+            commit_micros: None,
+        };
+        o.writer.commit(&first)?;
+        pipeline.progress.update(|v| v.targets[o.index].checkpoint = Some(first));
+    }
+    Ok(())
+}
+
+/// The targets that are furthest behind, and how far they must come to be level with the next. Usually all of them.
+fn hindmost(source: &dyn Source, checkpoints: &[Checkpoint]) -> Result<(Vec<usize>, Goal)> {
+    if let Some(copying) = checkpoints.iter().position(|c| c.phase == Phase::Copying) {
+        // Targets begun together copy together; others wait until the copy is done.
+        let same = |c: &Checkpoint| c.phase == Phase::Copying && c.position == checkpoints[copying].position;
+        return Ok((indexes(checkpoints, same), Goal::Copied));
+    }
+    let mut least = &checkpoints[0].position;
+    for c in checkpoints {
+        if source.order(&c.position, least)?.is_lt() {
+            least = &c.position;
+        }
+    }
+    let mut next: Option<&Position> = None;
+    let mut group = Vec::new();
+    for (i, c) in checkpoints.iter().enumerate() {
+        if source.order(&c.position, least)?.is_eq() {
+            group.push(i);
+        } else if next.map(|n| source.order(&c.position, n)).transpose()?.is_none_or(|o| o.is_lt()) {
+            next = Some(&c.position);
+        }
+    }
+    Ok((group, next.map_or(Goal::Forever, |p| Goal::Exactly(p.clone()))))
+}
+
+fn indexes(checkpoints: &[Checkpoint], which: impl Fn(&Checkpoint) -> bool) -> Vec<usize> {
+    checkpoints.iter().enumerate().filter(|(_, c)| which(c)).map(|(i, _)| i).collect()
+}
+
+/// The source's tables in the shape that they had at a target's checkpoint.
+///
+/// The target remembers shapes as they arrive, under its own names; the source's present shapes tell where they come
+/// from. Where both agree nothing has changed since; where they differ, the log holds the change and the stream has to
+/// start from the shape before it, so the source is asked to restore it.
+fn shapes(pipeline: &Pipeline, opened: &mut [Opened<'_>], index: usize) -> Result<Vec<Mapped>> {
+    let stored = opened[index].writer.tables()?;
+    let now = pipeline.source.tables(&pipeline.selection)?;
+    let mut transform = Transform::new(pipeline.rules.clone());
+    let mapped = transform.map_all(&now)?;
+    let mut out = Vec::new();
+    for arrived in &stored {
+        let Some(m) = mapped.iter().find(|m| m.target.name == arrived.name) else {
+            return Err(Error::data(
+                &arrived.name,
+                "the target has it, but no table of the source becomes it any more",
+            )
+            .hint("the table was dropped or renamed at the source, or the configuration excludes it now"));
+        };
+        out.push(m.as_of(arrived)?);
+    }
+    for m in &mapped {
+        if !stored.iter().any(|t| t.name == m.target.name) {
+            tracing::warn!(table = %m.source.name, "came after the pipeline began and is not carried");
+        }
+    }
+    Ok(out)
+}

@@ -1,0 +1,151 @@
+//! What can be seen of a running pipeline: positions, phase, rates, the copy's progress, the last error.
+//!
+//! It is a view for people and for `lag`, kept by the threads that do the work. Nothing is decided from it: recovery
+//! and goals read the targets' checkpoints.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crossfade_core::{Checkpoint, Phase, Position};
+use serde::{Deserialize, Serialize};
+
+/// What a pipeline is up to.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Opening both ends.
+    #[default]
+    Starting,
+    /// Copying or streaming.
+    Running,
+    /// Waiting to try again after this error.
+    Retrying(String),
+    /// Draining after a signal.
+    Stopping,
+    /// No daemon runs it.
+    Stopped,
+}
+
+/// How far one target is.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct TargetProgress {
+    /// Where it writes, without secrets.
+    pub name: String,
+    /// Its last committed checkpoint.
+    pub checkpoint: Option<Checkpoint>,
+    /// Rows written by this process.
+    pub rows: u64,
+}
+
+/// The initial copy.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopyProgress {
+    /// Chunks planned.
+    pub chunks: u64,
+    /// Chunks that every target holds.
+    pub done: u64,
+    /// Rows copied by this process.
+    pub rows: u64,
+    /// Bytes copied by this process, as decoded.
+    pub bytes: u64,
+}
+
+/// A picture of a pipeline at one moment.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct View {
+    /// What it is up to.
+    pub state: State,
+    /// The end of the source's log, as last seen.
+    pub source_position: Option<Position>,
+    /// Bytes of log between the hindmost target and the source.
+    pub lag_bytes: Option<u64>,
+    /// Seconds by which the hindmost target is behind; 0 when it holds all that the source had.
+    pub lag_seconds: Option<f64>,
+    /// Each target.
+    pub targets: Vec<TargetProgress>,
+    /// The initial copy, while it runs.
+    pub copy: Option<CopyProgress>,
+    /// Rows per second, over the last seconds.
+    pub rows_per_second: f64,
+    /// How often the pipeline was started again after a transient error.
+    pub restarts: u64,
+}
+
+impl View {
+    /// The hindmost phase.
+    pub fn phase(&self) -> Option<Phase> {
+        let phases = || self.targets.iter().map(|t| t.checkpoint.as_ref().map(|c| c.phase));
+        if phases().all(|p| p == Some(Phase::Streaming)) && !self.targets.is_empty() {
+            Some(Phase::Streaming)
+        } else {
+            phases().flatten().next().map(|_| Phase::Copying)
+        }
+    }
+}
+
+/// The shared picture.
+#[derive(Debug, Default)]
+pub struct Progress {
+    view: Mutex<View>,
+    meter: Mutex<Option<(Instant, u64)>>,
+}
+
+impl Progress {
+    /// A copy of the picture.
+    pub fn view(&self) -> View {
+        self.lock().clone()
+    }
+
+    /// Changes the picture.
+    pub fn update(&self, change: impl FnOnce(&mut View)) {
+        change(&mut self.lock());
+    }
+
+    /// Brings the rate up to date; called about once a second. Half the weight is on the last five seconds or so.
+    pub fn tick(&self) {
+        let mut meter = self.meter.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut view = self.lock();
+        let copied = view.copy.map_or(0, |c| c.rows);
+        let rows = copied + view.targets.iter().map(|t| t.rows).max().unwrap_or(0);
+        let now = Instant::now();
+        if let Some((then, before)) = *meter {
+            let passed = now.duration_since(then);
+            if passed < Duration::from_millis(500) {
+                return;
+            }
+            let rate = rows.saturating_sub(before) as f64 / passed.as_secs_f64();
+            let keep = (-passed.as_secs_f64() / 5.0).exp();
+            let smooth = view.rows_per_second * keep + rate * (1.0 - keep);
+            view.rows_per_second = if smooth < 0.05 { 0.0 } else { smooth };
+        }
+        *meter = Some((now, rows));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, View> {
+        self.view.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hindmost_target_decides_the_phase() {
+        let target = |phase: Option<Phase>| TargetProgress {
+            checkpoint: phase.map(|phase| Checkpoint {
+                seq: 1,
+                position: Position::new("x"),
+                phase,
+                epoch: 1,
+                commit_micros: None,
+            }),
+            ..TargetProgress::default()
+        };
+        let view = |targets| View { targets, ..View::default() };
+        assert_eq!(view(vec![]).phase(), None);
+        assert_eq!(view(vec![target(None)]).phase(), None);
+        assert_eq!(view(vec![target(Some(Phase::Streaming)), target(None)]).phase(), Some(Phase::Copying));
+        assert_eq!(view(vec![target(Some(Phase::Streaming))]).phase(), Some(Phase::Streaming));
+    }
+}

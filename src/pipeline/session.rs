@@ -1,0 +1,403 @@
+//! One attempt: both ends open, threads running, until a goal, a signal or an error ends it.
+//!
+//! ```text
+//!            parcels                shaped (one queue per target)
+//!  source ----------> transform ----------------------------------> target 0
+//!  reader.rs          shaper.rs  \-------------------------------->  target 1    applier.rs
+//!     ^                                                                |
+//!     |  ack: the least position that every target has committed       |
+//!     +----------------------------------------------------------------+
+//!  copy 0..n: snapshot chunk -> loader, kept off the tables being written by gate.rs      copier.rs
+//! ```
+//!
+//! The calling thread conducts: it watches signals, the goal and requests, and keeps the picture of progress. The first
+//! error of any thread aborts all others; nothing is cleaned up, because recovery is the only path back.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::Scope;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::bounded;
+use crossfade_core::{
+    Checkpoint, Error, History, Phase, Position, Result, Source, Stream, TableSchema, Target, Writer,
+};
+
+use super::applier::Applier;
+use super::budget::Budget;
+use super::copier::{Destination, Plan, copy};
+use super::gate::Gate;
+use super::progress::{CopyProgress, Progress, State};
+use super::reader::read;
+use super::reins::{Reins, Rule};
+use super::shaper::{Outlet, shape};
+use super::{Limits, Pipeline};
+use crate::transform::{Mapped, Transform};
+
+/// Waits re-check this often whether the session is over.
+pub const TICK: Duration = Duration::from_millis(50);
+
+/// Whether the session goes on. It only ever moves forward.
+#[derive(Debug, Default)]
+pub struct Halt(AtomicU8);
+
+impl Halt {
+    const DRAINING: u8 = 1;
+    const ABORTED: u8 = 2;
+
+    /// No new work; what is on its way is finished.
+    pub fn drain(&self) {
+        self.0.fetch_max(Self::DRAINING, Ordering::SeqCst);
+    }
+
+    /// Everything ends as it stands.
+    pub fn abort(&self) {
+        self.0.fetch_max(Self::ABORTED, Ordering::SeqCst);
+    }
+
+    /// Whether everything ends as it stands.
+    pub fn aborted(&self) -> bool {
+        self.0.load(Ordering::SeqCst) >= Self::ABORTED
+    }
+
+    /// Whether no new work is to be started.
+    pub fn over(&self) -> bool {
+        self.0.load(Ordering::SeqCst) >= Self::DRAINING
+    }
+}
+
+/// What the threads of a session share.
+pub struct Shared<'a> {
+    /// The pipeline's name.
+    pub pipeline: &'a str,
+    /// The source.
+    pub source: &'a dyn Source,
+    /// Bounds.
+    pub limits: &'a Limits,
+    /// Whether to go on.
+    pub halt: Halt,
+    /// Bytes on their way.
+    pub budget: Arc<Budget>,
+    /// Keeps copy and stream apart.
+    pub gate: Gate,
+    /// Holds and drives the reader.
+    pub reins: Reins,
+    /// What people see.
+    pub progress: &'a Progress,
+    flush: AtomicBool,
+    /// The checkpoints of all the pipeline's targets, also of those that this session does not run.
+    checkpoints: Mutex<Vec<Checkpoint>>,
+    /// Set when the copy has ended: the last position after a read, if anything was read at all.
+    copied: Mutex<Option<Option<Position>>>,
+}
+
+impl Shared<'_> {
+    /// What every target holds.
+    pub fn durable(&self) -> Position {
+        let all = self.checkpoints.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut least = all[0].position.clone();
+        for c in all.iter().skip(1) {
+            // Positions of one log always compare; if they did not, acknowledging nothing new would be the safe answer.
+            if self.source.order(&c.position, &least).is_ok_and(|o| o.is_lt()) {
+                least = c.position.clone();
+            }
+        }
+        least
+    }
+
+    /// A target has committed.
+    pub fn committed(&self, index: usize, checkpoint: &Checkpoint, rows: u64) {
+        self.checkpoints.lock().unwrap_or_else(PoisonError::into_inner)[index] = checkpoint.clone();
+        self.progress.update(|v| {
+            if let Some(t) = v.targets.get_mut(index) {
+                t.checkpoint = Some(checkpoint.clone());
+                t.rows += rows;
+            }
+        });
+    }
+
+    /// The checkpoint of a target.
+    pub fn checkpoint(&self, index: usize) -> Checkpoint {
+        self.checkpoints.lock().unwrap_or_else(PoisonError::into_inner)[index].clone()
+    }
+
+    /// Whether targets must commit what they can now.
+    pub fn flushing(&self) -> bool {
+        self.flush.load(Ordering::SeqCst)
+    }
+
+    /// Asks the targets to commit at every boundary, or no longer.
+    pub fn set_flushing(&self, on: bool) {
+        self.flush.store(on, Ordering::SeqCst);
+    }
+
+    /// `Some` when the copy has ended.
+    pub fn copied(&self) -> Option<Option<Position>> {
+        self.copied.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// When a session ends by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Goal {
+    /// Never.
+    Forever,
+    /// When every target streams and holds everything up to this position.
+    Reach(Position),
+    /// At exactly this position: a target that lags behind another catches up with it.
+    Exactly(Position),
+    /// When the initial copy is complete.
+    Copied,
+}
+
+/// One target of a session.
+pub struct Member<'a> {
+    /// Its place among the pipeline's targets.
+    pub index: usize,
+    /// Opens loaders and snapshots.
+    pub target: &'a dyn Target,
+    /// Writes.
+    pub writer: &'a mut (dyn Writer + 'static),
+}
+
+/// What a session needs besides its members.
+pub struct Attempt<'a> {
+    /// The pipeline.
+    pub pipeline: &'a Pipeline,
+    /// The source's tables in the shape they had at the members' checkpoint, and how they arrive.
+    pub tables: Vec<Mapped>,
+    /// Reads after the members' checkpoint.
+    pub stream: Box<dyn Stream>,
+    /// The checkpoints of all targets.
+    pub checkpoints: Vec<Checkpoint>,
+    /// When to end.
+    pub goal: Goal,
+    /// Set by a signal: drain and end.
+    pub stop: &'a AtomicBool,
+    /// Called about every 20 ms on the conducting thread: requests are served here.
+    pub serve: &'a mut dyn FnMut(&Shared<'_>) -> Result<()>,
+}
+
+/// Runs a session to its end. All members have the same checkpoint position and phase.
+pub fn run(attempt: Attempt<'_>, mut members: Vec<Member<'_>>) -> Result<()> {
+    let Attempt { pipeline, tables, stream, checkpoints, goal, stop, serve } = attempt;
+    let from = checkpoints[members[0].index].clone();
+    let plan = match from.phase {
+        Phase::Copying => {
+            let mut writers: Vec<&mut (dyn Writer + 'static)> = members.iter_mut().map(|m| &mut *m.writer).collect();
+            Some(Plan::make(pipeline.source.as_ref(), &tables, &mut writers, pipeline.limits.chunk_rows)?)
+        }
+        Phase::Streaming => None,
+    };
+    let rule = match &goal {
+        Goal::Exactly(position) => Rule::Until(position.clone()),
+        Goal::Forever | Goal::Reach(_) | Goal::Copied => Rule::Free,
+    };
+    let shared = Shared {
+        pipeline: &pipeline.name,
+        source: pipeline.source.as_ref(),
+        limits: &pipeline.limits,
+        halt: Halt::default(),
+        budget: Budget::new(pipeline.limits.memory),
+        gate: Gate::default(),
+        reins: Reins::new(from.position.clone(), rule),
+        progress: &pipeline.progress,
+        flush: AtomicBool::new(goal != Goal::Forever),
+        checkpoints: Mutex::new(checkpoints),
+        copied: Mutex::new(None),
+    };
+    pipeline.progress.update(|v| {
+        v.state = State::Running;
+        v.copy = plan.as_ref().map(|p| CopyProgress {
+            chunks: p.chunks,
+            done: p.chunks - p.open(),
+            ..v.copy.unwrap_or_default()
+        });
+    });
+    let members: Vec<usize> = start(&shared, pipeline, tables, stream, plan, members, |indexes| {
+        conduct(&shared, &indexes, &goal, stop, serve).map(|()| indexes)
+    })?;
+    pipeline.progress.update(|v| {
+        if members.iter().all(|&i| v.targets[i].checkpoint.as_ref().is_some_and(|c| c.phase == Phase::Streaming)) {
+            v.copy = None;
+        }
+    });
+    Ok(())
+}
+
+/// Starts the threads, lets `conduct` run on this one, and gathers the first error of all.
+fn start<T>(
+    shared: &Shared<'_>,
+    pipeline: &Pipeline,
+    tables: Vec<Mapped>,
+    stream: Box<dyn Stream>,
+    plan: Option<Plan>,
+    members: Vec<Member<'_>>,
+    conduct: impl FnOnce(Vec<usize>) -> Result<T>,
+) -> Result<T> {
+    let first_error: Mutex<Option<Error>> = Mutex::new(None);
+    let fail = |e: Error| {
+        shared.halt.abort();
+        first_error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(e);
+    };
+    let fail = &fail;
+    let indexes: Vec<usize> = members.iter().map(|m| m.index).collect();
+    let arriving: Vec<Arc<TableSchema>> = tables.iter().map(|m| Arc::clone(&m.target)).collect();
+    let conducted = std::thread::scope(|scope| {
+        let spawner = Spawner { scope, fail };
+        let (parcels_in, parcels) = bounded(shared.limits.queue);
+        spawner.spawn("source", move || read(shared, stream, &parcels_in));
+        let mut outlets = Vec::new();
+        let mut destinations = Vec::new();
+        for member in members {
+            let (out, queue) = bounded(1);
+            let history = member.target.history();
+            outlets.push(Outlet { history, out });
+            destinations.push(Destination { target: member.target, epoch: member.writer.epoch() });
+            let policy = pipeline.targets[member.index].policy;
+            let applier = Applier::new(shared, member.index, history, policy, member.writer, arriving.clone());
+            spawner.spawn(&format!("target-{}", member.index), move || applier.run(&queue));
+        }
+        let mut transform = Transform::new(pipeline.rules.clone());
+        spawner.spawn("transform", move || {
+            let sources: Vec<_> = tables.iter().map(|m| Arc::clone(&m.source)).collect();
+            transform.map_all(&sources)?;
+            shape(shared, transform, &parcels, &outlets)
+        });
+        if let Some(plan) = plan {
+            spawner.spawn("copy", move || copy_all(shared, plan, &destinations));
+        }
+        let conducted = conduct(indexes);
+        match &conducted {
+            Ok(_) => shared.halt.drain(),
+            Err(_) => shared.halt.abort(),
+        }
+        shared.reins.set(Rule::Stop);
+        conducted
+    });
+    match first_error.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        Some(e) => Err(e),
+        None => conducted,
+    }
+}
+
+struct Spawner<'scope, 'env, F> {
+    scope: &'scope Scope<'scope, 'env>,
+    fail: &'scope F,
+}
+
+impl<'scope, F: Fn(Error) + Sync> Spawner<'scope, '_, F> {
+    fn spawn(&self, name: &str, work: impl FnOnce() -> Result<()> + Send + 'scope) {
+        let fail = self.fail;
+        let spawned = std::thread::Builder::new().name(name.to_owned()).spawn_scoped(self.scope, move || {
+            if let Err(e) = work() {
+                fail(e);
+            }
+        });
+        if let Err(e) = spawned {
+            fail(Error::transient(format!("starting the thread {name}")).caused_by(e));
+        }
+    }
+}
+
+fn copy_all(shared: &Shared<'_>, plan: Plan, destinations: &[Destination<'_>]) -> Result<()> {
+    let workers = shared.limits.copy_workers.clamp(1, plan.open().max(1) as usize);
+    let results: Vec<Result<Vec<Position>>> = std::thread::scope(|scope| {
+        let handles: Vec<_> = (0..workers)
+            .map(|_| {
+                scope.spawn(|| {
+                    let result = copy(shared, &plan, destinations);
+                    if result.is_err() {
+                        shared.halt.drain(); // the other workers end after their chunk; the error is returned below
+                    }
+                    result
+                })
+            })
+            .collect();
+        let panicked = |_| Err(Error::corrupt("a copy thread panicked"));
+        handles.into_iter().map(|h| h.join().unwrap_or_else(panicked)).collect()
+    });
+    let mut highs = plan.highs.clone();
+    for result in results {
+        highs.extend(result?);
+    }
+    if shared.halt.over() {
+        return Ok(());
+    }
+    let mut high: Option<Position> = None;
+    for h in highs {
+        if high.is_none() || high.as_ref().map(|x| shared.source.order(&h, x)).transpose()?.is_some_and(|o| o.is_gt()) {
+            high = Some(h);
+        }
+    }
+    *shared.copied.lock().unwrap_or_else(PoisonError::into_inner) = Some(high);
+    Ok(())
+}
+
+/// Watches over the session until it has to end.
+fn conduct(
+    shared: &Shared<'_>,
+    members: &[usize],
+    goal: &Goal,
+    stop: &AtomicBool,
+    serve: &mut dyn FnMut(&Shared<'_>) -> Result<()>,
+) -> Result<()> {
+    let mut looked: Option<Instant> = None;
+    loop {
+        if shared.halt.over() || stop.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        if reached(shared, members, goal)? {
+            return Ok(());
+        }
+        if looked.is_none_or(|at| at.elapsed() >= Duration::from_secs(1)) {
+            look(shared)?;
+            looked = Some(Instant::now());
+        }
+        serve(shared)?;
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn reached(shared: &Shared<'_>, members: &[usize], goal: &Goal) -> Result<bool> {
+    for &i in members {
+        let checkpoint = shared.checkpoint(i);
+        let there = match goal {
+            Goal::Forever => false,
+            Goal::Copied => checkpoint.phase == Phase::Streaming,
+            Goal::Reach(p) => {
+                checkpoint.phase == Phase::Streaming && shared.source.order(&checkpoint.position, p)?.is_ge()
+            }
+            Goal::Exactly(p) => shared.source.order(&checkpoint.position, p)?.is_ge(),
+        };
+        if !there {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Compares both ends for the picture of progress.
+fn look(shared: &Shared<'_>) -> Result<()> {
+    let end = shared.source.position()?;
+    let durable = shared.durable();
+    let behind = shared.source.order(&durable, &end)?.is_lt();
+    let bytes = if behind { shared.source.distance(&durable, &end)? } else { Some(0) };
+    shared.progress.tick();
+    shared.progress.update(|v| {
+        let oldest = v.targets.iter().filter_map(|t| t.checkpoint.as_ref()?.commit_micros).min();
+        v.lag_seconds = match (behind, oldest) {
+            (false, _) => Some(0.0),
+            (true, Some(micros)) => Some((crate::now_micros() - micros).max(0) as f64 / 1e6),
+            (true, None) => None,
+        };
+        v.lag_bytes = bytes;
+        v.source_position = Some(end);
+    });
+    Ok(())
+}
+
+/// Whether a target's history must be complete rather than its state: used to choose commit policies.
+pub fn keeps_history(target: &dyn Target) -> bool {
+    target.history() == History::Full
+}

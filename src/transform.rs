@@ -1,0 +1,344 @@
+//! The transform stage: where tables go, under which names, with which columns.
+//!
+//! It works on shapes and column references only: no value is touched, a batch is re-labelled and projected, not
+//! copied. The same function serves the stream and the snapshots that verification reads, so that both sides of a
+//! comparison went through the same rules.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use arrow_array::RecordBatch;
+use crossfade_core::selection::glob_matches;
+use crossfade_core::{
+    Batch, Error, ForeignKey, Index, Item, Result, Rows, SchemaChange, TableName, TableSchema, batch::SchemaStep,
+};
+
+/// Rules in the order of the configuration; for routes the first that matches wins, column rules add up.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rules {
+    /// Where tables go.
+    pub routes: Vec<Route>,
+    /// What becomes of columns.
+    pub columns: Vec<ColumnRule>,
+}
+
+/// Sends the tables that match `from` to `to`; a `*` in `to` keeps the source's name in that place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// A glob over `schema.table`.
+    pub from: String,
+    /// `schema.table`, either part may be `*`.
+    pub to: TableName,
+}
+
+/// Leaves out or renames columns of the tables that match.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ColumnRule {
+    /// A glob over `schema.table`.
+    pub tables: String,
+    /// Columns that are not carried.
+    pub exclude: Vec<String>,
+    /// Source name to target name.
+    pub rename: BTreeMap<String, String>,
+}
+
+impl Rules {
+    fn route(&self, table: &TableName) -> TableName {
+        let keep = |part: &str, name: &str| if part == "*" { name.to_owned() } else { part.to_owned() };
+        match self.routes.iter().find(|r| glob_matches(&r.from, table)) {
+            Some(r) => TableName::new(keep(&r.to.schema, &table.schema), keep(&r.to.name, &table.name)),
+            None => table.clone(),
+        }
+    }
+
+    /// The name of a column at the target; `None` if it is not carried.
+    fn column(&self, table: &TableName, column: &str) -> Option<String> {
+        let rules = || self.columns.iter().filter(|r| glob_matches(&r.tables, table));
+        if rules().any(|r| r.exclude.iter().any(|c| c == column)) {
+            return None;
+        }
+        Some(rules().find_map(|r| r.rename.get(column)).map_or(column, String::as_str).to_owned())
+    }
+}
+
+/// A table on its way: its shape at the source, at the target, and which columns go over.
+#[derive(Debug, Clone)]
+pub struct Mapped {
+    /// At the source.
+    pub source: Arc<TableSchema>,
+    /// At the target.
+    pub target: Arc<TableSchema>,
+    keep: Vec<usize>,
+}
+
+impl Mapped {
+    /// A batch of the source's shape in the target's.
+    pub fn project(&self, batch: &RecordBatch) -> Result<RecordBatch> {
+        let columns = self.keep.iter().map(|&i| Arc::clone(batch.column(i))).collect();
+        RecordBatch::try_new(self.target.arrow(), columns)
+            .map_err(|e| Error::corrupt(format!("table {}: projecting its columns", self.source.name)).caused_by(e))
+    }
+
+    /// This mapping as it was when the table arrived in the shape `arrived`: restores the source's shape of that time.
+    pub fn as_of(&self, arrived: &Arc<TableSchema>) -> Result<Mapped> {
+        let same = TableSchema { version: arrived.version, ..(*self.target).clone() };
+        if same.columns == arrived.columns && same.key == arrived.key {
+            let source = Arc::new(TableSchema { version: arrived.version, ..(*self.source).clone() });
+            return Ok(Mapped { source, target: Arc::clone(arrived), keep: self.keep.clone() });
+        }
+        if self.keep.len() != self.source.columns.len() {
+            return Err(Error::data(
+                &self.source.name,
+                "its shape changed while the pipeline was down, and columns are excluded",
+            )
+            .hint("copy the table again: its earlier shape cannot be restored"));
+        }
+        // Nothing is excluded, so the arrived shape is the source's, but for names.
+        let original = |name: &str| {
+            let at = self.target.ordinal(name);
+            at.map_or(name, |i| self.source.columns[i].name.as_str()).to_owned()
+        };
+        let columns = arrived.columns.iter().map(|c| crossfade_core::Column { name: original(&c.name), ..c.clone() });
+        let source = TableSchema {
+            name: self.source.name.clone(),
+            columns: columns.collect(),
+            foreign_keys: Vec::new(),
+            ..(**arrived).clone()
+        };
+        let keep = (0..arrived.columns.len()).collect();
+        Ok(Mapped { source: Arc::new(source), target: Arc::clone(arrived), keep })
+    }
+
+    fn rows(&self, rows: Rows) -> Result<Rows> {
+        let batch = self.project(&rows.batch)?;
+        let mut absent: Vec<_> = match rows.absent.is_empty() {
+            true => Vec::new(),
+            false => self.keep.iter().map(|&i| rows.absent[i].clone()).collect(),
+        };
+        if absent.iter().all(Option::is_none) {
+            absent.clear();
+        }
+        Ok(Rows { table: Arc::clone(&self.target), batch, absent, ..rows })
+    }
+}
+
+/// Applies [`Rules`] to batches, remembering the shapes it has seen.
+#[derive(Debug)]
+pub struct Transform {
+    rules: Rules,
+    seen: HashMap<TableName, Mapped>,
+}
+
+impl Transform {
+    /// A stage with these rules.
+    pub fn new(rules: Rules) -> Self {
+        Transform { rules, seen: HashMap::new() }
+    }
+
+    /// How these tables arrive. An error names every rule that cannot hold: a key column left out, two tables or two
+    /// columns under one name.
+    pub fn map_all(&mut self, tables: &[Arc<TableSchema>]) -> Result<Vec<Mapped>> {
+        let mapped: Vec<Mapped> = tables.iter().map(|t| self.map(t)).collect::<Result<_>>()?;
+        let mut names: HashMap<&TableName, &TableName> = HashMap::new();
+        for m in &mapped {
+            if let Some(other) = names.insert(&m.target.name, &m.source.name) {
+                return Err(Error::config(format!(
+                    "tables {other} and {} would both become {}",
+                    m.source.name, m.target.name
+                ))
+                .hint("give one of them a [[route]] of its own, or exclude it"));
+            }
+        }
+        Ok(mapped)
+    }
+
+    fn map(&mut self, table: &Arc<TableSchema>) -> Result<Mapped> {
+        if let Some(known) = self.seen.get(&table.name)
+            && (Arc::ptr_eq(&known.source, table) || known.source == *table)
+        {
+            return Ok(known.clone());
+        }
+        let mapped = map_table(&self.rules, table)?;
+        self.seen.insert(table.name.clone(), mapped.clone());
+        Ok(mapped)
+    }
+
+    /// The batch as it arrives.
+    pub fn apply(&mut self, batch: Batch) -> Result<Batch> {
+        let items = batch.items.into_iter().map(|i| self.item(i)).collect::<Result<Vec<_>>>()?;
+        Ok(Batch { items, ..batch })
+    }
+
+    fn item(&mut self, item: Item) -> Result<Item> {
+        Ok(match item {
+            Item::Rows(rows) => Item::Rows(self.map(&rows.table.clone())?.rows(rows)?),
+            Item::Truncate(table) => Item::Truncate(self.map(&table)?.target),
+            Item::Schema(change) => {
+                let from = self.map(&change.from)?.target;
+                let to = self.map(&change.to)?.target;
+                let steps = change.steps.iter().filter_map(|s| self.step(&change, s)).collect();
+                Item::Schema(SchemaChange { from, to, steps })
+            }
+        })
+    }
+
+    fn step(&self, change: &SchemaChange, step: &SchemaStep) -> Option<SchemaStep> {
+        let name = |column: &str| self.rules.column(&change.from.name, column);
+        match step {
+            SchemaStep::Add { column, fill } => Some(SchemaStep::Add { column: name(column)?, fill: fill.clone() }),
+            SchemaStep::Drop { column } => Some(SchemaStep::Drop { column: name(column)? }),
+            SchemaStep::Rename { from, to } => match (name(from), name(to)) {
+                (Some(from), Some(to)) if from == to => None,
+                (Some(from), Some(to)) => Some(SchemaStep::Rename { from, to }),
+                (Some(from), None) => Some(SchemaStep::Drop { column: from }),
+                (None, Some(to)) => Some(SchemaStep::Add { column: to, fill: None }),
+                (None, None) => None,
+            },
+        }
+    }
+}
+
+fn map_table(rules: &Rules, table: &Arc<TableSchema>) -> Result<Mapped> {
+    let mut keep = Vec::new();
+    let mut columns = Vec::new();
+    for (i, column) in table.columns.iter().enumerate() {
+        match rules.column(&table.name, &column.name) {
+            Some(name) => {
+                keep.push(i);
+                columns.push(crossfade_core::Column { name, ..column.clone() });
+            }
+            None if table.key.contains(&i) => {
+                return Err(Error::config(format!("table {}: key column {} is excluded", table.name, column.name))
+                    .hint("keep the key's columns: without them a row cannot be told from another"));
+            }
+            None => {}
+        }
+    }
+    for (i, column) in columns.iter().enumerate() {
+        if columns[..i].iter().any(|c| c.name == column.name) {
+            return Err(Error::config(format!("table {}: two columns would be named {}", table.name, column.name))
+                .hint("change the rename rule"));
+        }
+    }
+    // An ordinal at the source as one at the target; none if any of the columns is left out.
+    let remap = |ordinals: &[usize]| -> Option<Vec<usize>> {
+        ordinals.iter().map(|o| keep.iter().position(|k| k == o)).collect()
+    };
+    let key = remap(&table.key).unwrap_or_default();
+    let indexes = table.indexes.iter().filter_map(|i| Some(Index { columns: remap(&i.columns)?, ..i.clone() }));
+    let foreign_keys = table.foreign_keys.iter().filter_map(|f| {
+        let to_columns = f.to_columns.iter().map(|c| rules.column(&f.to, c)).collect::<Option<Vec<_>>>()?;
+        Some(ForeignKey { columns: remap(&f.columns)?, to: rules.route(&f.to), to_columns, ..f.clone() })
+    });
+    let target = TableSchema {
+        name: rules.route(&table.name),
+        version: table.version,
+        key,
+        indexes: indexes.collect(),
+        foreign_keys: foreign_keys.collect(),
+        columns,
+    };
+    Ok(Mapped { source: Arc::clone(table), target: Arc::new(target), keep })
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow_array::{ArrayRef, Int64Array};
+    use crossfade_core::{Boundary, Column, Logical, Op, Position};
+
+    use super::*;
+
+    fn table(name: &str) -> Arc<TableSchema> {
+        let column = |name: &str| Column {
+            name: name.into(),
+            source_type: "bigint".into(),
+            logical: Logical::Int64,
+            nullable: false,
+            auto_increment: false,
+        };
+        Arc::new(TableSchema {
+            name: TableName::new("shop", name),
+            version: 1,
+            columns: vec![column("secret"), column("id"), column("total")],
+            key: vec![1],
+            indexes: vec![
+                Index { name: "t".into(), columns: vec![2, 1], unique: false },
+                Index { name: "s".into(), columns: vec![0], unique: false },
+            ],
+            foreign_keys: vec![ForeignKey {
+                name: "f".into(),
+                columns: vec![2],
+                to: TableName::new("shop", "totals"),
+                to_columns: vec!["total".into()],
+                on_delete: "NO ACTION".into(),
+                on_update: "NO ACTION".into(),
+            }],
+        })
+    }
+
+    fn rules() -> Rules {
+        Rules {
+            routes: vec![
+                Route { from: "shop.orders".into(), to: TableName::new("sales", "purchases") },
+                Route { from: "shop.*".into(), to: TableName::new("sales", "*") },
+            ],
+            columns: vec![ColumnRule {
+                tables: "shop.*".into(),
+                exclude: vec!["secret".into()],
+                rename: BTreeMap::from([("total".into(), "amount".into())]),
+            }],
+        }
+    }
+
+    #[test]
+    fn shapes_are_routed_projected_and_renamed() {
+        let mapped = Transform::new(rules()).map_all(&[table("orders"), table("items")]).unwrap();
+        let t = &mapped[0].target;
+        assert_eq!(t.name, TableName::new("sales", "purchases"));
+        assert_eq!(mapped[1].target.name, TableName::new("sales", "items"));
+        assert_eq!(t.columns.iter().map(|c| c.name.as_str()).collect::<Vec<_>>(), ["id", "amount"]);
+        assert_eq!(t.key, [0]);
+        assert_eq!(t.indexes.len(), 1, "an index over an excluded column is left out");
+        assert_eq!(t.indexes[0].columns, [1, 0]);
+        assert_eq!(t.foreign_keys[0].to, TableName::new("sales", "totals"));
+        assert_eq!(t.foreign_keys[0].to_columns, ["amount"]);
+    }
+
+    #[test]
+    fn rows_follow_their_shape() {
+        let table = table("orders");
+        let columns: Vec<ArrayRef> = (0..3).map(|i| Arc::new(Int64Array::from(vec![i * 10])) as ArrayRef).collect();
+        let rows = Rows {
+            batch: RecordBatch::try_new(table.arrow(), columns).unwrap(),
+            table,
+            ops: vec![Op::Update],
+            absent: vec![None, None, Some(arrow_buffer::BooleanBuffer::new_set(1))],
+            commit_micros: vec![0],
+            order: vec![0],
+        };
+        let end = Boundary::Commit(Position::new("x"));
+        let batch = Batch { items: vec![Item::Rows(rows)], end, commit_micros: None };
+        let out = Transform::new(rules()).apply(batch).unwrap();
+        let Item::Rows(r) = &out.items[0] else { unreachable!() };
+        assert_eq!(r.batch.schema().field(1).name(), "amount");
+        assert!(r.is_absent(1, 0) && !r.is_absent(0, 0));
+    }
+
+    #[test]
+    fn rules_that_cannot_hold_are_refused() {
+        let mut r = rules();
+        r.columns[0].exclude.push("id".into());
+        let e = Transform::new(r).map_all(&[table("orders")]).unwrap_err();
+        assert!(e.to_string().contains("key column id is excluded"), "{e}");
+
+        let mut r = rules();
+        r.columns[0].rename.insert("total".into(), "id".into());
+        let e = Transform::new(r).map_all(&[table("orders")]).unwrap_err();
+        assert!(e.to_string().contains("two columns would be named id"), "{e}");
+
+        let mut r = rules();
+        r.routes = vec![Route { from: "*".into(), to: TableName::new("a", "b") }];
+        let e = Transform::new(r).map_all(&[table("orders"), table("items")]).unwrap_err();
+        assert!(e.to_string().contains("would both become a.b"), "{e}");
+    }
+}
