@@ -10,11 +10,16 @@
 //! ```
 
 pub mod apply;
+pub mod catalog;
+pub mod ddl;
+pub mod finish;
 pub mod classify;
 pub mod copy;
 pub mod keytext;
 pub mod numeric;
 pub mod session;
+pub mod shape;
+pub mod split;
 pub mod sql;
 pub mod connect;
 pub mod options;

@@ -165,7 +165,7 @@ pub fn oid(logical: &Logical) -> u32 {
 }
 
 /// The type of a column that is there already, domains resolved to what they are made of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Actual {
     /// Its name in `pg_type`: `int4`, `varchar`.
     pub typname: String,
