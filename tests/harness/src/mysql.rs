@@ -76,7 +76,7 @@ impl Brand {
 
     /// Initialises a data folder with the all-powerful user.
     fn initialise(self, data: &Path) {
-        let script = data.with_extension("sql");
+        let script = tools::beside(data, "sql");
         let users = format!(
             "create user '{USER}'@'%' identified by '{PASSWORD}';\ngrant all on *.* to '{USER}'@'%' with grant option;\n"
         );

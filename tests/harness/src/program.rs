@@ -47,7 +47,7 @@ impl Program {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let stem = tools::run_folder().join(format!("program-{}-{number}", process::id()));
-        let (stdout, stderr) = (stem.with_extension("out"), stem.with_extension("err"));
+        let (stdout, stderr) = (tools::beside(&stem, "out"), tools::beside(&stem, "err"));
         let create =
             |path: &Path| File::create(path).unwrap_or_else(|e| panic!("cannot create {}: {e}", path.display()));
         let mut command = proc::command(&self.path, Some("KILL"), None);

@@ -87,16 +87,21 @@ pub(crate) fn once(name: &str, build: impl FnOnce(&Path)) -> PathBuf {
     }
     let parent = target.parent().expect("a name inside the tools folder has a parent").to_path_buf();
     make_dir(&parent);
-    let lock_path = target.with_extension("lock");
+    let lock_path = beside(&target, "lock");
     let lock = File::create(&lock_path).unwrap_or_else(|e| panic!("cannot create {}: {e}", lock_path.display()));
     lock.lock().expect("cannot lock");
     if !target.exists() {
-        let scratch = target.with_extension(format!("new-{}", process::id()));
+        let scratch = beside(&target, &format!("new-{}", process::id()));
         make_dir(&scratch);
         build(&scratch);
         fs::rename(&scratch, &target).unwrap_or_else(|e| panic!("cannot rename to {}: {e}", target.display()));
     }
     target
+}
+
+/// The path with `.suffix` added. Versions have dots of their own, so `Path::with_extension` would cut them.
+pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
+    format!("{}.{suffix}", path.display()).into()
 }
 
 /// Creates a folder and its parents; a failure names it.
