@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
 use crossfade_core::{
-    Checkpoint, Error, History, Phase, Position, Result, Source, Stream, TableSchema, Target, Writer,
+    Checkpoint, Error, Phase, Position, Result, Source, Stream, TableName, TableSchema, Target, Writer,
 };
 
 use super::applier::Applier;
@@ -82,6 +82,8 @@ pub struct Shared<'a> {
     pub gate: Gate,
     /// Holds and drives the reader.
     pub reins: Reins,
+    /// The source's tables that this session carries.
+    pub carried: Vec<TableName>,
     /// What people see.
     pub progress: &'a Progress,
     flush: AtomicBool,
@@ -201,6 +203,7 @@ pub fn run(attempt: Attempt<'_>, mut members: Vec<Member<'_>>) -> Result<()> {
         budget: Budget::new(pipeline.limits.memory),
         gate: Gate::default(),
         reins: Reins::new(from.position.clone(), rule),
+        carried: tables.iter().map(|m| m.source.name.clone()).collect(),
         progress: &pipeline.progress,
         flush: AtomicBool::new(goal != Goal::Forever),
         checkpoints: Mutex::new(checkpoints),
@@ -395,9 +398,4 @@ fn look(shared: &Shared<'_>) -> Result<()> {
         v.source_position = Some(end);
     });
     Ok(())
-}
-
-/// Whether a target's history must be complete rather than its state: used to choose commit policies.
-pub fn keeps_history(target: &dyn Target) -> bool {
-    target.history() == History::Full
 }

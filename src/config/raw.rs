@@ -1,0 +1,119 @@
+//! The configuration as it is written: every key, optional where it may be left out, nothing interpreted.
+//!
+//! The JSON Schema in `schemas/config.schema.json` is generated from these types, and the same schema tells the loader
+//! which keys exist.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+/// One pipeline: a source, one or more targets, and what happens between them.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawConfig {
+    /// The pipeline's name, by which targets remember its progress. Letters, digits, `-` and `_`.
+    pub name: String,
+    /// The database to move away from.
+    pub source: RawSource,
+    /// Where to. Several targets receive the same changes.
+    pub target: Vec<RawTarget>,
+    /// Where tables go; the first route that matches a table wins. Without one a table keeps its name.
+    #[serde(default)]
+    pub route: Vec<RawRoute>,
+    /// What becomes of columns; all rules that match a table apply.
+    #[serde(default)]
+    pub column: Vec<RawColumn>,
+    /// Bounds of memory and of the initial copy.
+    #[serde(default)]
+    pub limits: RawLimits,
+    /// How the daemon behaves.
+    #[serde(default)]
+    pub service: RawService,
+}
+
+/// The database to move away from.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawSource {
+    /// `mysql://user@host:3306/db`, `mariadb://…`, `sqlite:///path/to/file.db`.
+    pub url: String,
+    /// Name of an environment variable that holds the password.
+    pub password_env: Option<String>,
+    /// Path of a file that holds the password.
+    pub password_file: Option<String>,
+    /// Name of a systemd credential (`LoadCredential=`) that holds the password.
+    pub password_credential: Option<String>,
+    /// Globs of the tables to carry, such as `shop.*` or `order_*`. All tables of the database if left out.
+    #[serde(default)]
+    pub tables: Vec<String>,
+    /// Globs of tables to leave out.
+    #[serde(default)]
+    pub exclude: Vec<String>,
+}
+
+/// Where to.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawTarget {
+    /// `postgres://user@host:5432/db`, `s3://bucket/prefix`, `file:///path/to/folder`.
+    pub url: String,
+    /// Name of an environment variable that holds the password.
+    pub password_env: Option<String>,
+    /// Path of a file that holds the password.
+    pub password_file: Option<String>,
+    /// Name of a systemd credential (`LoadCredential=`) that holds the password.
+    pub password_credential: Option<String>,
+    /// How long rows may wait for their commit, such as `10s`. Postgres commits at once (`0s`), Parquet every `10s`.
+    pub commit_interval: Option<String>,
+    /// Commit at the latest after so many bytes, such as `64MiB`.
+    pub commit_bytes: Option<String>,
+}
+
+/// Sends tables to another schema or name.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawRoute {
+    /// A glob over `schema.table` at the source.
+    pub from: String,
+    /// `schema.table` at the target; `*` keeps the source's name in that place.
+    pub to: String,
+}
+
+/// Leaves out or renames columns.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawColumn {
+    /// A glob over `schema.table` at the source.
+    pub tables: String,
+    /// Columns that are not carried. Key columns cannot be left out.
+    #[serde(default)]
+    pub exclude: Vec<String>,
+    /// Source name to target name.
+    #[serde(default)]
+    pub rename: BTreeMap<String, String>,
+}
+
+/// Bounds.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawLimits {
+    /// Decoded changes that may be on their way at once, such as `48MiB`.
+    pub memory: Option<String>,
+    /// Changes are joined into one write up to this size, such as `12MiB`.
+    pub batch_bytes: Option<String>,
+    /// Changes are joined into one write up to so many rows.
+    pub batch_rows: Option<u32>,
+    /// Connections of the initial copy.
+    pub copy_workers: Option<u8>,
+    /// Rows per chunk of the initial copy.
+    pub chunk_rows: Option<u32>,
+}
+
+/// How the daemon behaves.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawService {
+    /// After SIGTERM, how long what is on its way may take to be committed, such as `30s`. Ending earlier is safe too.
+    pub drain_timeout: Option<String>,
+}
