@@ -1,0 +1,375 @@
+//! Net changes of a batch into statements, inside the open transaction.
+//!
+//! ```text
+//! Rows ── split ──▶ deletes ─────────▶ DELETE .. USING feed
+//!                   inserts ─────────▶ many: COPY under a savepoint; if a row is there already, as updates
+//!                   updates ─────────▶ few: upsert from arrays · many: staging, then UPDATE, or upsert while copying
+//!                   absent columns ──▶ UPDATE of the columns that are there, one statement per set of them
+//!                   unique swaps ────▶ staging, read absent values back, DELETE, INSERT
+//! ```
+//!
+//! Each key occurs at most once in a `Rows` (the pipeline folds), so deletes may go first and the order of the rest does not
+//! matter, but for one thing: two rows that swap a value of a secondary unique index collide whichever goes first. Tables
+//! with such an index lose all touched rows before they get the new ones.
+//!
+//! Few rows ([`FEW`]) travel as array parameters, and statements of one batch are sent without waiting for one another's
+//! answers ([`Applier::flush`]): a small batch costs one round trip. Many rows travel by COPY. `UPDATE .. FROM` costs the
+//! server less than `ON CONFLICT` (which locks each row first, with a log record of its own), but it finds only rows that are
+//! there: while the initial copy runs they need not be, so upserts are used.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crossfade_core::{Error, Phase, Result, Rows, SchemaChange, TableName, TableSchema};
+use futures::future::join_all;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Statement};
+
+use crate::classify::{classify, classify_in};
+use crate::copy::Encoders;
+use crate::ddl;
+use crate::session::{CopyError, Encoded, Session};
+use crate::shape::{self, Shape};
+use crate::split::{Partial, Split};
+use crate::sql::{self, Fed, Feed};
+
+/// Up to so many rows travel as arrays: above it COPY is faster, below it the round trips of COPY cost more.
+const FEW: usize = 500;
+
+/// Statements wait for company up to so many bytes of parameters, and so many statements.
+const PENDING_BYTES: usize = 1 << 20;
+const PENDING_CALLS: usize = 16;
+
+/// Writes rows through one session.
+pub struct Applier {
+    /// The session.
+    pub session: Session,
+    shapes: HashMap<TableName, Arc<Shape>>,
+    pending: Vec<Call>,
+    pending_bytes: usize,
+    in_transaction: bool,
+}
+
+/// A statement on its way.
+struct Call {
+    table: Arc<TableSchema>,
+    columns: Vec<usize>,
+    statement: Statement,
+    params: Vec<Encoded>,
+    expect: Expect,
+}
+
+/// What the number of rows that a statement touched has to be.
+enum Expect {
+    Any,
+    /// One for each of so many rows.
+    Every(usize),
+}
+
+/// The columns of a statement and the rows that it takes from a batch.
+#[derive(Clone, Copy)]
+struct Part<'a> {
+    rows: &'a Rows,
+    columns: &'a [usize],
+    selected: &'a [usize],
+}
+
+impl Applier {
+    /// Writes through this session.
+    pub fn new(session: Session) -> Applier {
+        Applier { session, shapes: HashMap::new(), pending: Vec::new(), pending_bytes: 0, in_transaction: false }
+    }
+
+    /// Forgets what it knows of the target's tables.
+    pub fn forget(&mut self) {
+        self.shapes.clear();
+        self.session.forget_statements();
+    }
+
+    /// Whether a transaction has been started.
+    pub fn in_transaction(&self) -> bool {
+        self.in_transaction
+    }
+
+    /// The transaction has ended.
+    pub fn ended(&mut self) {
+        self.in_transaction = false;
+        self.session.ended();
+    }
+
+    /// Writes the rows. Some statements may still be on their way until [`Applier::flush`].
+    pub async fn rows(&mut self, rows: &Rows, phase: Phase) -> Result<()> {
+        let shape = self.shape(&rows.table).await?;
+        let split = Split::new(rows)?;
+        let all: Vec<usize> = (0..rows.table.columns.len()).collect();
+        if !split.deletes.is_empty() {
+            self.delete(&Part { rows, columns: &rows.table.key, selected: &split.deletes }).await?;
+        }
+        // Deleting rows that others refer to would delete those, too, where foreign keys fire.
+        let may_delete = self.session.replica || !shape.referenced;
+        if shape.unique && may_delete && split.may_swap() {
+            return self.replace(rows, &all, &split, phase).await;
+        }
+        if split.inserts.len() > FEW {
+            let part = Part { rows, columns: &all, selected: &split.inserts };
+            self.insert_many(&part, &shape).await?;
+            self.update(&Part { selected: &split.updates, ..part }, phase).await?;
+        } else if split.updates.len() + split.inserts.len() > FEW {
+            self.update(&Part { rows, columns: &all, selected: &split.updates }, phase).await?;
+            self.upsert(&Part { rows, columns: &all, selected: &split.inserts }).await?;
+        } else {
+            let both = split.full();
+            self.upsert(&Part { rows, columns: &all, selected: &both }).await?;
+        }
+        for partial in &split.partials {
+            self.update_partial(rows, partial, phase).await?;
+        }
+        Ok(())
+    }
+
+    async fn shape(&mut self, table: &Arc<TableSchema>) -> Result<Arc<Shape>> {
+        if let Some(shape) = self.shapes.get(&table.name) {
+            return Ok(Arc::clone(shape));
+        }
+        self.flush().await?;
+        let shape = Arc::new(shape::load(&self.session.client, table).await?);
+        self.shapes.insert(table.name.clone(), Arc::clone(&shape));
+        Ok(shape)
+    }
+
+    async fn delete(&mut self, part: &Part<'_>) -> Result<()> {
+        self.feed(part, Expect::Any, |fed| fed.delete()).await?;
+        Ok(())
+    }
+
+    async fn upsert(&mut self, part: &Part<'_>) -> Result<()> {
+        let keyless = part.rows.table.key.is_empty();
+        self.feed(part, Expect::Any, |fed| if keyless { fed.insert() } else { fed.upsert() }).await?;
+        Ok(())
+    }
+
+    /// New rows: straight into the table if its types are those of the batch. A savepoint keeps the transaction alive when
+    /// a row is there already (a chunk of the initial copy brought it).
+    async fn insert_many(&mut self, part: &Part<'_>, shape: &Shape) -> Result<()> {
+        if shape.cast || shape.collides() {
+            return self.upsert(part).await;
+        }
+        self.flush().await?;
+        let table = &part.rows.table;
+        let encoders = Encoders::new(table, &part.rows.batch, part.columns)?;
+        self.execute("SAVEPOINT crossfade_insert").await?;
+        match self.session.copy(&sql::copy_table(table, part.columns), &encoders, part.selected).await {
+            Ok(_) => self.execute("RELEASE SAVEPOINT crossfade_insert").await,
+            Err(CopyError::Duplicate(e)) if table.key.is_empty() => Err(e),
+            Err(CopyError::Duplicate(_)) => {
+                // Not lost: whatever is wrong with these rows the upsert meets again.
+                self.execute("ROLLBACK TO SAVEPOINT crossfade_insert; RELEASE SAVEPOINT crossfade_insert").await?;
+                shape.collided();
+                self.upsert(part).await
+            }
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Rows with all their columns, which should be there.
+    async fn update(&mut self, part: &Part<'_>, phase: Phase) -> Result<()> {
+        let table = &part.rows.table;
+        let whole_row_is_key = part.columns.len() == table.key.len();
+        if part.selected.len() <= FEW || phase == Phase::Copying || whole_row_is_key {
+            return self.upsert(part).await;
+        }
+        self.flush().await?;
+        let encoders = Encoders::new(table, &part.rows.batch, part.columns)?;
+        let feed = Feed::Stage(self.session.stage(&encoders, part.selected).await?);
+        let fed = Fed { table, columns: part.columns, feed: &feed };
+        let Some(update) = fed.update() else { return Err(Error::corrupt("an update without columns")) };
+        if self.run(table, &update).await? < part.selected.len() as u64 {
+            // Some are missing here; the rest gets the same values again.
+            self.run(table, &fed.upsert()).await?;
+        }
+        Ok(())
+    }
+
+    /// Rows of which the log carried some columns only.
+    async fn update_partial(&mut self, rows: &Rows, partial: &Partial, phase: Phase) -> Result<()> {
+        let table = &rows.table;
+        let part = Part { rows, columns: &partial.present, selected: &partial.rows };
+        if partial.present.len() == table.key.len() {
+            return Ok(()); // the key is all that came: nothing changed
+        }
+        let expect = match phase {
+            // The row's chunk has not come yet, and brings these values itself.
+            Phase::Copying => Expect::Any,
+            Phase::Streaming => Expect::Every(partial.rows.len()),
+        };
+        self.feed(&part, expect, |fed| fed.update().unwrap_or_default()).await
+    }
+
+    /// Sends a statement with its rows: as arrays, together with others, or through staging, at once.
+    async fn feed(&mut self, part: &Part<'_>, expect: Expect, text: impl Fn(&Fed<'_>) -> String) -> Result<()> {
+        if part.selected.is_empty() {
+            return Ok(());
+        }
+        let table = &part.rows.table;
+        let encoders = Encoders::new(table, &part.rows.batch, part.columns)?;
+        if part.selected.len() > FEW {
+            self.flush().await?;
+            let feed = Feed::Stage(self.session.stage(&encoders, part.selected).await?);
+            let fed = Fed { table, columns: part.columns, feed: &feed };
+            let touched = self.run(table, &text(&fed)).await?;
+            return if expect.lacks(touched) { Err(self.lacking(&fed, &[]).await) } else { Ok(()) };
+        }
+        let sql = text(&Fed { table, columns: part.columns, feed: &Feed::Arrays });
+        let statement = match self.session.prepared(&sql) {
+            Some(statement) => statement,
+            None => {
+                self.flush().await?;
+                self.session.prepare(&sql).await?
+            }
+        };
+        let params: Result<Vec<_>> =
+            (0..part.columns.len()).map(|at| encoders.array(at, part.selected).map(Encoded)).collect();
+        let params = params?;
+        self.pending_bytes += params.iter().map(|p| p.0.len()).sum::<usize>();
+        let columns = part.columns.to_vec();
+        self.pending.push(Call { table: Arc::clone(table), columns, statement, params, expect });
+        if self.pending_bytes > PENDING_BYTES || self.pending.len() >= PENDING_CALLS {
+            self.flush().await?;
+        }
+        Ok(())
+    }
+
+    /// Rows of a table with secondary unique indexes: all touched keys go, then all rows come. Absent values are read back
+    /// before; a tag tells the rows of one set of absent columns from the others.
+    async fn replace(&mut self, rows: &Rows, all: &[usize], split: &Split, phase: Phase) -> Result<()> {
+        let full = split.full();
+        let table = &rows.table;
+        if split.partials.is_empty() && full.len() <= FEW {
+            let keys = Part { rows, columns: &table.key, selected: &full };
+            self.feed(&keys, Expect::Any, |fed| fed.delete()).await?;
+            return self.feed(&Part { columns: all, ..keys }, Expect::Any, |fed| fed.insert()).await;
+        }
+        self.flush().await?;
+        let encoders = |tag| Ok::<_, Error>(Encoders::new(table, &rows.batch, all)?.tagged(tag));
+        let number = self.session.empty_stage(encoders(0)?.types()).await?;
+        let copy = sql::copy_stage(number);
+        self.session.copy(&copy, &encoders(0)?, &full).await?;
+        let feed = Feed::Stage(number);
+        let fed = Fed { table, columns: all, feed: &feed };
+        for (partial, tag) in split.partials.iter().zip(1..=i16::MAX) {
+            self.session.copy(&copy, &encoders(tag)?, &partial.rows).await?;
+            let absent: Vec<usize> = all.iter().copied().filter(|i| !partial.present.contains(i)).collect();
+            let Some(fill) = fed.fill(&absent, tag) else { continue };
+            let filled = self.run(table, &fill).await?;
+            if phase == Phase::Streaming && filled < partial.rows.len() as u64 {
+                return Err(self.lacking(&fed, &[]).await);
+            }
+        }
+        if let (Phase::Copying, Some(forget)) = (phase, fed.forget_missing()) {
+            self.run(table, &forget).await?;
+        }
+        self.run(table, &fed.delete()).await?;
+        self.run(table, &fed.insert()).await?;
+        Ok(())
+    }
+
+    /// Starts the transaction if there is none, and waits for all statements on their way.
+    pub async fn flush(&mut self) -> Result<()> {
+        let calls = std::mem::take(&mut self.pending);
+        self.pending_bytes = 0;
+        let client = &self.session.client;
+        if !self.in_transaction {
+            // Sent in this order, because a request goes out when its future is first polled.
+            self.in_transaction = true;
+            let (begun, results) =
+                futures::future::join(client.batch_execute(self.session.begin()), Self::send(client, &calls)).await;
+            begun.map_err(classify)?;
+            return self.judge(calls, results).await;
+        }
+        let results = Self::send(client, &calls).await;
+        self.judge(calls, results).await
+    }
+
+    async fn send(client: &Client, calls: &[Call]) -> Vec<std::result::Result<u64, tokio_postgres::Error>> {
+        join_all(calls.iter().map(|call| client.execute_raw(&call.statement, call.params.iter()))).await
+    }
+
+    /// The first error in the order of sending is the cause of those behind it.
+    async fn judge(
+        &mut self,
+        calls: Vec<Call>,
+        results: Vec<std::result::Result<u64, tokio_postgres::Error>>,
+    ) -> Result<()> {
+        for (call, result) in calls.iter().zip(results) {
+            let touched = result.map_err(|e| classify_in(&call.table.name, e))?;
+            if call.expect.lacks(touched) {
+                let fed = Fed { table: &call.table, columns: &call.columns, feed: &Feed::Arrays };
+                return Err(self.lacking(&fed, &call.params).await);
+            }
+        }
+        Ok(())
+    }
+
+    /// The error of an update whose row is not there, with the key of one such row.
+    async fn lacking(&self, fed: &Fed<'_>, params: &[Encoded]) -> Error {
+        let error = Error::data(&fed.table.name, "update of a row that the target lacks").hint(
+            "somebody deleted it at the target: repair the table from the source with `crossfade verify --repair`",
+        );
+        let client = &self.session.client;
+        let row = match client.prepare(&fed.missing()).await {
+            Ok(statement) => {
+                let params: Vec<&(dyn ToSql + Sync)> = params.iter().map(|p| p as _).collect();
+                client.query_opt(&statement, &params).await
+            }
+            Err(e) => Err(e),
+        };
+        match row {
+            Ok(row) => {
+                let text = |n| row.as_ref().and_then(|r| r.try_get::<_, Option<String>>(n).ok().flatten());
+                let parts: Vec<String> = fed
+                    .table
+                    .key_columns()
+                    .enumerate()
+                    .map(|(n, c)| format!("{}={}", c.name, text(n).unwrap_or_else(|| "?".into())))
+                    .collect();
+                error.key(parts.join(", "))
+            }
+            Err(e) => error.caused_by(e),
+        }
+    }
+
+    async fn run(&mut self, table: &TableSchema, sql: &str) -> Result<u64> {
+        let statement = self.session.prepare(sql).await?;
+        self.session.client.execute(&statement, &[]).await.map_err(|e| classify_in(&table.name, e))
+    }
+
+    async fn execute(&mut self, sql: &str) -> Result<()> {
+        self.session.client.batch_execute(sql).await.map_err(classify)
+    }
+
+    /// Removes all rows of a table. `TRUNCATE` is refused for a table that foreign keys refer to, whoever asks.
+    pub async fn truncate(&mut self, table: &Arc<TableSchema>) -> Result<()> {
+        self.flush().await?;
+        let shape = self.shape(table).await?;
+        let verb = if shape.referenced { "DELETE FROM" } else { "TRUNCATE" };
+        let sql = format!("{verb} {}", crate::quote::table(&table.name));
+        self.session.client.batch_execute(&sql).await.map_err(|e| classify_in(&table.name, e))
+    }
+
+    /// Changes a table's shape.
+    pub async fn alter(&mut self, change: &SchemaChange) -> Result<()> {
+        self.flush().await?;
+        ddl::alter(&self.session.client, change).await?;
+        self.forget();
+        Ok(())
+    }
+}
+
+impl Expect {
+    fn lacks(&self, touched: u64) -> bool {
+        match self {
+            Expect::Any => false,
+            Expect::Every(rows) => touched < *rows as u64,
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! Writes chunks of the initial copy, on a connection of its own.
+//!
+//! A chunk is one transaction: its rows, then the check of the epoch and the chunk's completion. Rows go straight into the
+//! table by COPY; where they meet rows that the stream brought before, the chunk is given up and read again, to be merged
+//! through staging. While a chunk is being written the pipeline keeps the stream off its table, so the locks that a chunk
+//! waits for are those of strangers: it does so for a limited time.
+
+use arrow_array::RecordBatch;
+use crossfade_core::{Chunk, Error, Loaded, Loader, Position, Result};
+
+use crate::classify::classify;
+use crate::connect::Server;
+use crate::control;
+use crate::copy::Encoders;
+use crate::session::{CopyError, Session};
+use crate::shape;
+use crate::sql::{self, Fed, Feed};
+
+/// Starts a chunk. A wait for a lock that lasts longer is an error, not a standstill.
+const BEGIN: &str = "BEGIN; SET LOCAL lock_timeout = '30s'";
+
+/// A connection that writes chunks.
+pub struct PostgresLoader {
+    server: Server,
+    session: Session,
+    pipeline: String,
+    epoch: u64,
+    state: State,
+}
+
+/// Where the loader is.
+enum State {
+    /// No transaction.
+    Idle,
+    /// In the chunk's transaction.
+    Open { chunk: Chunk, way: Way },
+    /// The chunk was given up; rows that still come are let go, and `commit` says so.
+    Collided,
+    /// An error left the transaction in an unknown state: the next chunk starts by rolling back.
+    Failed,
+}
+
+/// How rows go in.
+#[derive(Clone, Copy)]
+enum Way {
+    /// COPY into the table.
+    Straight,
+    /// Staging and INSERT, because types differ.
+    Insert,
+    /// Staging and upsert.
+    Merge,
+}
+
+impl PostgresLoader {
+    /// Connects.
+    pub fn open(server: &Server, pipeline: &str, epoch: u64) -> Result<PostgresLoader> {
+        let session = server.block_on(async { Session::new(server.client().await?).await })?;
+        Ok(PostgresLoader { server: server.clone(), session, pipeline: pipeline.to_owned(), epoch, state: State::Idle })
+    }
+
+    async fn start(&mut self, chunk: &Chunk, merge: bool) -> Result<Way> {
+        self.session.client.batch_execute("ROLLBACK").await.map_err(classify)?;
+        self.session.ended();
+        self.session.client.batch_execute(BEGIN).await.map_err(classify)?;
+        if merge && !chunk.table.key.is_empty() {
+            return Ok(Way::Merge);
+        }
+        // Asked for each chunk: it costs nothing beside the chunk, and an operator may alter tables at any time.
+        let shape = shape::load(&self.session.client, &chunk.table).await?;
+        Ok(if shape.cast { Way::Insert } else { Way::Straight })
+    }
+
+    async fn rows(&mut self, chunk: &Chunk, way: Way, batch: &RecordBatch) -> Result<(), CopyError> {
+        let table = &chunk.table;
+        let columns: Vec<usize> = (0..table.columns.len()).collect();
+        let all: Vec<usize> = (0..batch.num_rows()).collect();
+        let encoders = Encoders::new(table, batch, &columns).map_err(CopyError::Other)?;
+        if let Way::Straight = way {
+            return self.session.copy(&sql::copy_table(table, &columns), &encoders, &all).await.map(drop);
+        }
+        let feed = Feed::Stage(self.session.stage(&encoders, &all).await.map_err(CopyError::Other)?);
+        let fed = Fed { table, columns: &columns, feed: &feed };
+        let text = if let Way::Merge = way { fed.upsert() } else { fed.insert() };
+        let statement = self.session.prepare(&text).await.map_err(CopyError::Other)?;
+        let run = self.session.client.execute(&statement, &[]).await;
+        run.map(drop).map_err(|e| crate::session::copy_error(table, e))
+    }
+
+    async fn complete(&mut self, chunk: &Chunk, high: &Position) -> Result<()> {
+        let client = &self.session.client;
+        control::hold_epoch(client, &self.pipeline, self.epoch).await?;
+        let sql = "UPDATE crossfade.chunk SET done = $5 WHERE pipeline = $1 AND table_schema = $2 AND table_name = $3 \
+                   AND index = $4 AND done IS NULL";
+        let name = &chunk.table.name;
+        let index = i32::try_from(chunk.index).map_err(|_| Error::corrupt("a chunk's index beyond 31 bits"))?;
+        let done = high.as_str();
+        let params: [&(dyn tokio_postgres::types::ToSql + Sync); 5] =
+            [&self.pipeline, &name.schema, &name.name, &index, &done];
+        let marked = client.execute(sql, &params).await.map_err(classify)?;
+        if marked != 1 {
+            return Err(Error::corrupt(format!("table {name}: chunk {index} is not planned, or done already")));
+        }
+        client.batch_execute("COMMIT").await.map_err(classify)
+    }
+}
+
+impl Loader for PostgresLoader {
+    fn begin(&mut self, chunk: &Chunk, merge: bool) -> Result<()> {
+        self.state = State::Failed;
+        let server = self.server.clone();
+        let way = server.block_on(self.start(chunk, merge))?;
+        self.state = State::Open { chunk: chunk.clone(), way };
+        Ok(())
+    }
+
+    fn write(&mut self, rows: &RecordBatch) -> Result<()> {
+        let (chunk, way) = match std::mem::replace(&mut self.state, State::Failed) {
+            State::Open { chunk, way } => (chunk, way),
+            State::Collided => {
+                self.state = State::Collided;
+                return Ok(());
+            }
+            State::Idle | State::Failed => return Err(Error::corrupt("rows of no chunk")),
+        };
+        let server = self.server.clone();
+        match (server.block_on(self.rows(&chunk, way, rows)), way) {
+            (Ok(()), _) => self.state = State::Open { chunk, way },
+            (Err(CopyError::Duplicate(_) | CopyError::Locked(_)), Way::Straight | Way::Insert) => {
+                self.state = State::Collided;
+            }
+            // A value of a secondary unique index that another row still has: the stream, once further, takes it away.
+            (Err(CopyError::Duplicate(e)), Way::Merge) => {
+                let hint = "if it comes again: drop the target's secondary unique indexes until the copy has ended";
+                return Err(Error::transient(format!("chunk {} meets another row's value", chunk.index))
+                    .caused_by(e)
+                    .hint(hint));
+            }
+            (Err(e), _) => return Err(e.into()),
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self, high: &Position) -> Result<Loaded> {
+        let server = self.server.clone();
+        match std::mem::replace(&mut self.state, State::Failed) {
+            State::Open { chunk, .. } => {
+                server.block_on(self.complete(&chunk, high))?;
+                self.session.ended();
+                self.state = State::Idle;
+                Ok(Loaded::Done)
+            }
+            State::Collided => {
+                server.block_on(self.session.client.batch_execute("ROLLBACK")).map_err(classify)?;
+                self.session.ended();
+                self.state = State::Idle;
+                Ok(Loaded::Collided)
+            }
+            State::Idle | State::Failed => Err(Error::corrupt("a commit of no chunk")),
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! A session that writes: prepared statements, staging tables, COPY.
+//!
+//! Writer and loaders each have one. Invariants:
+//! - A staging table is empty when [`Session::stage`] starts to fill it: it empties itself at commit, and a second use in one
+//!   transaction truncates it first.
+//! - A COPY that met an error of ours is given up (the driver sends CopyFail when its sink is dropped), so the transaction is
+//!   aborted and nothing of it can be committed.
+
+use std::collections::HashMap;
+
+use bytes::{Bytes, BytesMut};
+use crossfade_core::{Error, Result, TableSchema};
+use futures::{SinkExt, pin_mut};
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
+use tokio_postgres::{Client, Statement};
+
+use crate::classify::{classify, classify_in};
+use crate::copy::{CHUNK, Encoders, HEADER, TRAILER};
+use crate::sql::{copy_stage, create_stage, stage_name};
+use crate::types::PgType;
+
+/// Plans must probe the target's key index for each row of the feed, however small the table looks: a plan that scans it
+/// would be kept when it has grown. Compiling plans costs more than these statements do.
+const PLANNER: &str = "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; \
+    SET enable_material = off; SET jit = off; SET plan_cache_mode = auto; SET max_parallel_workers_per_gather = 0";
+
+/// Statements and staging tables kept before the session forgets them all: sets of absent columns could be many.
+const MAX_KEPT: usize = 500;
+
+/// A session, and what it has prepared.
+pub struct Session {
+    /// The connection.
+    pub client: Client,
+    /// Whether triggers and foreign keys of the target keep still.
+    pub replica: bool,
+    statements: HashMap<String, Statement>,
+    /// By their columns' types, under which tables of one shape share them.
+    stages: HashMap<Vec<PgType>, Stage>,
+}
+
+/// A staging table of this session.
+#[derive(Debug, Clone, Copy)]
+struct Stage {
+    number: usize,
+    /// It holds rows of the current transaction.
+    used: bool,
+}
+
+/// Why a COPY failed.
+#[derive(Debug)]
+pub enum CopyError {
+    /// A row with this key, or with an equal value in a unique index, is there.
+    Duplicate(Error),
+    /// The copy had to wait for another session's rows longer than allowed, or would have waited for ever.
+    Locked(Error),
+    /// Anything else.
+    Other(Error),
+}
+
+impl From<CopyError> for Error {
+    fn from(e: CopyError) -> Error {
+        match e {
+            CopyError::Duplicate(e) | CopyError::Locked(e) | CopyError::Other(e) => e,
+        }
+    }
+}
+
+impl Session {
+    /// Readies a connection for writing.
+    pub async fn new(client: Client) -> Result<Session> {
+        client.batch_execute(PLANNER).await.map_err(classify)?;
+        let replica = match client.batch_execute("SET session_replication_role = replica").await {
+            Ok(()) => true,
+            // `check` warns of it: triggers and foreign keys of the target then fire for replicated rows too.
+            Err(e) if e.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => false,
+            Err(e) => return Err(classify(e)),
+        };
+        Ok(Session { client, replica, statements: HashMap::new(), stages: HashMap::new() })
+    }
+
+    /// Starts a transaction. Where foreign keys of the target fire, they may do so at its end, since batches are ordered by
+    /// table.
+    pub fn begin(&self) -> &'static str {
+        if self.replica { "BEGIN" } else { "BEGIN; SET CONSTRAINTS ALL DEFERRED" }
+    }
+
+    /// A statement that was prepared before.
+    pub fn prepared(&self, sql: &str) -> Option<Statement> {
+        self.statements.get(sql).cloned()
+    }
+
+    /// A prepared statement, from the cache if it was prepared before.
+    pub async fn prepare(&mut self, sql: &str) -> Result<Statement> {
+        if let Some(statement) = self.prepared(sql) {
+            return Ok(statement);
+        }
+        if self.statements.len() >= MAX_KEPT {
+            self.statements.clear();
+        }
+        let statement = self.client.prepare(sql).await.map_err(classify)?;
+        self.statements.insert(sql.to_owned(), statement.clone());
+        Ok(statement)
+    }
+
+    /// Forgets prepared statements: tables have another shape now.
+    pub fn forget_statements(&mut self) {
+        self.statements.clear();
+    }
+
+    /// The transaction has ended: staging tables are empty again.
+    pub fn ended(&mut self) {
+        self.stages.values_mut().for_each(|s| s.used = false);
+    }
+
+    /// Fills a staging table with rows, and returns its number.
+    pub async fn stage(&mut self, encoders: &Encoders<'_>, rows: &[usize]) -> Result<usize> {
+        let number = self.empty_stage(encoders.types()).await?;
+        self.copy(&copy_stage(number), encoders, rows).await?;
+        Ok(number)
+    }
+
+    /// An empty staging table with columns of these types.
+    pub async fn empty_stage(&mut self, types: Vec<PgType>) -> Result<usize> {
+        if let Some(stage) = self.stages.get_mut(&types) {
+            let (number, used) = (stage.number, stage.used);
+            stage.used = true;
+            if used {
+                let sql = format!("TRUNCATE {}", stage_name(number));
+                self.client.batch_execute(&sql).await.map_err(classify)?;
+            }
+            return Ok(number);
+        }
+        if self.stages.len() >= MAX_KEPT {
+            self.drop_stages().await?;
+        }
+        let number = self.stages.len();
+        self.client.batch_execute(&create_stage(number, &types)).await.map_err(classify)?;
+        self.stages.insert(types, Stage { number, used: true });
+        Ok(number)
+    }
+
+    async fn drop_stages(&mut self) -> Result<()> {
+        let names: Vec<String> = (0..self.stages.len()).map(stage_name).collect();
+        self.stages.clear();
+        self.statements.clear();
+        self.client.batch_execute(&format!("DROP TABLE {}", names.join(", "))).await.map_err(classify)
+    }
+
+    /// Sends rows through one COPY; returns how many the server took.
+    pub async fn copy(&mut self, sql: &str, encoders: &Encoders<'_>, rows: &[usize]) -> Result<u64, CopyError> {
+        let table = encoders.table();
+        let statement = self.prepare(sql).await.map_err(CopyError::Other)?;
+        let sink = self.client.copy_in::<_, Bytes>(&statement).await.map_err(|e| copy_error(table, e))?;
+        pin_mut!(sink);
+        let mut buffer = Vec::with_capacity(CHUNK + CHUNK / 8);
+        buffer.extend_from_slice(HEADER);
+        for &row in rows {
+            encoders.row(row, &mut buffer).map_err(CopyError::Other)?;
+            if buffer.len() >= CHUNK {
+                let full = std::mem::replace(&mut buffer, Vec::with_capacity(CHUNK + CHUNK / 8));
+                if sink.send(full.into()).await.is_err() {
+                    break; // the server's own error shows at the end
+                }
+            }
+        }
+        buffer.extend_from_slice(TRAILER);
+        // A failed send means a lost connection or an error of the server: `finish` tells which.
+        let sent = sink.send(buffer.into()).await;
+        match sink.finish().await {
+            Ok(taken) => sent.map(|()| taken).map_err(|e| copy_error(table, e)),
+            Err(e) => Err(copy_error(table, e)),
+        }
+    }
+}
+
+/// Sorts out the errors that a caller can answer by another way of writing.
+pub fn copy_error(table: &TableSchema, e: tokio_postgres::Error) -> CopyError {
+    let code = e.code().cloned();
+    let error = classify_in(&table.name, e);
+    match code {
+        Some(SqlState::UNIQUE_VIOLATION) => CopyError::Duplicate(error),
+        Some(SqlState::LOCK_NOT_AVAILABLE | SqlState::T_R_DEADLOCK_DETECTED) => CopyError::Locked(error),
+        _ => CopyError::Other(error),
+    }
+}
+
+/// A parameter that is in its binary form already.
+#[derive(Debug)]
+pub struct Encoded(pub Vec<u8>);
+
+impl ToSql for Encoded {
+    fn to_sql(
+        &self,
+        _: &Type,
+        out: &mut BytesMut,
+    ) -> std::result::Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
+        out.extend_from_slice(&self.0);
+        Ok(IsNull::No)
+    }
+
+    /// The statement's text fixes the types; see [`crate::sql::Fed`].
+    fn accepts(_: &Type) -> bool {
+        true
+    }
+
+    to_sql_checked!();
+}

@@ -1,0 +1,85 @@
+//! What the target's own table looks like, as far as it decides how rows are written.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crossfade_core::{Error, Result, TableSchema};
+use tokio_postgres::Client;
+
+use crate::catalog::{self, Existing};
+use crate::classify::classify;
+use crate::types::{Fit, compatible};
+
+/// A table at the target.
+#[derive(Debug)]
+pub struct Shape {
+    /// A column has another type than the batch, so rows go through a statement that converts them.
+    pub cast: bool,
+    /// There is a unique index beside the key's that is checked row by row.
+    pub unique: bool,
+    /// Foreign keys of other tables refer to it.
+    pub referenced: bool,
+    /// Rows that should have been new were there already. It chooses the cheaper way, never what is written.
+    collides: AtomicBool,
+}
+
+const REFERENCED: &str = "\
+    SELECT EXISTS (SELECT FROM pg_catalog.pg_constraint f \
+        JOIN pg_catalog.pg_class c ON c.oid = f.confrelid \
+        JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+        WHERE n.nspname = $1 AND c.relname = $2 AND f.contype = 'f')";
+
+/// Looks at the target's table.
+pub async fn load(client: &Client, table: &TableSchema) -> Result<Shape> {
+    let Some(existing) = catalog::table(client, &table.name).await? else {
+        return Err(Error::unavailable(format!("table {} is gone from the target", table.name))
+            .hint("restore it, or start the pipeline anew"));
+    };
+    let referenced = client.query_one(REFERENCED, &[&table.name.schema, &table.name.name]).await;
+    Ok(Shape {
+        cast: needs_cast(table, &existing)?,
+        unique: has_secondary_unique(table, &existing),
+        referenced: referenced.and_then(|row| row.try_get(0)).map_err(classify)?,
+        collides: AtomicBool::new(false),
+    })
+}
+
+fn needs_cast(table: &TableSchema, existing: &Existing) -> Result<bool> {
+    let mut cast = false;
+    for column in &table.columns {
+        let wrong = |why: String| {
+            Error::data(&table.name, why)
+                .column(&column.name)
+                .hint("somebody changed the target's table: `crossfade check` names the statement that mends it")
+        };
+        let found = existing.columns.iter().find(|c| c.name == column.name);
+        let found = found.ok_or_else(|| wrong("the target's table lacks the column".into()))?;
+        match compatible(column, &found.actual) {
+            Fit::Same => {}
+            Fit::Cast => cast = true,
+            Fit::No(why) => return Err(wrong(why)),
+        }
+    }
+    Ok(cast)
+}
+
+fn has_secondary_unique(table: &TableSchema, existing: &Existing) -> bool {
+    let mut key: Vec<&str> = table.key_columns().map(|c| c.name.as_str()).collect();
+    key.sort_unstable();
+    existing.indexes.iter().filter(|i| i.unique).any(|index| {
+        let mut columns: Vec<&str> = index.columns.iter().map(String::as_str).collect();
+        columns.sort_unstable();
+        columns != key
+    })
+}
+
+impl Shape {
+    /// Remembers that rows which should have been new were there.
+    pub fn collided(&self) {
+        self.collides.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether that has happened.
+    pub fn collides(&self) -> bool {
+        self.collides.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,192 @@
+//! The statements that write rows, as text.
+//!
+//! Rows reach the server in one of two feeds: as one array parameter per column (few rows, one round trip) or through a
+//! temporary staging table (many rows). Both present themselves as a relation `s` with columns `c0, c1, ..`, so each
+//! statement is written once and works over either.
+//!
+//! Feed columns have the bare type of what is encoded, without length or precision: the target's own column applies its
+//! limits once, on assignment, where exceeding them is an error (never an explicit cast, which would cut or round).
+
+use crossfade_core::TableSchema;
+
+use crate::quote::{ident, table as quoted};
+use crate::types::PgType;
+
+/// Where a statement reads its rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Feed {
+    /// Array parameters `$1, $2, ..`, one per column.
+    Arrays,
+    /// A staging table of this session, by its number.
+    Stage(usize),
+}
+
+/// Columns of one table that a feed carries.
+#[derive(Debug, Clone, Copy)]
+pub struct Fed<'a> {
+    /// The table.
+    pub table: &'a TableSchema,
+    /// Ordinals of the columns, in feed order; the key's are among them.
+    pub columns: &'a [usize],
+    /// Where they come from.
+    pub feed: &'a Feed,
+}
+
+/// A staging table's name.
+pub fn stage_name(number: usize) -> String {
+    format!("pg_temp.crossfade_stage_{number}")
+}
+
+/// A type without length or precision: quoting the name keeps the grammar from adding `(1)` to `bit`.
+pub fn bare_type(kind: &PgType) -> String {
+    format!("pg_catalog.\"{}\"", kind.typname())
+}
+
+impl Fed<'_> {
+    /// `unnest(...) AS s(c0, c1)`, or the staging table.
+    fn from(&self) -> String {
+        match self.feed {
+            Feed::Stage(number) => format!("{} AS s", stage_name(*number)),
+            Feed::Arrays => {
+                let arrays =
+                    self.columns.iter().enumerate().map(|(n, &i)| {
+                        format!("${}::{}[]", n + 1, bare_type(&PgType::of(&self.table.columns[i].logical)))
+                    });
+                let arrays: Vec<String> = arrays.collect();
+                format!("pg_catalog.unnest({}) AS s({})", arrays.join(", "), feed_columns(self.columns.len(), ""))
+            }
+        }
+    }
+
+    /// `t."id" = s.c0 AND ..`
+    fn same_key(&self, target: &str) -> String {
+        let terms: Vec<String> = self
+            .table
+            .key
+            .iter()
+            .map(|&i| format!("{target}.{} = s.c{}", ident(&self.table.columns[i].name), self.place(i)))
+            .collect();
+        terms.join(" AND ")
+    }
+
+    /// Place of a table's column in the feed.
+    fn place(&self, ordinal: usize) -> usize {
+        let place = self.columns.iter().position(|&i| i == ordinal);
+        place.expect("a feed carries every column that a statement names")
+    }
+
+    fn names(&self) -> String {
+        names(self.table, self.columns)
+    }
+
+    fn beyond_key(&self) -> impl Iterator<Item = usize> + '_ {
+        self.columns.iter().copied().filter(|i| !self.table.key.contains(i))
+    }
+
+    /// Removes the rows whose keys are in the feed.
+    pub fn delete(&self) -> String {
+        format!("DELETE FROM {} AS t USING {} WHERE {}", quoted(&self.table.name), self.from(), self.same_key("t"))
+    }
+
+    /// Adds rows; one that is there already is an error.
+    pub fn insert(&self) -> String {
+        format!(
+            "INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {}",
+            quoted(&self.table.name),
+            self.names(),
+            feed_columns(self.columns.len(), "s."),
+            self.from()
+        )
+    }
+
+    /// Adds rows, or gives those that are there the feed's values.
+    pub fn upsert(&self) -> String {
+        let sets: Vec<String> = self
+            .beyond_key()
+            .map(|i| ident(&self.table.columns[i].name))
+            .map(|name| format!("{name} = EXCLUDED.{name}"))
+            .collect();
+        let action = if sets.is_empty() { "NOTHING".into() } else { format!("UPDATE SET {}", sets.join(", ")) };
+        format!("{} ON CONFLICT ({}) DO {action}", self.insert(), names(self.table, &self.table.key))
+    }
+
+    /// Gives rows that are there the feed's values. `None` if the feed carries nothing but the key.
+    pub fn update(&self) -> Option<String> {
+        let sets: Vec<String> = self
+            .beyond_key()
+            .map(|i| format!("{} = s.c{}", ident(&self.table.columns[i].name), self.place(i)))
+            .collect();
+        if sets.is_empty() {
+            return None;
+        }
+        let (table, from) = (quoted(&self.table.name), self.from());
+        Some(format!("UPDATE {table} AS t SET {} FROM {from} WHERE {}", sets.join(", "), self.same_key("t")))
+    }
+
+    /// The key, as text, of a row of the feed that the table lacks.
+    pub fn missing(&self) -> String {
+        let key: Vec<String> = self.table.key.iter().map(|&i| format!("s.c{}::text", self.place(i))).collect();
+        format!(
+            "SELECT {} FROM {} WHERE NOT EXISTS (SELECT FROM {} AS t WHERE {}) LIMIT 1",
+            key.join(", "),
+            self.from(),
+            quoted(&self.table.name),
+            self.same_key("t")
+        )
+    }
+
+    /// Copies the values of `absent` columns from the table into the staged rows with this tag.
+    pub fn fill(&self, absent: &[usize], tag: i16) -> Option<String> {
+        let sets: Vec<String> =
+            absent.iter().map(|&i| format!("c{} = t.{}", self.place(i), ident(&self.table.columns[i].name))).collect();
+        let Feed::Stage(number) = self.feed else { return None };
+        Some(format!(
+            "UPDATE {} AS s SET {} FROM {} AS t WHERE s.c{} = {tag} AND {}",
+            stage_name(*number),
+            sets.join(", "),
+            quoted(&self.table.name),
+            self.columns.len(),
+            self.same_key("t")
+        ))
+    }
+
+    /// Removes from the staging table the tagged rows (tag above 0) that the table lacks.
+    pub fn forget_missing(&self) -> Option<String> {
+        let Feed::Stage(number) = self.feed else { return None };
+        Some(format!(
+            "DELETE FROM {} AS s WHERE s.c{} > 0 AND NOT EXISTS (SELECT FROM {} AS t WHERE {})",
+            stage_name(*number),
+            self.columns.len(),
+            quoted(&self.table.name),
+            self.same_key("t")
+        ))
+    }
+}
+
+/// Quoted names of columns.
+pub fn names(table: &TableSchema, columns: &[usize]) -> String {
+    let names: Vec<String> = columns.iter().map(|&i| ident(&table.columns[i].name)).collect();
+    names.join(", ")
+}
+
+/// `s.c0, s.c1, ..`
+fn feed_columns(count: usize, prefix: &str) -> String {
+    let names: Vec<String> = (0..count).map(|n| format!("{prefix}c{n}")).collect();
+    names.join(", ")
+}
+
+/// A COPY straight into a table.
+pub fn copy_table(table: &TableSchema, columns: &[usize]) -> String {
+    format!("COPY {} ({}) FROM STDIN (FORMAT binary)", quoted(&table.name), names(table, columns))
+}
+
+/// A COPY into a staging table.
+pub fn copy_stage(number: usize) -> String {
+    format!("COPY {} FROM STDIN (FORMAT binary)", stage_name(number))
+}
+
+/// A staging table for columns of these types. It empties itself at each commit.
+pub fn create_stage(number: usize, types: &[PgType]) -> String {
+    let columns: Vec<String> = types.iter().enumerate().map(|(n, kind)| format!("c{n} {}", bare_type(kind))).collect();
+    format!("CREATE TEMP TABLE crossfade_stage_{number} ({}) ON COMMIT DELETE ROWS", columns.join(", "))
+}

@@ -1,0 +1,322 @@
+//! The one writer of a pipeline: data and checkpoint in one transaction.
+//!
+//! ```text
+//! open   session lock ─▶ checkpoint row FOR UPDATE, epoch + 1, owner
+//! write  BEGIN, statements of the batch                 one round trip for a small batch
+//! commit UPDATE checkpoint WHERE seq, epoch; COMMIT      one more
+//! ```
+//!
+//! The session lock keeps two processes from running at once; the epoch is what makes it safe when they do (the lock falls
+//! with a connection that the server gives up, while its process still runs).
+//!
+//! Invariant: after an error a writer is broken and refuses every further call. Whether a commit that lost its connection
+//! took place is told by `recover`, as after any crash.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossfade_core::{
+    Batch, Checkpoint, ChunkState, Error, Item, KeyRange, Owner, Phase, Result, TableName, TableSchema, Writer,
+};
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Statement};
+
+use crate::apply::Applier;
+use crate::classify::classify;
+use crate::connect::Server;
+use crate::control::{self, State};
+use crate::session::Session;
+use crate::{ddl, finish};
+
+/// How long to wait for the lock of an owner that is gone.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long a session of an owner that is gone may take to end by itself before it is ended.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// Moves the checkpoint. It fails by dividing by zero when no row is this writer's, so that the COMMIT sent behind it,
+/// without waiting, rolls back.
+const MOVE: &str = "\
+    WITH moved AS (UPDATE crossfade.checkpoint SET seq = $2 + 1, position = $4, phase = $5, commit_micros = $6, \
+        updated_at = pg_catalog.clock_timestamp() WHERE pipeline = $1 AND seq = $2 AND epoch = $3 RETURNING 1) \
+    SELECT 1 / pg_catalog.count(*) FROM moved";
+
+/// As [`MOVE`], with the tables' shapes.
+const MOVE_WITH_TABLES: &str = "\
+    WITH moved AS (UPDATE crossfade.checkpoint SET seq = $2 + 1, position = $4, phase = $5, commit_micros = $6, \
+        updated_at = pg_catalog.clock_timestamp(), tables = $7::text::jsonb \
+        WHERE pipeline = $1 AND seq = $2 AND epoch = $3 RETURNING 1) \
+    SELECT 1 / pg_catalog.count(*) FROM moved";
+
+/// A pipeline's writer. The session lock falls with its connection.
+pub struct PostgresWriter {
+    server: Server,
+    applier: Applier,
+    pipeline: String,
+    epoch: u64,
+    checkpoint: Option<Checkpoint>,
+    tables: Vec<Arc<TableSchema>>,
+    /// The stored shapes are older than `tables`.
+    reshaped: bool,
+    broken: bool,
+}
+
+impl PostgresWriter {
+    /// Takes the pipeline.
+    pub fn open(server: &Server, owner: &Owner) -> Result<PostgresWriter> {
+        let (session, state) = server.block_on(async {
+            let client = server.client().await?;
+            control::ensure(&client).await?;
+            lock(&client, owner).await?;
+            let state = control::take_over(&client, owner).await?;
+            Ok::<_, Error>((Session::new(client).await?, state))
+        })?;
+        let State { checkpoint, epoch, tables, .. } = state;
+        Ok(PostgresWriter {
+            server: server.clone(),
+            applier: Applier::new(session),
+            pipeline: owner.pipeline.clone(),
+            epoch,
+            checkpoint,
+            tables,
+            reshaped: false,
+            broken: false,
+        })
+    }
+
+    /// Runs one call; an error breaks the writer.
+    fn guarded<T>(&mut self, call: impl AsyncFnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        if self.broken {
+            return Err(Error::transient(format!(
+                "pipeline {}: its writer failed before and must be opened anew",
+                self.pipeline
+            )));
+        }
+        self.broken = true;
+        let server = self.server.clone();
+        let result = server.block_on(call(self));
+        self.broken = result.is_err();
+        result
+    }
+
+    fn phase(&self) -> Phase {
+        self.checkpoint.as_ref().map_or(Phase::Copying, |c| c.phase)
+    }
+
+    /// Runs something in a transaction of its own under this writer's epoch.
+    async fn apart<T>(&mut self, work: impl AsyncFnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        self.between_batches()?;
+        self.applier.flush().await?;
+        control::hold_epoch(&self.applier.session.client, &self.pipeline, self.epoch).await?;
+        let result = work(self).await?;
+        self.applier.session.client.batch_execute("COMMIT").await.map_err(classify)?;
+        self.applier.ended();
+        Ok(result)
+    }
+
+    fn between_batches(&self) -> Result<()> {
+        match self.applier.in_transaction() {
+            false => Ok(()),
+            true => Err(Error::transient(format!("pipeline {}: a batch is written and not committed", self.pipeline))),
+        }
+    }
+
+    async fn save_tables(&mut self) -> Result<()> {
+        let sql = "UPDATE crossfade.checkpoint SET tables = $2::text::jsonb WHERE pipeline = $1";
+        let json = control::to_json(&self.shapes())?;
+        self.applier.session.client.execute(sql, &[&self.pipeline, &json]).await.map_err(classify)?;
+        Ok(())
+    }
+
+    fn shapes(&self) -> Vec<&TableSchema> {
+        self.tables.iter().map(Arc::as_ref).collect()
+    }
+
+    /// Remembers a table's shape.
+    fn reshape(&mut self, table: &Arc<TableSchema>) {
+        match self.tables.iter_mut().find(|t| t.name == table.name) {
+            Some(known) => *known = Arc::clone(table),
+            None => self.tables.push(Arc::clone(table)),
+        }
+    }
+
+    async fn write_items(&mut self, batch: &Batch) -> Result<()> {
+        let phase = self.phase();
+        for item in &batch.items {
+            match item {
+                Item::Rows(rows) => self.applier.rows(rows, phase).await?,
+                Item::Truncate(table) => self.applier.truncate(table).await?,
+                Item::Schema(change) => {
+                    self.applier.alter(change).await?;
+                    self.reshape(&change.to);
+                    self.reshaped = true;
+                }
+            }
+        }
+        if batch.items.is_empty() { Ok(()) } else { self.applier.flush().await }
+    }
+
+    async fn move_checkpoint(&mut self, next: &Checkpoint) -> Result<()> {
+        let previous = self.checkpoint.as_ref().map_or(0, |c| c.seq);
+        if next.seq != previous + 1 || next.epoch != self.epoch {
+            return Err(Error::corrupt(format!(
+                "pipeline {}: checkpoint {} of epoch {} cannot follow {previous} of epoch {}",
+                self.pipeline, next.seq, next.epoch, self.epoch
+            )));
+        }
+        let tables = if self.reshaped { Some(control::to_json(&self.shapes())?) } else { None };
+        let statement = self.applier.session.prepare(if tables.is_some() { MOVE_WITH_TABLES } else { MOVE }).await?;
+        let numbers = (i64::try_from(previous), i64::try_from(self.epoch));
+        let (Ok(previous), Ok(epoch)) = numbers else { return Err(Error::corrupt("a checkpoint beyond 63 bits")) };
+        let (position, phase) = (next.position.as_str(), next.phase.to_string());
+        let mut params: Vec<&(dyn ToSql + Sync)> =
+            vec![&self.pipeline, &previous, &epoch, &position, &phase, &next.commit_micros];
+        if let Some(tables) = &tables {
+            params.push(tables);
+        }
+        let begun = self.applier.in_transaction();
+        self.commit_with(&statement, &params, begun).await
+    }
+
+    /// Sends the statement and COMMIT at once. What counts is the statement: if it fails, COMMIT rolls back.
+    async fn commit_with(&self, statement: &Statement, params: &[&(dyn ToSql + Sync)], begun: bool) -> Result<()> {
+        let client = &self.applier.session.client;
+        let begin = async { if begun { Ok(()) } else { client.batch_execute("BEGIN").await } };
+        // Polled, and so sent, in this order.
+        let sent = futures::future::join3(begin, client.query_one(statement, params), client.batch_execute("COMMIT"));
+        let (begin, moved, commit) = sent.await;
+        begin.map_err(classify)?;
+        match moved {
+            Err(e) if e.code() == Some(&SqlState::DIVISION_BY_ZERO) => return Err(control::taken(&self.pipeline)),
+            moved => moved.map_err(classify)?,
+        };
+        commit.map_err(classify)
+    }
+}
+
+impl Writer for PostgresWriter {
+    fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    fn checkpoint(&self) -> Option<&Checkpoint> {
+        self.checkpoint.as_ref()
+    }
+
+    fn tables(&mut self) -> Result<Vec<Arc<TableSchema>>> {
+        Ok(self.tables.clone())
+    }
+
+    fn prepare(&mut self, tables: &[Arc<TableSchema>]) -> Result<()> {
+        self.guarded(async |w| {
+            w.apart(async |w| {
+                for table in tables {
+                    ddl::prepare(&w.applier.session.client, table).await?;
+                    w.reshape(table);
+                }
+                w.applier.forget();
+                w.save_tables().await
+            })
+            .await
+        })
+    }
+
+    fn plan(&mut self, table: &TableName, ranges: &[KeyRange]) -> Result<()> {
+        self.guarded(async |w| {
+            w.apart(async |w| control::plan(&w.applier.session.client, &w.pipeline, table, ranges).await).await
+        })
+    }
+
+    fn chunks(&mut self) -> Result<Vec<ChunkState>> {
+        self.guarded(async |w| control::chunks(&w.applier.session.client, &w.pipeline).await)
+    }
+
+    fn write(&mut self, batch: &Batch) -> Result<()> {
+        self.guarded(async |w| w.write_items(batch).await)
+    }
+
+    fn commit(&mut self, checkpoint: &Checkpoint) -> Result<()> {
+        self.guarded(async |w| {
+            w.move_checkpoint(checkpoint).await?;
+            w.applier.ended();
+            w.reshaped = false;
+            w.checkpoint = Some(checkpoint.clone());
+            Ok(())
+        })
+    }
+
+    fn finish_copy(&mut self, tables: &[Arc<TableSchema>]) -> Result<()> {
+        self.guarded(async |w| {
+            w.between_batches()?;
+            // A session of its own: the writer's has a planner that builds would suffer from.
+            let client = w.server.client().await?;
+            client.batch_execute(BUILDING).await.map_err(classify)?;
+            finish::finish_copy(&client, tables).await?;
+            for table in tables {
+                let sql = format!("ANALYZE {}", crate::quote::table(&table.name));
+                client.batch_execute(&sql).await.map_err(classify)?;
+            }
+            w.applier.forget();
+            Ok(())
+        })
+    }
+}
+
+/// Memory and helpers for index builds: at least what a small server can spare, more if it is configured so. Waiting for
+/// ever for a lock would stop the stream without a word.
+const BUILDING: &str = "\
+    SET lock_timeout = '60s'; \
+    SELECT pg_catalog.set_config('maintenance_work_mem', GREATEST(setting::bigint, 262144)::text, false) \
+        FROM pg_catalog.pg_settings WHERE name = 'maintenance_work_mem'; \
+    SELECT pg_catalog.set_config('max_parallel_maintenance_workers', GREATEST(setting::int, 2)::text, false) \
+        FROM pg_catalog.pg_settings WHERE name = 'max_parallel_maintenance_workers'";
+
+/// Takes the session lock, waiting only for an owner that is gone.
+async fn lock(client: &Client, owner: &Owner) -> Result<()> {
+    let started = Instant::now();
+    let key = control::lock_key(&owner.pipeline);
+    loop {
+        let sql = "SELECT pg_catalog.pg_try_advisory_lock($1)";
+        let row = client.query_one(sql, &[&key]).await;
+        if row.and_then(|row| row.try_get(0)).map_err(classify)? {
+            return Ok(());
+        }
+        let state = control::read(client, &owner.pipeline).await?;
+        if let Some(State { owner: holder, updated_at, .. }) = &state
+            && (!is_gone(holder, owner) || started.elapsed() >= PATIENCE)
+        {
+            return Err(Error::owned(format!("pipeline {} is owned by {holder}, last seen {updated_at}", owner.pipeline))
+                .hint("stop that process first; if it is gone, its session ends when the server notices (tcp_keepalives_idle), or by pg_terminate_backend"));
+        }
+        if started.elapsed() >= PATIENCE {
+            return Err(Error::owned(format!("pipeline {} is being opened by another process", owner.pipeline))
+                .hint("try again later; pg_locks shows who holds the advisory lock"));
+        }
+        if started.elapsed() >= GRACE && state.is_some() {
+            end_session_of_the_dead(client, &owner.pipeline).await?;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Whether the holder can only be a session whose process is no more: a process of this machine that has ended, or this very
+/// process, which opens the pipeline anew after it lost the connection.
+fn is_gone(holder: &Owner, me: &Owner) -> bool {
+    let proc = std::path::Path::new("/proc");
+    holder.host == me.host
+        && (holder.pid == me.pid || proc.join("self").exists() && !proc.join(holder.pid.to_string()).exists())
+}
+
+/// A session whose connection was cut without a word can hold its lock for hours.
+async fn end_session_of_the_dead(client: &Client, pipeline: &str) -> Result<()> {
+    if let Some(pid) = control::lock_holder(client, pipeline).await? {
+        tracing::warn!(pipeline, pid, "ending the session of an owner that is gone");
+        match client.execute("SELECT pg_catalog.pg_terminate_backend($1)", &[&pid]).await {
+            // Another user's session: what remains is to wait.
+            Err(e) if e.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {}
+            other => drop(other.map_err(classify)?),
+        }
+    }
+    Ok(())
+}
