@@ -1,0 +1,167 @@
+//! A store that dies at a chosen call: before it does what was asked, or after it did and before it answers.
+//!
+//! From then on every call fails, so that to what lies in the store it is as if the process had been killed there.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result,
+};
+
+/// When a store dies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Death {
+    Never,
+    /// Instead of doing call `n` (from 0).
+    Before(usize),
+    /// Having done it.
+    After(usize),
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Faulty {
+    inner: Arc<dyn ObjectStore>,
+    death: Mutex<Death>,
+    calls: AtomicUsize,
+}
+
+impl Faulty {
+    pub(super) fn new(inner: Arc<dyn ObjectStore>, death: Death) -> Arc<Self> {
+        Arc::new(Faulty { inner, death: Mutex::new(death), calls: AtomicUsize::new(0) })
+    }
+
+    /// Calls so far.
+    pub(super) fn calls(&self) -> usize {
+        self.calls.load(Ordering::SeqCst)
+    }
+
+    fn dead() -> Error {
+        Error::Generic { store: "faulty", source: "killed".into() }
+    }
+
+    async fn call<T>(&self, work: impl Future<Output = Result<T>> + Send) -> Result<T> {
+        let n = self.calls.fetch_add(1, Ordering::SeqCst);
+        let death = *self.death.lock().unwrap();
+        match death {
+            Death::Before(at) if n >= at => Err(Self::dead()),
+            Death::After(at) if n > at => Err(Self::dead()),
+            Death::After(at) if n == at => {
+                let _done = work.await;
+                Err(Self::dead())
+            }
+            _ => work.await,
+        }
+    }
+}
+
+impl fmt::Display for Faulty {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Faulty({})", self.inner)
+    }
+}
+
+type Boxed<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
+
+// Written out as `async_trait` writes it, which is not among the dependencies.
+impl ObjectStore for Faulty {
+    fn put_opts<'a, 'b, 'c>(&'a self, to: &'b Path, payload: PutPayload, options: PutOptions) -> Boxed<'c, PutResult>
+    where
+        'a: 'c,
+        'b: 'c,
+        Self: 'c,
+    {
+        Box::pin(self.call(self.inner.put_opts(to, payload, options)))
+    }
+
+    fn put_multipart_opts<'a, 'b, 'c>(
+        &'a self,
+        to: &'b Path,
+        options: PutMultipartOptions,
+    ) -> Boxed<'c, Box<dyn MultipartUpload>>
+    where
+        'a: 'c,
+        'b: 'c,
+        Self: 'c,
+    {
+        Box::pin(self.call(self.inner.put_multipart_opts(to, options)))
+    }
+
+    fn get_opts<'a, 'b, 'c>(&'a self, from: &'b Path, options: GetOptions) -> Boxed<'c, GetResult>
+    where
+        'a: 'c,
+        'b: 'c,
+        Self: 'c,
+    {
+        Box::pin(self.call(self.inner.get_opts(from, options)))
+    }
+
+    fn delete_stream(&self, paths: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        // One call a path, as the crate deletes one at a time. The count is taken here, so no reference is kept.
+        let n = self.calls.fetch_add(1, Ordering::SeqCst);
+        let death = *self.death.lock().unwrap();
+        let inner = Arc::clone(&self.inner);
+        paths
+            .then(move |path| {
+                let inner = Arc::clone(&inner);
+                async move {
+                    let path = path?;
+                    match death {
+                        Death::Before(at) if n >= at => return Err(Self::dead()),
+                        Death::After(at) if n > at => return Err(Self::dead()),
+                        _ => {}
+                    }
+                    inner.delete(&path).await?;
+                    if death == Death::After(n) { Err(Self::dead()) } else { Ok(path) }
+                }
+            })
+            .boxed()
+    }
+
+    fn list(&self, folder: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        let n = self.calls.fetch_add(1, Ordering::SeqCst);
+        match *self.death.lock().unwrap() {
+            Death::Before(at) | Death::After(at) if n >= at => {
+                futures::stream::once(async { Err(Self::dead()) }).boxed()
+            }
+            _ => self.inner.list(folder),
+        }
+    }
+
+    fn list_with_delimiter<'a, 'b, 'c>(&'a self, folder: Option<&'b Path>) -> Boxed<'c, ListResult>
+    where
+        'a: 'c,
+        'b: 'c,
+        Self: 'c,
+    {
+        Box::pin(self.call(self.inner.list_with_delimiter(folder)))
+    }
+
+    fn copy_opts<'a, 'b, 'd, 'c>(&'a self, from: &'b Path, to: &'d Path, options: CopyOptions) -> Boxed<'c, ()>
+    where
+        'a: 'c,
+        'b: 'c,
+        'd: 'c,
+        Self: 'c,
+    {
+        Box::pin(self.call(self.inner.copy_opts(from, to, options)))
+    }
+
+    fn rename_opts<'a, 'b, 'd, 'c>(&'a self, from: &'b Path, to: &'d Path, options: RenameOptions) -> Boxed<'c, ()>
+    where
+        'a: 'c,
+        'b: 'c,
+        'd: 'c,
+        Self: 'c,
+    {
+        Box::pin(self.call(self.inner.rename_opts(from, to, options)))
+    }
+}

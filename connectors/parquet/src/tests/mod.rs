@@ -1,0 +1,6 @@
+//! Tests of the whole target against a real file system, with faults around it.
+
+mod faults;
+mod protocol;
+mod scenarios;
+mod support;
