@@ -374,3 +374,78 @@ fn timestamp(micros: i64) -> Result<i64, Refusal> {
     let moved = micros.checked_sub(EPOCH_MICROS).ok_or(Refusal::Timestamp(micros))?;
     if (MIN_TIMESTAMP..END_TIMESTAMP).contains(&moved) { Ok(moved) } else { Err(Refusal::Timestamp(micros)) }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow_array::{Date32Array, Int64Array, Time64MicrosecondArray, TimestampMicrosecondArray};
+    use crossfade_core::{Column, TableName};
+
+    use super::*;
+
+    /// Encodes one column of one row; the key is `id`.
+    fn encode(logical: Logical, array: ArrayRef) -> Result<Vec<u8>> {
+        let column = |name: &str, logical| Column {
+            name: name.into(),
+            source_type: "x".into(),
+            logical,
+            nullable: true,
+            auto_increment: false,
+        };
+        let table = TableSchema {
+            name: TableName::new("s", "t"),
+            version: 1,
+            columns: vec![column("id", Logical::Int64), column("v", logical)],
+            key: vec![0],
+            indexes: vec![],
+            foreign_keys: vec![],
+        };
+        let batch = RecordBatch::try_new(table.arrow(), vec![Arc::new(Int64Array::from(vec![7])), array]).unwrap();
+        let mut out = Vec::new();
+        Encoders::new(&table, &batch, &[1])?.row(0, &mut out)?;
+        assert_eq!(out[..2], [0, 1], "one column");
+        Ok(out.split_off(2))
+    }
+
+    #[test]
+    fn what_postgres_cannot_hold_is_refused_with_its_place() {
+        let date = |d| Arc::new(Date32Array::from(vec![d])) as ArrayRef;
+        let time = |t| Arc::new(Time64MicrosecondArray::from(vec![t])) as ArrayRef;
+        let stamp = |t| Arc::new(TimestampMicrosecondArray::from(vec![t])) as ArrayRef;
+        let text = |t: &str| Arc::new(StringArray::from(vec![t])) as ArrayRef;
+        let first_date = MIN_DATE + EPOCH_DAYS;
+        // Counted from 1970, no 64-bit microsecond lies past the upper bound.
+        let first_time = MIN_TIMESTAMP + EPOCH_MICROS;
+        for (micros, fits) in [(first_time, true), (first_time - 1, false), (i64::MAX, true), (i64::MIN, false)] {
+            assert_eq!(encode(Logical::Timestamp, stamp(micros)).is_ok(), fits, "{micros}");
+        }
+        for (logical, array, fits) in [
+            (Logical::Text, text("a\0b"), false),
+            (Logical::Text, text("ab"), true),
+            (Logical::Json, text("\"\0\""), false),
+            (Logical::Date, date(first_date), true),
+            (Logical::Date, date(first_date - 1), false),
+            (Logical::Date, date(END_DATE - 1 + EPOCH_DAYS), true),
+            (Logical::Date, date(END_DATE + EPOCH_DAYS), false),
+            (Logical::Date, date(i32::MIN), false),
+            (Logical::Date, date(i32::MAX), false),
+            (Logical::Time, time(86_400_000_000), true),
+            (Logical::Time, time(86_400_000_001), false),
+            (Logical::Time, time(-1), false),
+            (Logical::Bit { len: 2 }, text("10"), true),
+            (Logical::Bit { len: 2 }, text("1"), false),
+            (Logical::Bit { len: 2 }, text("12"), false),
+            (Logical::Numeric, text("1e5"), false),
+        ] {
+            match encode(logical.clone(), array) {
+                Ok(_) => assert!(fits, "{logical:?}"),
+                Err(e) => {
+                    assert!(!fits, "{e}");
+                    assert!(e.to_string().starts_with("table s.t, column v, row id=7: "), "{e}");
+                    assert!(e.hint_text().is_some());
+                }
+            }
+        }
+    }
+}

@@ -53,7 +53,8 @@ impl Fed<'_> {
                         format!("${}::{}[]", n + 1, bare_type(&PgType::of(&self.table.columns[i].logical)))
                     });
                 let arrays: Vec<String> = arrays.collect();
-                format!("pg_catalog.unnest({}) AS s({})", arrays.join(", "), feed_columns(self.columns.len(), ""))
+                // Unqualified: only so does the grammar take several arrays.
+                format!("unnest({}) AS s({})", arrays.join(", "), feed_columns(self.columns.len(), ""))
             }
         }
     }
