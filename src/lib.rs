@@ -3,10 +3,12 @@
 //! This is the daemon and the command line; what a source and a target are stands in `crossfade_core`, the drivers in
 //! the connector crates. Read [`pipeline`] first.
 
+pub mod cli;
 pub mod config;
 pub mod fold;
 pub mod pipeline;
 pub mod registry;
+pub mod service;
 pub mod transform;
 pub mod verify;
 

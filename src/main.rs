@@ -1,2 +1,13 @@
-//! The crossfade command.
-fn main() {}
+//! The `crossfade` command. Wiring only.
+
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    // Two TLS providers linked and none chosen would panic at the first connection: choose before anything else.
+    // An error means that one is installed already, which is what is wanted.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    crossfade::cli::main()
+}

@@ -1,0 +1,101 @@
+//! `check`: what stands in the way, before anything is started.
+
+use std::sync::Arc;
+
+use clap::Args;
+use crossfade_core::{Finding, Level, Result, TableSchema};
+use serde::Serialize;
+
+use super::print::table;
+use super::{Which, print_json};
+use crate::pipeline::Pipeline;
+use crate::transform::Transform;
+
+/// Look for trouble before a run.
+#[derive(Debug, Args)]
+pub struct Check {
+    #[command(flatten)]
+    which: Which,
+    /// Print one line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Report {
+    verdict: Level,
+    findings: Vec<Entry>,
+}
+
+#[derive(Serialize)]
+struct Entry {
+    end: String,
+    #[serde(flatten)]
+    finding: Finding,
+}
+
+/// All findings, each with the end it was found at.
+pub fn findings(pipeline: &Pipeline) -> Result<Vec<(String, Finding)>> {
+    let mut out = Vec::new();
+    let source = pipeline.source.check(&pipeline.selection)?;
+    let broken = source.iter().any(|f| f.level == Level::Critical);
+    out.extend(source.into_iter().map(|f| ("source".to_owned(), f)));
+    let tables = match pipeline.source.tables(&pipeline.selection) {
+        Ok(tables) => tables,
+        // The findings have told what is wrong already; the target can still be looked at without tables.
+        Err(_) if broken => Vec::new(),
+        Err(e) => return Err(e),
+    };
+    let mapped = Transform::new(pipeline.rules.clone()).map_all(&tables)?;
+    let arriving: Vec<Arc<TableSchema>> = mapped.into_iter().map(|m| m.target).collect();
+    for (i, spec) in pipeline.targets.iter().enumerate() {
+        let end = if pipeline.targets.len() == 1 { "target".to_owned() } else { format!("target {}", i + 1) };
+        out.extend(spec.target.check(&arriving)?.into_iter().map(|f| (end.clone(), f)));
+    }
+    Ok(out)
+}
+
+/// Findings that are not as they should be, as text.
+pub fn report(findings: &[(String, Finding)]) -> String {
+    let mut out = String::new();
+    for (end, f) in findings.iter().filter(|(_, f)| f.level != Level::Ok) {
+        out.push_str(&format!("  {}: {end}: {}\n", f.level, f.setting));
+        out.push_str(&format!("      expected  {}\n", f.expected));
+        out.push_str(&format!("      actual    {}\n", f.actual));
+        out.push_str(&format!("      mend      {}\n", f.fix.replace('\n', "\n                ")));
+    }
+    out.trim_end().to_owned()
+}
+
+pub fn check(args: &Check) -> Result<u8> {
+    let (_config, _runtime, pipeline) = args.which.open()?;
+    let found = findings(&pipeline)?;
+    let verdict = found.iter().map(|(_, f)| f.level).max().unwrap_or(Level::Ok);
+    if args.json {
+        let findings = found.into_iter().map(|(end, finding)| Entry { end, finding }).collect();
+        print_json(&Report { verdict, findings })?;
+    } else {
+        let mut fine = table(&["", "setting", "actual"]);
+        for (end, f) in found.iter().filter(|(_, f)| f.level == Level::Ok) {
+            fine.add_row([&format!("ok: {end}"), &f.setting, &f.actual]);
+        }
+        println!("{fine}");
+        let trouble = report(&found);
+        if !trouble.is_empty() {
+            println!("\n{trouble}");
+        }
+        println!(
+            "\n{}",
+            match verdict {
+                Level::Ok => "Everything is as it should be.",
+                Level::Warning => "It will work; look at the warnings.",
+                Level::Critical => "It cannot run yet: mend what is critical.",
+            }
+        );
+    }
+    Ok(match verdict {
+        Level::Ok => 0,
+        Level::Warning => 1,
+        Level::Critical => 2,
+    })
+}

@@ -1,0 +1,215 @@
+//! The command line: what can be asked, and who answers.
+
+mod check;
+mod demo;
+mod observe;
+pub mod print;
+mod prove;
+mod run;
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use crossfade_core::{Error, Result};
+use tokio::runtime::Runtime;
+
+use crate::config::{self, Config};
+use crate::pipeline::Pipeline;
+use crate::registry;
+
+/// Moves a live database to a new home, and proves that it did.
+///
+/// Crossfade copies the tables, tails the source's log, writes every change exactly once, and shows that both sides hold
+/// the same rows. Try it without any server: crossfade demo
+#[derive(Debug, Parser)]
+#[command(name = "crossfade", version, propagate_version = true, max_term_width = 100)]
+#[command(after_help = "Exit codes: 0 done or well, 1 warning, 2 critical, 3 unknown (lag, status, verify, check); \
+    64 usage, 65 data, 69 unavailable, 75 try again, 78 configuration.")]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+
+    /// How much to log: error, warn, info, debug, trace
+    #[arg(long, global = true, value_name = "LEVEL", env = "CROSSFADE_LOG", default_value = "info")]
+    log: String,
+
+    /// How to log; by default for people on a terminal, else JSON
+    #[arg(long, global = true, value_name = "FORMAT")]
+    log_format: Option<LogFormat>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+/// Which pipeline is meant.
+#[derive(Debug, Clone, Args)]
+pub struct Which {
+    /// The pipeline's configuration [default: ./crossfade.toml, if neither --config nor --from is given]
+    #[arg(long, short, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// The source, instead of a configuration: mysql://user@host/db, mariadb://…, sqlite:///path
+    #[arg(long, value_name = "URL", conflicts_with = "config", requires = "to")]
+    from: Option<String>,
+
+    /// The target; may be given several times: postgres://user@host/db, s3://bucket/prefix, file:///path
+    #[arg(long, value_name = "URL", requires = "from")]
+    to: Vec<String>,
+
+    /// Tables to carry, such as 'shop.*' or 'order_*'; may be given several times
+    #[arg(long, value_name = "GLOB", requires = "from")]
+    tables: Vec<String>,
+
+    /// The pipeline's name, if not from a configuration [default: from the names of both databases]
+    #[arg(long, value_name = "NAME", requires = "from")]
+    name: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Copy, then follow the source: the daemon
+    Run(run::Run),
+    /// See it work, without any server: a shop in SQLite, replicated into Parquet
+    Demo(demo::Demo),
+    /// Look for trouble before a run: settings, privileges, tables, on both sides
+    Check(check::Check),
+    /// How far the target is behind
+    Lag(observe::Lag),
+    /// One screen on the pipeline: positions, phase, lag, copy, owner
+    Status(observe::StatusArgs),
+    /// Wait for, or bring about, that the target holds all that the source held when this began
+    CatchUp(run::CatchUp),
+    /// Compare both sides at one position, table by table
+    Verify(prove::Verify),
+    /// Print shell completions
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write man pages into a folder
+    Man {
+        /// The folder
+        folder: PathBuf,
+    },
+}
+
+/// Runs the command line and gives the process's exit code.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => {
+            // clap prints help to standard output and mistakes to standard error; a closed pipe is no news.
+            let _ = e.print();
+            return ExitCode::from(if e.use_stderr() { 64 } else { 0 });
+        }
+    };
+    if let Err(e) = set_up_logs(&cli) {
+        print::error(&e);
+        return ExitCode::from(e.exit() as u8);
+    }
+    match dispatch(cli.command) {
+        Ok(code) => ExitCode::from(code),
+        Err(e) => {
+            print::error(&e);
+            ExitCode::from(e.exit() as u8)
+        }
+    }
+}
+
+fn dispatch(command: Command) -> Result<u8> {
+    match command {
+        Command::Run(args) => run::run(&args),
+        Command::Demo(args) => demo::demo(&args),
+        Command::Check(args) => check::check(&args),
+        Command::Lag(args) => observe::lag(&args),
+        Command::Status(args) => observe::status(&args),
+        Command::CatchUp(args) => run::catch_up(&args),
+        Command::Verify(args) => prove::verify(&args),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "crossfade", &mut std::io::stdout());
+            Ok(0)
+        }
+        Command::Man { folder } => {
+            clap_mangen::generate_to(Cli::command(), &folder)
+                .map_err(|e| Error::usage(format!("cannot write man pages to {}", folder.display())).caused_by(e))?;
+            Ok(0)
+        }
+    }
+}
+
+fn set_up_logs(cli: &Cli) -> Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_new(&cli.log)
+        .map_err(|e| Error::usage(format!("--log {}", cli.log)).caused_by(e))?;
+    let terminal = std::io::stderr().is_terminal();
+    let json = match cli.log_format {
+        Some(format) => matches!(format, LogFormat::Json),
+        None => !terminal,
+    };
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(print::LogWriter);
+    if json {
+        builder.json().flatten_event(true).with_current_span(false).init();
+    } else {
+        builder.with_target(false).with_ansi(terminal).init();
+    }
+    Ok(())
+}
+
+impl Which {
+    /// The configuration meant.
+    fn config(&self) -> Result<Config> {
+        if let Some(from) = &self.from {
+            return config::from_urls(self.name.as_deref(), from, &self.to, &self.tables);
+        }
+        match &self.config {
+            Some(path) => config::load(path),
+            None if PathBuf::from("crossfade.toml").exists() => config::load("crossfade.toml".as_ref()),
+            None => Err(Error::usage("which pipeline?")
+                .hint("give --config FILE or --from URL --to URL; or see it work first: crossfade demo")),
+        }
+    }
+
+    /// The pipeline meant, with the runtime that its connectors use.
+    fn open(&self) -> Result<(Config, Runtime, Pipeline)> {
+        let config = self.config()?;
+        let runtime = runtime()?;
+        let pipeline = registry::pipeline(&config, runtime.handle())?;
+        Ok((config, runtime, pipeline))
+    }
+}
+
+/// The runtime for the connectors' I/O; the pipeline itself runs on threads.
+fn runtime() -> Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("io")
+        .enable_all()
+        .build()
+        .map_err(|e| Error::unavailable("cannot start the I/O threads").caused_by(e))
+}
+
+fn parse_duration(text: &str) -> std::result::Result<Duration, String> {
+    config::duration(text)
+}
+
+/// Prints a value as one line of JSON.
+fn print_json(value: &impl serde::Serialize) -> Result<()> {
+    let text = serde_json::to_string(value).map_err(|e| Error::corrupt("cannot print as JSON").caused_by(e))?;
+    println!("{text}");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

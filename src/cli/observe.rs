@@ -1,0 +1,214 @@
+//! `lag` and `status`: how far the target is, from the running daemon or from the databases themselves.
+
+use std::time::Duration;
+
+use clap::Args;
+use crossfade_core::{Phase, Position, Result};
+use serde::Serialize;
+
+use super::print::{count, seconds, size, table, time};
+use super::{Which, parse_duration, print_json};
+use crate::pipeline::Pipeline;
+use crate::pipeline::progress::{State, TargetProgress, View};
+use crate::service::{self, Status};
+
+/// How far the target is behind.
+#[derive(Debug, Args)]
+pub struct Lag {
+    #[command(flatten)]
+    which: Which,
+    /// Print one line of JSON
+    #[arg(long)]
+    json: bool,
+    /// Warn (exit code 1) when the target is further behind
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]
+    warn: Duration,
+    /// Critical (exit code 2) when the target is further behind
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = parse_duration)]
+    crit: Duration,
+}
+
+/// One screen on the pipeline.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    #[command(flatten)]
+    which: Which,
+    /// Print one line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Verdict {
+    Ok,
+    Warning,
+    Critical,
+    Unknown,
+}
+
+#[derive(Debug, Serialize)]
+struct LagReport {
+    verdict: Verdict,
+    pipelines: Vec<LagLine>,
+}
+
+#[derive(Debug, Serialize)]
+struct LagLine {
+    name: String,
+    state: &'static str,
+    phase: Option<Phase>,
+    source_position: Option<Position>,
+    target_position: Option<Position>,
+    lag_bytes: Option<u64>,
+    lag_seconds: Option<f64>,
+    rows_per_second: f64,
+}
+
+pub fn lag(args: &Lag) -> Result<u8> {
+    let (_config, _runtime, pipeline) = args.which.open()?;
+    let status = picture(&pipeline)?;
+    let view = &status.view;
+    let verdict = judge(view, args.warn, args.crit);
+    let line = LagLine {
+        name: pipeline.name.clone(),
+        state: state_name(&view.state),
+        phase: view.phase(),
+        source_position: view.source_position.clone(),
+        target_position: hindmost(&pipeline, view)?,
+        lag_bytes: view.lag_bytes,
+        lag_seconds: view.lag_seconds,
+        rows_per_second: (view.rows_per_second * 10.0).round() / 10.0,
+    };
+    if args.json {
+        print_json(&LagReport { verdict, pipelines: vec![line] })?;
+    } else {
+        let mut t = table(&["pipeline", "state", "phase", "behind", "bytes", "rows/s", "source", "target"]);
+        let text = |p: &Option<Position>| p.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string);
+        t.add_row([
+            line.name,
+            line.state.to_owned(),
+            line.phase.map_or_else(|| "-".into(), |p| p.to_string()),
+            line.lag_seconds.map_or_else(|| "unknown".into(), seconds),
+            line.lag_bytes.map_or_else(|| "-".into(), size),
+            count(line.rows_per_second.round() as u64),
+            text(&line.source_position),
+            text(&line.target_position),
+        ]);
+        println!("{t}");
+        if let State::Retrying(error) = &view.state {
+            println!("\nretrying: {error}");
+        }
+    }
+    Ok(verdict as u8)
+}
+
+fn judge(view: &View, warn: Duration, crit: Duration) -> Verdict {
+    match view.lag_seconds {
+        None => Verdict::Unknown,
+        Some(s) if s > crit.as_secs_f64() => Verdict::Critical,
+        Some(s) if s > warn.as_secs_f64() => Verdict::Warning,
+        Some(_) if view.phase() != Some(Phase::Streaming) => Verdict::Warning,
+        Some(_) if view.state != State::Running => Verdict::Warning,
+        Some(_) => Verdict::Ok,
+    }
+}
+
+fn state_name(state: &State) -> &'static str {
+    match state {
+        State::Starting => "starting",
+        State::Running => "running",
+        State::Retrying(_) => "retrying",
+        State::Stopping => "stopping",
+        State::Stopped => "stopped",
+    }
+}
+
+fn hindmost(pipeline: &Pipeline, view: &View) -> Result<Option<Position>> {
+    let mut least: Option<Position> = None;
+    for target in &view.targets {
+        let Some(c) = &target.checkpoint else { return Ok(None) };
+        if least.as_ref().map(|l| pipeline.source.order(&c.position, l)).transpose()?.is_none_or(|o| o.is_lt()) {
+            least = Some(c.position.clone());
+        }
+    }
+    Ok(least)
+}
+
+/// From the daemon if one answers, else from both ends.
+fn picture(pipeline: &Pipeline) -> Result<Status> {
+    match service::ask_status(&pipeline.name) {
+        Some(status) => status,
+        None => from_databases(pipeline),
+    }
+}
+
+fn from_databases(pipeline: &Pipeline) -> Result<Status> {
+    let end = pipeline.source.position()?;
+    let mut view = View { state: State::Stopped, source_position: Some(end.clone()), ..View::default() };
+    for spec in &pipeline.targets {
+        let checkpoint = spec.target.recover(&pipeline.name)?;
+        view.targets.push(TargetProgress { name: spec.name.clone(), checkpoint, rows: 0 });
+    }
+    if let Some(durable) = hindmost(pipeline, &view)? {
+        let behind = pipeline.source.order(&durable, &end)?.is_lt();
+        view.lag_bytes = if behind { pipeline.source.distance(&durable, &end)? } else { Some(0) };
+        let oldest = view.targets.iter().filter_map(|t| t.checkpoint.as_ref()?.commit_micros).min();
+        view.lag_seconds = match behind {
+            false => Some(0.0),
+            true => oldest.map(|m| (crate::now_micros() - m).max(0) as f64 / 1e6),
+        };
+    }
+    let (pipeline, source) = (pipeline.name.clone(), pipeline.source_name.clone());
+    Ok(Status { pipeline, pid: 0, since_micros: 0, source, view })
+}
+
+pub fn status(args: &StatusArgs) -> Result<u8> {
+    let (_config, _runtime, pipeline) = args.which.open()?;
+    let status = picture(&pipeline)?;
+    let verdict = judge(&status.view, Duration::from_secs(30), Duration::from_secs(300));
+    if args.json {
+        print_json(&status)?;
+        return Ok(verdict as u8);
+    }
+    let view = &status.view;
+    let mut t = table(&["pipeline", &status.pipeline]);
+    let state = match &view.state {
+        State::Retrying(error) => format!("retrying: {error}"),
+        other => state_name(other).to_owned(),
+    };
+    let owner = match status.pid {
+        0 => match pipeline.targets.iter().find_map(|s| s.target.owner(&pipeline.name).ok().flatten()) {
+            Some(owner) => format!("{owner}"),
+            None => "nobody runs it".into(),
+        },
+        pid => format!("process {pid} since {}", time(status.since_micros)),
+    };
+    t.add_row(["state", &state]);
+    t.add_row(["run by", &owner]);
+    t.add_row(["phase", &view.phase().map_or_else(|| "not begun".into(), |p| p.to_string())]);
+    t.add_row(["source", &status.source]);
+    t.add_row(["  position", &view.source_position.as_ref().map_or_else(|| "-".into(), ToString::to_string)]);
+    for target in &view.targets {
+        t.add_row(["target", &target.name]);
+        let (position, seq) = match &target.checkpoint {
+            Some(c) => (c.position.to_string(), format!("{} (epoch {})", count(c.seq), c.epoch)),
+            None => ("-".into(), "-".into()),
+        };
+        t.add_row(["  position", &position]);
+        t.add_row(["  commits", &seq]);
+        t.add_row(["  rows written", &count(target.rows)]);
+    }
+    let behind = view.lag_seconds.map_or_else(|| "unknown".into(), seconds);
+    let bytes = view.lag_bytes.map_or_else(String::new, |b| format!(", {}", size(b)));
+    t.add_row(["behind", &format!("{behind}{bytes}")]);
+    t.add_row(["rows/s", &count(view.rows_per_second.round() as u64)]);
+    if let Some(c) = view.copy {
+        t.add_row(["copy", &format!("{} of {} chunks, {} rows", count(c.done), count(c.chunks), count(c.rows))]);
+    }
+    if view.restarts > 0 {
+        t.add_row(["restarts", &count(view.restarts)]);
+    }
+    println!("{t}");
+    Ok(verdict as u8)
+}

@@ -1,0 +1,101 @@
+//! `verify`: both sides at one position, table by table.
+
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+
+use clap::Args;
+use crossfade_core::{Error, Phase, Result};
+
+use super::print::{self, Progressing, count, table};
+use super::{Which, print_json};
+use crate::pipeline::session::{Goal, Shared};
+use crate::pipeline::{self, Conduct, Pipeline};
+use crate::service::{self, Server};
+use crate::verify::{Fenced, Proof, Verdict, fence};
+
+/// Compare both sides at one position.
+#[derive(Debug, Args)]
+pub struct Verify {
+    #[command(flatten)]
+    which: Which,
+    /// Only these tables, such as 'shop.orders' or 'order_*'; may be given several times
+    #[arg(long, value_name = "GLOB")]
+    table: Vec<String>,
+    /// Print one line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn verify(args: &Verify) -> Result<u8> {
+    let (config, _runtime, pipeline) = args.which.open()?;
+    let progressing = Progressing::start();
+    progressing.say("comparing both sides");
+    let proof = match service::ask_verify(&pipeline.name, &args.table) {
+        Some(answer) => answer?,
+        None => {
+            let stop = service::stop_on_signals(config.drain)?;
+            alone(&pipeline, &args.table, stop)?
+        }
+    };
+    drop(progressing);
+    if args.json {
+        print_json(&proof)?;
+    } else {
+        show(&proof);
+    }
+    Ok(match proof.verdict {
+        Verdict::Equal => 0,
+        Verdict::Different => 2,
+        Verdict::Unknown => 3,
+    })
+}
+
+/// Without a daemon: bring the target to the source's position here, and compare.
+pub fn alone(pipeline: &Pipeline, tables: &[String], stop: &AtomicBool) -> Result<Proof> {
+    for spec in &pipeline.targets {
+        if spec.target.recover(&pipeline.name)?.is_none_or(|c| c.phase == Phase::Copying) {
+            return Err(Error::transient(format!("{}: the initial copy is not complete, so there is nothing to compare yet", spec.name))
+                .hint("run `crossfade catch-up` (or the daemon) first; pipelines are told apart by --name or the configuration's name"));
+        }
+    }
+    let _server = Server::bind(&pipeline.name)?;
+    let mut fenced: Option<Fenced> = None;
+    let mut serve = |shared: &Shared<'_>| -> Result<()> {
+        fenced = Some(fence(shared, pipeline, tables)?);
+        stop.store(true, Ordering::SeqCst);
+        Ok(())
+    };
+    pipeline::run(pipeline, &Goal::Forever, &mut Conduct { stop, serve: &mut serve })?;
+    match fenced {
+        Some(fenced) => Ok(fenced.compare()),
+        None => Err(Error::transient("interrupted before both sides could be read")),
+    }
+}
+
+/// Prints a proof for people.
+pub fn show(proof: &Proof) {
+    let mut t = table(&["table", "source rows", "target rows", "fingerprint", "verdict"]);
+    for p in &proof.tables {
+        let rows = |n: Option<u64>| n.map_or_else(|| "?".to_owned(), count);
+        let print = match (&p.source_fingerprint, &p.target_fingerprint) {
+            (Some(a), Some(b)) if a == b => a[..16].to_owned(),
+            (Some(a), Some(b)) => format!("{} / {}", &a[..12], &b[..12]),
+            _ => p.error.clone().unwrap_or_else(|| "?".into()),
+        };
+        let name = match &p.target {
+            Some(target) => format!("{} -> {target}", p.table),
+            None => p.table.clone(),
+        };
+        let verdict = format!("{:?}", p.verdict).to_lowercase();
+        t.add_row([name, rows(p.source_rows), rows(p.target_rows), print, verdict]);
+    }
+    println!("{t}");
+    let position = proof.position.as_ref().map_or_else(|| "?".to_owned(), ToString::to_string);
+    println!(
+        "\n{}: {} tables, both sides read at {position}; replication stood still for {} ms, the scan took {}.",
+        format!("{:?}", proof.verdict).to_uppercase(),
+        proof.tables.len(),
+        proof.held_ms,
+        print::seconds(proof.seconds),
+    );
+}

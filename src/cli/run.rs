@@ -1,0 +1,196 @@
+//! `run` and `catch-up`: the daemon, and bringing the target level.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use crossfade_core::{Error, Level, Phase, Position, Result};
+use sd_notify::NotifyState;
+
+use super::check::{findings, report};
+use super::print::{self, Progressing};
+use super::{Which, parse_duration};
+use crate::config::Config;
+use crate::pipeline::progress::State;
+use crate::pipeline::session::{Goal, Shared};
+use crate::pipeline::{self, Conduct, Pipeline};
+use crate::service::{self, Server, Wanted};
+use crate::verify;
+
+/// Copy, then follow the source.
+#[derive(Debug, Args)]
+pub struct Run {
+    #[command(flatten)]
+    which: Which,
+    /// End once the target holds all that the source held when this began
+    #[arg(long)]
+    until_caught_up: bool,
+}
+
+/// Wait for, or bring about, that the target holds all that the source held when this began.
+#[derive(Debug, Args)]
+pub struct CatchUp {
+    #[command(flatten)]
+    which: Which,
+    /// Give up after this time, with exit code 75
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    timeout: Option<Duration>,
+}
+
+pub fn run(args: &Run) -> Result<u8> {
+    let (config, _runtime, pipeline) = args.which.open()?;
+    let stop = service::stop_on_signals(config.drain)?;
+    let server = Server::bind(&pipeline.name)?;
+    preflight(&pipeline)?;
+    let goal = match args.until_caught_up {
+        true => Goal::Reach(pipeline.source.position()?),
+        false => Goal::Forever,
+    };
+    tracing::info!(pipeline = pipeline.name, source = pipeline.source_name, pid = std::process::id(), "starting");
+    drive(&pipeline, &goal, stop, &server)?;
+    tracing::info!(pipeline = pipeline.name, "stopped; everything committed");
+    Ok(0)
+}
+
+/// Refuses to start what cannot work.
+fn preflight(pipeline: &Pipeline) -> Result<()> {
+    let found = findings(pipeline)?;
+    for (end, f) in &found {
+        if f.level == Level::Warning {
+            tracing::warn!(end, setting = f.setting, expected = f.expected, actual = f.actual, fix = f.fix, "check");
+        }
+    }
+    let critical: Vec<_> = found.into_iter().filter(|(_, f)| f.level == Level::Critical).collect();
+    if critical.is_empty() {
+        return Ok(());
+    }
+    Err(Error::config(format!("the check found what must be mended first\n{}", report(&critical)))
+        .hint("each line says what mends it; `crossfade check` repeats this without starting anything"))
+}
+
+/// Runs a pipeline with its control socket, systemd's notifications and a line of progress.
+fn drive(pipeline: &Pipeline, goal: &Goal, stop: &AtomicBool, server: &Server) -> Result<()> {
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| server.serve(pipeline, &over));
+        let progressing = Progressing::start();
+        let mut told: Option<Instant> = None;
+        let mut serve = |shared: &Shared<'_>| -> Result<()> {
+            while let Ok(wanted) = server.wanted.try_recv() {
+                prove(scope, shared, pipeline, wanted);
+            }
+            if told.is_none_or(|at| at.elapsed() >= Duration::from_secs(1)) {
+                if told.is_none() {
+                    service::notify(&[NotifyState::Ready]);
+                }
+                told = Some(Instant::now());
+                let line = print::line(&pipeline.progress.view());
+                service::notify(&[NotifyState::Status(&line), NotifyState::Watchdog]);
+                progressing.say(line);
+            }
+            Ok(())
+        };
+        let result = pipeline::run(pipeline, goal, &mut Conduct { stop, serve: &mut serve });
+        over.store(true, Ordering::SeqCst);
+        result
+    })
+}
+
+/// Opens both sides at one position here, and compares on a thread of its own.
+fn prove<'scope>(
+    scope: &'scope std::thread::Scope<'scope, '_>,
+    shared: &Shared<'_>,
+    pipeline: &Pipeline,
+    wanted: Wanted,
+) {
+    match verify::fence(shared, pipeline, &wanted.tables) {
+        // Whoever asked may have gone: then nobody needs the answer.
+        Ok(fenced) => drop(scope.spawn(move || drop(wanted.reply.send(Ok(fenced.compare()))))),
+        Err(e) => drop(wanted.reply.send(Err(e))),
+    }
+}
+
+pub fn catch_up(args: &CatchUp) -> Result<u8> {
+    let (config, _runtime, pipeline) = args.which.open()?;
+    let position = pipeline.source.position()?;
+    let began = Instant::now();
+    if service::ask_status(&pipeline.name).is_some() {
+        wait_for_daemon(&pipeline, &position, args.timeout)?;
+    } else {
+        bring_about(&config, &pipeline, &position, args.timeout)?;
+    }
+    println!("caught up with {position} in {}", print::seconds(began.elapsed().as_secs_f64()));
+    Ok(0)
+}
+
+fn late(timeout: Duration) -> Error {
+    Error::transient(format!("not caught up within {}", print::seconds(timeout.as_secs_f64())))
+        .hint("look at `crossfade lag`; run catch-up again with a longer --timeout")
+}
+
+fn wait_for_daemon(pipeline: &Pipeline, position: &Position, timeout: Option<Duration>) -> Result<()> {
+    let began = Instant::now();
+    let progressing = Progressing::start();
+    loop {
+        let Some(status) = service::ask_status(&pipeline.name) else {
+            return Err(Error::transient("the daemon ended before it had caught up").hint("look at its log"));
+        };
+        let view = status?.view;
+        let mut there = !view.targets.is_empty();
+        for target in &view.targets {
+            there &= match &target.checkpoint {
+                Some(c) => c.phase == Phase::Streaming && pipeline.source.order(&c.position, position)?.is_ge(),
+                None => false,
+            };
+        }
+        if there {
+            return Ok(());
+        }
+        if let Some(timeout) = timeout.filter(|t| began.elapsed() > *t) {
+            return Err(late(timeout));
+        }
+        let line = match &view.state {
+            State::Retrying(error) => format!("the daemon is retrying: {error}"),
+            _ => print::line(&view),
+        };
+        progressing.say(line);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// Without a daemon: run the pipeline here until it holds the position.
+fn bring_about(config: &Config, pipeline: &Pipeline, position: &Position, timeout: Option<Duration>) -> Result<()> {
+    let stop = service::stop_on_signals(config.drain)?;
+    let server = Server::bind(&pipeline.name)?;
+    preflight(pipeline)?;
+    let done = AtomicBool::new(false);
+    let result = std::thread::scope(|scope| {
+        if let Some(timeout) = timeout {
+            let done = &done;
+            scope.spawn(move || {
+                let began = Instant::now();
+                while !done.load(Ordering::SeqCst) {
+                    if began.elapsed() > timeout {
+                        stop.store(true, Ordering::SeqCst);
+                        return;
+                    }
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+            });
+        }
+        let result = drive(pipeline, &Goal::Reach(position.clone()), stop, &server);
+        done.store(true, Ordering::SeqCst);
+        result
+    });
+    result?;
+    for target in &pipeline.progress.view().targets {
+        let there = match &target.checkpoint {
+            Some(c) => c.phase == Phase::Streaming && pipeline.source.order(&c.position, position)?.is_ge(),
+            None => false,
+        };
+        if !there {
+            return Err(timeout.map_or_else(|| Error::transient("interrupted before it had caught up"), late));
+        }
+    }
+    Ok(())
+}

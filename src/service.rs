@@ -1,0 +1,290 @@
+//! The daemon's side door: a control socket, systemd's notifications, and signals.
+//!
+//! `lag`, `status`, `catch-up` and `verify` ask a running daemon over a Unix socket, one JSON line each way; without a
+//! daemon they do their work on the databases themselves. The socket also makes a second run on the same machine stop at
+//! once; across machines the target's own fencing does that.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossfade_core::{Error, Exit, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::pipeline::Pipeline;
+use crate::pipeline::progress::View;
+use crate::verify::Proof;
+
+/// What a command asks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "kebab-case")]
+pub enum Request {
+    /// Who are you and how far.
+    Status,
+    /// Compare both sides.
+    Verify {
+        /// Globs; empty means all.
+        tables: Vec<String>,
+    },
+}
+
+/// What the daemon says of itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The pipeline.
+    pub pipeline: String,
+    /// The daemon's process; 0 if none runs.
+    pub pid: u32,
+    /// When it started, in microseconds since 1970 UTC.
+    pub since_micros: i64,
+    /// The source, without secrets.
+    pub source: String,
+    /// The picture.
+    pub view: View,
+}
+
+/// What comes back.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Answer {
+    Status(Status),
+    Proof(Proof),
+    Error { message: String, hint: Option<String>, exit: i32 },
+}
+
+/// A verification that somebody waits for.
+pub struct Wanted {
+    /// Globs; empty means all.
+    pub tables: Vec<String>,
+    /// Where the proof goes.
+    pub reply: Sender<Result<Proof>>,
+}
+
+/// Where the socket of a pipeline is: systemd's runtime directory, else the user's, else one in /tmp.
+fn socket_paths(pipeline: &str) -> Vec<PathBuf> {
+    let file = format!("{pipeline}.sock");
+    let mut folders = Vec::new();
+    folders.extend(std::env::var_os("RUNTIME_DIRECTORY").map(PathBuf::from));
+    folders.push(PathBuf::from("/run/crossfade"));
+    folders.extend(std::env::var_os("XDG_RUNTIME_DIR").map(|d| PathBuf::from(d).join("crossfade")));
+    folders.push(std::env::temp_dir().join(format!("crossfade-{}", user_id())));
+    folders.into_iter().map(|f| f.join(&file)).collect()
+}
+
+fn user_id() -> u32 {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata("/proc/self").map_or(0, |m| m.uid())
+}
+
+/// The control socket of a running daemon; gone when dropped.
+pub struct Server {
+    path: PathBuf,
+    listener: UnixListener,
+    wanted_in: Sender<Wanted>,
+    /// Verifications to serve.
+    pub wanted: Receiver<Wanted>,
+    since_micros: i64,
+}
+
+impl Server {
+    /// Listens for a pipeline; refuses if a daemon answers there already.
+    pub fn bind(pipeline: &str) -> Result<Server> {
+        if let Some(Ok(status)) = ask_status(pipeline) {
+            return Err(Error::owned(format!(
+                "pipeline {pipeline} is owned by process {} on this machine, which runs it since {}",
+                status.pid,
+                crate::cli::print::time(status.since_micros)
+            ))
+            .hint(format!("ask it with `crossfade status`, or stop it first: kill {}", status.pid)));
+        }
+        let mut wrong = None;
+        for path in socket_paths(pipeline) {
+            match listen(&path) {
+                Ok(listener) => {
+                    let (wanted_in, wanted) = unbounded();
+                    return Ok(Server { path, listener, wanted_in, wanted, since_micros: crate::now_micros() });
+                }
+                Err(e) => wrong = Some(e),
+            }
+        }
+        let error = Error::unavailable("no folder for the control socket can be written");
+        Err(match wrong {
+            Some(e) => error.caused_by(e),
+            None => error,
+        }
+        .hint("set RUNTIME_DIRECTORY or XDG_RUNTIME_DIR to a folder of yours"))
+    }
+
+    /// Answers until `over` is set.
+    pub fn serve(&self, pipeline: &Pipeline, over: &AtomicBool) {
+        std::thread::scope(|scope| {
+            while !over.load(Ordering::SeqCst) {
+                match self.listener.accept() {
+                    Ok((stream, _)) => {
+                        scope.spawn(move || {
+                            if let Err(e) = self.answer(stream, pipeline, over) {
+                                tracing::debug!(error = %e, "a control connection ended early");
+                            }
+                        });
+                    }
+                    Err(_) => std::thread::sleep(Duration::from_millis(50)),
+                }
+            }
+        });
+    }
+
+    fn answer(&self, mut stream: UnixStream, pipeline: &Pipeline, over: &AtomicBool) -> std::io::Result<()> {
+        stream.set_nonblocking(false)?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        let mut line = String::new();
+        BufReader::new(std::io::Read::take(&mut stream, 1 << 20)).read_line(&mut line)?;
+        let answer = match serde_json::from_str(&line) {
+            Ok(Request::Status) => Answer::Status(self.status(pipeline)),
+            Ok(Request::Verify { tables }) => {
+                let (reply, proof) = bounded(1);
+                if self.wanted_in.send(Wanted { tables, reply }).is_err() {
+                    return Ok(());
+                }
+                loop {
+                    match proof.recv_timeout(Duration::from_millis(100)) {
+                        Ok(Ok(proof)) => break Answer::Proof(proof),
+                        Ok(Err(e)) => break refusal(&e),
+                        Err(_) if over.load(Ordering::SeqCst) => {
+                            break refusal(&Error::transient("the daemon stopped before the comparison was done"));
+                        }
+                        Err(_) => {}
+                    }
+                }
+            }
+            Err(e) => refusal(&Error::usage(format!("not a request: {e}"))),
+        };
+        let mut text = serde_json::to_string(&answer).map_err(std::io::Error::other)?;
+        text.push('\n');
+        stream.write_all(text.as_bytes())
+    }
+
+    fn status(&self, pipeline: &Pipeline) -> Status {
+        Status {
+            pipeline: pipeline.name.clone(),
+            pid: std::process::id(),
+            since_micros: self.since_micros,
+            source: pipeline.source_name.clone(),
+            view: pipeline.progress.view(),
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // The file may be gone with its folder; a stale one is replaced by the next daemon.
+        if let Err(e) = std::fs::remove_file(&self.path) {
+            tracing::debug!(error = %e, path = %self.path.display(), "removing the control socket");
+        }
+    }
+}
+
+fn listen(path: &Path) -> std::io::Result<UnixListener> {
+    let folder = path.parent().ok_or_else(|| std::io::Error::other("no folder"))?;
+    if !folder.exists() {
+        std::fs::create_dir(folder)?;
+        std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700))?;
+    }
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+fn refusal(e: &Error) -> Answer {
+    Answer::Error { message: e.to_string(), hint: e.hint_text().map(str::to_owned), exit: e.exit() as i32 }
+}
+
+/// Asks a running daemon how far it is. `None`: no daemon answers.
+pub fn ask_status(pipeline: &str) -> Option<Result<Status>> {
+    Some(match ask(pipeline, &Request::Status)? {
+        Ok(Answer::Status(status)) => Ok(status),
+        Ok(_) => Err(odd()),
+        Err(e) => Err(e),
+    })
+}
+
+/// Asks a running daemon to verify. `None`: no daemon answers.
+pub fn ask_verify(pipeline: &str, tables: &[String]) -> Option<Result<Proof>> {
+    Some(match ask(pipeline, &Request::Verify { tables: tables.to_vec() })? {
+        Ok(Answer::Proof(proof)) => Ok(proof),
+        Ok(_) => Err(odd()),
+        Err(e) => Err(e),
+    })
+}
+
+fn odd() -> Error {
+    Error::unavailable("the daemon gave an answer of another kind").hint("daemon and command must be of one version")
+}
+
+fn ask(pipeline: &str, request: &Request) -> Option<Result<Answer>> {
+    let mut stream = socket_paths(pipeline).iter().find_map(|p| UnixStream::connect(p).ok())?;
+    let exchange = || -> std::io::Result<Answer> {
+        stream.write_all(format!("{}\n", serde_json::to_string(request)?).as_bytes())?;
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line)?;
+        Ok(serde_json::from_str(&line)?)
+    };
+    Some(match exchange() {
+        Ok(Answer::Error { message, hint, exit }) => Err(restore(message, hint, exit)),
+        Ok(answer) => Ok(answer),
+        Err(e) => Err(Error::transient("the daemon did not answer").caused_by(e)),
+    })
+}
+
+fn restore(message: String, hint: Option<String>, exit: i32) -> Error {
+    let e = match exit {
+        x if x == Exit::Usage as i32 => Error::usage(message),
+        x if x == Exit::Config as i32 => Error::config(message),
+        x if x == Exit::Data as i32 => Error::corrupt(message),
+        x if x == Exit::TryAgain as i32 => Error::transient(message),
+        _ => Error::unavailable(message),
+    };
+    match hint {
+        Some(hint) => e.hint(hint),
+        None => e,
+    }
+}
+
+/// Sets `stop` on SIGTERM and SIGINT; past `drain`, or on a second signal, the process ends, which is safe.
+pub fn stop_on_signals(drain: Duration) -> Result<&'static AtomicBool> {
+    let stop: &'static AtomicBool = Box::leak(Box::new(AtomicBool::new(false)));
+    let mut signals = signal_hook::iterator::Signals::new([libc::SIGTERM, libc::SIGINT])
+        .map_err(|e| Error::unavailable("cannot wait for signals").caused_by(e))?;
+    let wait = move || {
+        for signal in signals.forever() {
+            if stop.swap(true, Ordering::SeqCst) {
+                std::process::exit(128 + signal);
+            }
+            notify(&[sd_notify::NotifyState::Stopping]);
+            std::thread::spawn(move || {
+                std::thread::sleep(drain);
+                tracing::warn!(after_s = drain.as_secs(), "not drained in time; ending here is safe");
+                std::process::exit(0);
+            });
+        }
+    };
+    std::thread::Builder::new()
+        .name("signals".into())
+        .spawn(wait)
+        .map_err(|e| Error::unavailable("cannot start a thread").caused_by(e))?;
+    Ok(stop)
+}
+
+/// Tells systemd, if it asked to be told.
+pub fn notify(states: &[sd_notify::NotifyState<'_>]) {
+    if let Err(e) = sd_notify::notify(false, states) {
+        tracing::debug!(error = %e, "systemd was not notified");
+    }
+}
