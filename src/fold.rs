@@ -265,6 +265,8 @@ mod tests {
         b.finish().unwrap()
     }
 
+    /// A raw choice: what to do, to which key, with which values.
+    type Choice = (u8, i64, [Option<Option<i64>>; 2]);
     type State = BTreeMap<i64, [Option<i64>; 2]>;
 
     /// What a target does with rows, without regard to speed.
@@ -277,16 +279,16 @@ mod tests {
                 continue;
             }
             let row = state.entry(id).or_default();
-            for c in 0..2 {
+            for (c, value) in row.iter_mut().enumerate() {
                 if !rows.is_absent(c + 1, i) {
-                    row[c] = column(c + 1).is_valid(i).then(|| column(c + 1).value(i));
+                    *value = column(c + 1).is_valid(i).then(|| column(c + 1).value(i));
                 }
             }
         }
     }
 
     /// Makes a legal history of raw choices: inserts only of keys that are not there, updates and deletes only of keys that are.
-    fn history(choices: Vec<(u8, i64, [Option<Option<i64>>; 2])>, before: &State) -> Vec<Change> {
+    fn history(choices: Vec<Choice>, before: &State) -> Vec<Change> {
         let mut there: std::collections::BTreeSet<i64> = before.keys().copied().collect();
         let mut out = Vec::new();
         for (choice, id, values) in choices {

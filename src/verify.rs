@@ -180,7 +180,7 @@ impl Fenced {
                 .iter_mut()
                 .map(|(_, snapshot)| {
                     let tables = &tables;
-                    scope.spawn(move || each(tables, |m| scan(snapshot.as_mut(), &m.target, |b| Ok(b))))
+                    scope.spawn(move || each(tables, |m| scan(snapshot.as_mut(), &m.target, Ok)))
                 })
                 .collect();
             let source = &mut self.source;
