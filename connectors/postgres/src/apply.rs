@@ -91,10 +91,10 @@ impl Applier {
         self.in_transaction
     }
 
-    /// The transaction has ended.
-    pub fn ended(&mut self) {
+    /// The transaction has been committed.
+    pub fn committed(&mut self) {
         self.in_transaction = false;
-        self.session.ended();
+        self.session.committed();
     }
 
     /// Writes the rows. Some statements may still be on their way until [`Applier::flush`].

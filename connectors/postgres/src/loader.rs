@@ -60,7 +60,7 @@ impl PostgresLoader {
 
     async fn start(&mut self, chunk: &Chunk, merge: bool) -> Result<Way> {
         self.session.client.batch_execute("ROLLBACK").await.map_err(classify)?;
-        self.session.ended();
+        self.session.rolled_back();
         self.session.client.batch_execute(BEGIN).await.map_err(classify)?;
         if merge && !chunk.table.key.is_empty() {
             return Ok(Way::Merge);
@@ -145,13 +145,13 @@ impl Loader for PostgresLoader {
         match std::mem::replace(&mut self.state, State::Failed) {
             State::Open { chunk, .. } => {
                 server.block_on(self.complete(&chunk, high))?;
-                self.session.ended();
+                self.session.committed();
                 self.state = State::Idle;
                 Ok(Loaded::Done)
             }
             State::Collided => {
                 server.block_on(self.session.client.batch_execute("ROLLBACK")).map_err(classify)?;
-                self.session.ended();
+                self.session.rolled_back();
                 self.state = State::Idle;
                 Ok(Loaded::Collided)
             }

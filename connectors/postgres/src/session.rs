@@ -17,7 +17,7 @@ use tokio_postgres::{Client, Statement};
 
 use crate::classify::{classify, classify_in};
 use crate::copy::{CHUNK, Encoders, HEADER, TRAILER};
-use crate::sql::{copy_stage, create_stage, stage_name};
+use crate::sql::{STAGES, copy_stage, create_stage, stage_name};
 use crate::types::PgType;
 
 /// Plans must probe the target's key index for each row of the feed, however small the table looks: a plan that scans it
@@ -37,6 +37,7 @@ pub struct Session {
     statements: HashMap<String, Statement>,
     /// By their columns' types, under which tables of one shape share them.
     stages: HashMap<Vec<PgType>, Stage>,
+    next_stage: usize,
 }
 
 /// A staging table of this session.
@@ -45,6 +46,8 @@ struct Stage {
     number: usize,
     /// It holds rows of the current transaction.
     used: bool,
+    /// The transaction that made it has committed.
+    settled: bool,
 }
 
 /// Why a COPY failed.
@@ -76,7 +79,7 @@ impl Session {
             Err(e) if e.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => false,
             Err(e) => return Err(classify(e)),
         };
-        Ok(Session { client, replica, statements: HashMap::new(), stages: HashMap::new() })
+        Ok(Session { client, replica, statements: HashMap::new(), stages: HashMap::new(), next_stage: 0 })
     }
 
     /// Starts a transaction. Where foreign keys of the target fire, they may do so at its end, since batches are ordered by
@@ -108,9 +111,18 @@ impl Session {
         self.statements.clear();
     }
 
-    /// The transaction has ended: staging tables are empty again.
-    pub fn ended(&mut self) {
-        self.stages.values_mut().for_each(|s| s.used = false);
+    /// The transaction has been committed: staging tables are empty again.
+    pub fn committed(&mut self) {
+        for stage in self.stages.values_mut() {
+            (stage.used, stage.settled) = (false, true);
+        }
+    }
+
+    /// The transaction has been rolled back, and with it what it made.
+    pub fn rolled_back(&mut self) {
+        self.stages.retain(|_, stage| stage.settled);
+        self.stages.values_mut().for_each(|stage| stage.used = false);
+        self.statements.retain(|sql, _| !sql.contains(STAGES));
     }
 
     /// Fills a staging table with rows, and returns its number.
@@ -134,14 +146,15 @@ impl Session {
         if self.stages.len() >= MAX_KEPT {
             self.drop_stages().await?;
         }
-        let number = self.stages.len();
+        let number = self.next_stage;
+        self.next_stage += 1;
         self.client.batch_execute(&create_stage(number, &types)).await.map_err(classify)?;
-        self.stages.insert(types, Stage { number, used: true });
+        self.stages.insert(types, Stage { number, used: true, settled: false });
         Ok(number)
     }
 
     async fn drop_stages(&mut self) -> Result<()> {
-        let names: Vec<String> = (0..self.stages.len()).map(stage_name).collect();
+        let names: Vec<String> = self.stages.values().map(|s| stage_name(s.number)).collect();
         self.stages.clear();
         self.statements.clear();
         self.client.batch_execute(&format!("DROP TABLE {}", names.join(", "))).await.map_err(classify)

@@ -32,9 +32,12 @@ pub struct Fed<'a> {
     pub feed: &'a Feed,
 }
 
+/// How the names of staging tables begin.
+pub const STAGES: &str = "pg_temp.crossfade_stage_";
+
 /// A staging table's name.
 pub fn stage_name(number: usize) -> String {
-    format!("pg_temp.crossfade_stage_{number}")
+    format!("{STAGES}{number}")
 }
 
 /// A type without length or precision: quoting the name keeps the grammar from adding `(1)` to `bit`.
@@ -189,5 +192,5 @@ pub fn copy_stage(number: usize) -> String {
 /// A staging table for columns of these types. It empties itself at each commit.
 pub fn create_stage(number: usize, types: &[PgType]) -> String {
     let columns: Vec<String> = types.iter().enumerate().map(|(n, kind)| format!("c{n} {}", bare_type(kind))).collect();
-    format!("CREATE TEMP TABLE crossfade_stage_{number} ({}) ON COMMIT DELETE ROWS", columns.join(", "))
+    format!("CREATE TEMP TABLE {} ({}) ON COMMIT DELETE ROWS", stage_name(number), columns.join(", "))
 }

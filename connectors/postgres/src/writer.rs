@@ -111,7 +111,7 @@ impl PostgresWriter {
         control::hold_epoch(&self.applier.session.client, &self.pipeline, self.epoch).await?;
         let result = work(self).await?;
         self.applier.session.client.batch_execute("COMMIT").await.map_err(classify)?;
-        self.applier.ended();
+        self.applier.committed();
         Ok(result)
     }
 
@@ -239,7 +239,7 @@ impl Writer for PostgresWriter {
     fn commit(&mut self, checkpoint: &Checkpoint) -> Result<()> {
         self.guarded(async |w| {
             w.move_checkpoint(checkpoint).await?;
-            w.applier.ended();
+            w.applier.committed();
             w.reshaped = false;
             w.checkpoint = Some(checkpoint.clone());
             Ok(())

@@ -41,9 +41,12 @@ impl Site {
     pub fn new(version: PgVersion) -> Site {
         let db = Postgres::shared(version).fresh_database("writer");
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let endpoint = Endpoint::new(format!("{}?sslmode=disable", db.url()), None);
-        let server = Server::new(&endpoint, runtime.handle().clone()).unwrap();
+        let server = Server::new(&endpoint(&db), runtime.handle().clone()).unwrap();
         Site { db, runtime, server }
+    }
+
+    pub fn endpoint(&self) -> Endpoint {
+        endpoint(&self.db)
     }
 
     pub fn writer(&self) -> PostgresWriter {
@@ -53,6 +56,10 @@ impl Site {
     pub fn sql(&self, statements: &str) -> String {
         self.db.sql(statements)
     }
+}
+
+fn endpoint(db: &Database) -> Endpoint {
+    Endpoint::new(format!("{}?sslmode=disable", db.url()), None)
 }
 
 pub fn owner(pipeline: &str) -> Owner {

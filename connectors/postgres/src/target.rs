@@ -1,0 +1,77 @@
+//! A Postgres database as a target: the handle from which everything else is opened.
+
+use std::sync::Arc;
+
+use crossfade_core::{
+    Checkpoint, Endpoint, Finding, History, Loader, Owner, Result, Snapshot, TableSchema, Target, Writer,
+};
+use tokio::runtime::Handle;
+use tokio_postgres::Client;
+
+use crate::check;
+use crate::connect::Server;
+use crate::control::{self, State};
+use crate::loader::PostgresLoader;
+use crate::snapshot::TargetSnapshot;
+use crate::writer::PostgresWriter;
+
+/// A target from its URL; see [`PostgresTarget::new`].
+pub fn open(endpoint: &Endpoint, runtime: Handle) -> Result<Arc<dyn Target>> {
+    Ok(Arc::new(PostgresTarget::new(endpoint, runtime)?))
+}
+
+/// A database that keeps the latest state of each row.
+#[derive(Clone)]
+pub struct PostgresTarget {
+    server: Server,
+}
+
+impl PostgresTarget {
+    /// Reads the endpoint's options; connects to nothing yet. Connections live on `runtime`.
+    pub fn new(endpoint: &Endpoint, runtime: Handle) -> Result<PostgresTarget> {
+        Ok(PostgresTarget { server: Server::new(endpoint, runtime)? })
+    }
+
+    /// What is remembered of a pipeline, and the session it was read through.
+    async fn state(&self, pipeline: &str) -> Result<(Client, Option<State>)> {
+        let client = self.server.client().await?;
+        let state = if control::exists(&client).await? { control::read(&client, pipeline).await? } else { None };
+        Ok((client, state))
+    }
+}
+
+impl Target for PostgresTarget {
+    fn history(&self) -> History {
+        History::Net
+    }
+
+    fn check(&self, tables: &[Arc<TableSchema>]) -> Result<Vec<Finding>> {
+        self.server.block_on(async { check::check(&self.server.client().await?, tables).await })
+    }
+
+    fn recover(&self, pipeline: &str) -> Result<Option<Checkpoint>> {
+        let (_, state) = self.server.block_on(self.state(pipeline))?;
+        Ok(state.and_then(|s| s.checkpoint))
+    }
+
+    /// The owner is whoever holds the session lock: a row alone tells only who had it last.
+    fn owner(&self, pipeline: &str) -> Result<Option<Owner>> {
+        self.server.block_on(async {
+            let (client, state) = self.state(pipeline).await?;
+            let held = control::lock_holder(&client, pipeline).await?.is_some();
+            Ok(state.filter(|_| held).map(|s| s.owner))
+        })
+    }
+
+    fn open(&self, owner: &Owner) -> Result<Box<dyn Writer>> {
+        Ok(Box::new(PostgresWriter::open(&self.server, owner)?))
+    }
+
+    fn loader(&self, pipeline: &str, epoch: u64) -> Result<Box<dyn Loader>> {
+        Ok(Box::new(PostgresLoader::open(&self.server, pipeline, epoch)?))
+    }
+
+    fn snapshot(&self, pipeline: &str, _: &[Arc<TableSchema>]) -> Result<Box<dyn Snapshot>> {
+        Ok(Box::new(TargetSnapshot::open(&self.server, pipeline)?))
+    }
+}
