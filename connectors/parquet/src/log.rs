@@ -196,7 +196,7 @@ impl Log {
         self.places.store.publish(moves)?;
         let number = self.state.number;
         self.state.set_published(number);
-        if number % SUMMARY_EVERY == 0 {
+        if number.is_multiple_of(SUMMARY_EVERY) {
             self.places.store.put(&self.places.summary(number), Bytes::from(json(&self.state)?))?;
         }
         Ok(())
