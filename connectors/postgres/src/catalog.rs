@@ -13,6 +13,8 @@ use crate::types::Actual;
 /// A table that is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Existing {
+    /// Its object id.
+    pub oid: u32,
     /// `pg_class.relkind`: `r` table, `p` partitioned, `v` view, `f` foreign table.
     pub kind: char,
     /// In order.
@@ -105,6 +107,7 @@ pub async fn table(client: &impl GenericClient, name: &TableName) -> Result<Opti
     let columns = client.query(COLUMNS, &[&oid]).await.map_err(classify)?;
     let indexes = client.query(INDEXES, &[&oid]).await.map_err(classify)?;
     Ok(Some(Existing {
+        oid,
         kind,
         columns: columns.iter().map(column).collect::<Result<_, _>>().map_err(classify)?,
         indexes: indexes.iter().map(index).collect::<Result<_, _>>().map_err(classify)?,

@@ -30,11 +30,8 @@ fn from_driver(error: tokio_postgres::Error) -> Error {
     if let Some(tls) = find::<rustls::Error>(&error) {
         return Error::config(format!("TLS: {tls}")).hint(tls_hint(tls));
     }
-    let lost = error.is_closed() || find::<io::Error>(&error).is_some();
-    let text = error.to_string();
-    if text.contains("timeout") || lost {
-        return Error::transient("the connection to Postgres").caused_by(error);
-    }
+    // The driver keeps its kinds to itself; its words (error/mod.rs, `Display`) tell them apart.
+    let text = chain(&error);
     if text.contains("does not support TLS") {
         return Error::config("the server does not offer TLS")
             .hint("set ssl = on in its postgresql.conf, or sslmode=prefer in the URL if the network is trusted");
@@ -43,7 +40,25 @@ fn from_driver(error: tokio_postgres::Error) -> Error {
         return Error::config("the server asks for a password and there is none")
             .hint("give it in the configuration, in PGPASSWORD or in ~/.pgpass");
     }
+    if text.starts_with("authentication error") {
+        return Error::config(text)
+            .hint("see channel_binding in the URL, password_encryption and pg_hba.conf at the server");
+    }
+    if error.is_closed() || text.starts_with("timeout") || find::<io::Error>(&error).is_some() {
+        return Error::transient("the connection to Postgres").caused_by(error);
+    }
     Error::corrupt("the server's answer").caused_by(error)
+}
+
+/// An error and its causes, as one line.
+fn chain(error: &dyn StdError) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(&format!(": {cause}"));
+        next = cause.source();
+    }
+    text
 }
 
 /// The first error of a type among an error's causes. An `io::Error` keeps what it wraps out of `source()`.
@@ -94,7 +109,7 @@ fn from_server(db: &DbError, table: Option<&TableName>) -> Error {
             .hint("check user and password (configuration, PGPASSWORD or ~/.pgpass) and the server's pg_hba.conf"),
         (_, "3D000") => Error::config(message).hint("create it: CREATE DATABASE ...; or name another one in the URL"),
         (_, "42501") => Error::unavailable(message).hint(grant(db.message())),
-        ("22" | "23", _) => data(db, table, message),
+        ("22" | "23" | "54", _) => data(db, table, message),
         (_, "42P01" | "42703" | "3F000") => {
             Error::unavailable(message).hint("somebody changed the target's tables: run `crossfade check`")
         }

@@ -28,6 +28,7 @@ pub struct Difference {
 
 /// Makes the table if it is missing; if it is there, an error lists every way in which it will not do.
 pub async fn prepare(client: &impl GenericClient, table: &TableSchema) -> Result<()> {
+    check_names(table)?;
     let failed = |e| classify_in(&table.name, e).context(format!("creating table {}", table.name));
     let Some(existing) = catalog::table(client, &table.name).await? else {
         let statements = create(table)?;
@@ -159,6 +160,12 @@ pub fn differences(table: &TableSchema, existing: &Existing) -> Vec<Difference> 
             }
         }
     }
+    if let Some((expected, actual)) = key_difference(table, existing) {
+        let drop = existing.indexes.iter().find(|i| i.primary).map(|i| format!("DROP CONSTRAINT {}, ", ident(&i.name)));
+        let key = quote::idents(table.key_columns().map(|c| c.name.as_str()));
+        let fix = format!("{alter} {}ADD PRIMARY KEY ({key})", drop.unwrap_or_default());
+        add("key".into(), &expected, &actual, fix);
+    }
     for extra in existing.columns.iter().filter(|e| table.ordinal(&e.name).is_none()) {
         if extra.not_null && !extra.has_default && !extra.generated {
             let fix = format!("{alter} ALTER COLUMN {} DROP NOT NULL", ident(&extra.name));
@@ -169,10 +176,6 @@ pub fn differences(table: &TableSchema, existing: &Existing) -> Vec<Difference> 
                 fix,
             );
         }
-    }
-    if let Some((expected, actual)) = key_difference(table, existing) {
-        let fix = format!("{alter} ADD PRIMARY KEY ({})", quote::idents(table.key_columns().map(|c| c.name.as_str())));
-        add("key".into(), &expected, &actual, fix);
     }
     found
 }

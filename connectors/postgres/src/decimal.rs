@@ -141,7 +141,7 @@ fn step(digit: u16, e: i32, negative: bool) -> Option<(u16, i16)> {
         0.. => (10_000, digit),
         -3..=-1 => {
             let below = POW10[e.unsigned_abs() as usize];
-            if digit % below != 0 {
+            if !digit.is_multiple_of(below) {
                 return None;
             }
             (10_000 / below, digit / below)

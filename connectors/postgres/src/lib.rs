@@ -3,39 +3,45 @@
 //! ```text
 //! url, options, passfile ── how an operator names a server
 //! connect, tls, classify ── sessions, and what their errors mean
-//! types, quote, ddl ─────── tables as Postgres has them
-//! check, snapshot ───────── preflight, and reading the tables back
-//! copy, numeric ───────── Arrow to binary rows
-//! apply, writer, loader ── batches into transactions, chunks of the initial copy
+//! types, quote ──────────── values and names in Postgres' terms
+//! catalog, ddl, finish ──── tables as they are, as they must be, and what they get after the copy
+//! check ─────────────────── preflight
+//! snapshot ── decode, decimal    reading the tables back, from binary COPY to Arrow
+//! writer, loader ── apply, shape, split, sql, session, copy, numeric    writing them, from Arrow to binary COPY
+//! control ───────────────── checkpoints, owners, chunks
+//! target ────────────────── the handle that opens all of these
 //! ```
 
 pub mod apply;
 pub mod catalog;
-pub mod ddl;
-pub mod finish;
-pub mod decode;
-pub mod decimal;
-pub mod snapshot;
+pub mod check;
 pub mod classify;
-pub mod copy;
-pub mod loader;
-pub mod writer;
-pub mod control;
-pub mod keytext;
-pub mod numeric;
-pub mod session;
-pub mod shape;
-pub mod split;
-pub mod sql;
 pub mod connect;
+pub mod control;
+pub mod copy;
+pub mod ddl;
+pub mod decimal;
+pub mod decode;
+pub mod finish;
+pub mod keytext;
+pub mod loader;
+pub mod numeric;
 pub mod options;
 pub mod passfile;
 pub mod quote;
+pub mod session;
+pub mod shape;
+pub mod snapshot;
+pub mod split;
+pub mod sql;
+pub mod target;
 pub mod tls;
 pub mod types;
 pub mod url;
+pub mod writer;
 
 pub use classify::{classify, classify_in};
+pub use target::{PostgresTarget, open};
 
 /// The control tables: see the comments in it.
 pub const CONTROL_SQL: &str = include_str!("../../../schemas/postgres-control.sql");

@@ -48,9 +48,13 @@ impl Tls {
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier(options, provider)?));
         let mut config = match &options.identity {
-            Some((cert, key)) => builder
-                .with_client_auth_cert(certificates(cert)?, private_key(key)?)
-                .map_err(|e| Error::config(format!("certificate {} and its key", cert.display())).caused_by(e))?,
+            Some((cert, key)) => {
+                builder.with_client_auth_cert(certificates(cert)?, private_key(key)?).map_err(|e| {
+                    Error::config(format!("certificate {} and its key", cert.display()))
+                        .caused_by(e)
+                        .hint("X.509 version 3 is needed")
+                })?
+            }
             None => builder.with_no_client_auth(),
         };
         // Demanded by direct negotiation; servers before 17 pay no heed to it.

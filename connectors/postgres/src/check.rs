@@ -1,0 +1,339 @@
+//! Preflight: what of the server, the user's privileges and the tables stands in the way. Changes nothing.
+//!
+//! Everything is looked up, nothing tried: privileges come from `has_*_privilege`, the right to set
+//! `session_replication_role` from `has_parameter_privilege` (15 and later). Each finding carries the statement that mends
+//! it. What can be told only by writing (a trigger that refuses, a full disk) is not told here.
+
+use std::sync::Arc;
+
+use crossfade_core::{Finding, Result, TableName, TableSchema};
+use tokio_postgres::{Client, Row};
+
+use crate::catalog::{self, Existing};
+use crate::classify::classify;
+use crate::ddl;
+use crate::finish;
+use crate::quote;
+
+/// The oldest version whose behaviour is known here.
+const OLDEST: i32 = 130_000;
+
+/// Below this the server checkpoints every few seconds during the copy.
+const SMALL_WAL_MIB: i64 = 512;
+
+/// What the server says about itself and the user.
+struct Facts {
+    version: i32,
+    version_text: String,
+    user: String,
+    database: String,
+    encoding: String,
+    recovery: bool,
+    synchronous_commit: String,
+    max_wal_mib: i64,
+    may_replicate: bool,
+    may_create_schema: bool,
+    has_control: bool,
+    may_use_control: bool,
+}
+
+const FACTS: &str = "\
+SELECT pg_catalog.current_setting('server_version_num')::int4, pg_catalog.current_setting('server_version'),
+       current_user::text, pg_catalog.current_database()::text, pg_catalog.current_setting('server_encoding'),
+       pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('synchronous_commit'),
+       (SELECT setting::int8 FROM pg_catalog.pg_settings WHERE name = 'max_wal_size'),
+       pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE'),
+       (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user),
+       n.oid IS NOT NULL,
+       n.oid IS NULL OR (pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND COALESCE(
+           (SELECT pg_catalog.bool_and(pg_catalog.has_table_privilege(c.oid, 'SELECT')
+                   AND pg_catalog.has_table_privilege(c.oid, 'INSERT')
+                   AND pg_catalog.has_table_privilege(c.oid, 'UPDATE')
+                   AND pg_catalog.has_table_privilege(c.oid, 'DELETE')) AND pg_catalog.count(*) = 2
+            FROM pg_catalog.pg_class c WHERE c.relnamespace = n.oid AND c.relname IN ('checkpoint', 'chunk')),
+           false) OR pg_catalog.has_schema_privilege(n.oid, 'CREATE'))
+FROM (SELECT) one LEFT JOIN pg_catalog.pg_namespace n ON n.nspname = 'crossfade'";
+
+async fn facts(client: &Client) -> Result<Facts> {
+    let row = client.query_one(FACTS, &[]).await.map_err(classify)?;
+    let mut facts = read_facts(&row).map_err(classify)?;
+    if !facts.may_replicate && facts.version >= 150_000 {
+        let sql = "SELECT pg_catalog.has_parameter_privilege('session_replication_role', 'SET')";
+        facts.may_replicate = client.query_one(sql, &[]).await.and_then(|row| row.try_get(0)).map_err(classify)?;
+    }
+    Ok(facts)
+}
+
+fn read_facts(row: &Row) -> Result<Facts, tokio_postgres::Error> {
+    Ok(Facts {
+        version: row.try_get(0)?,
+        version_text: row.try_get(1)?,
+        user: row.try_get(2)?,
+        database: row.try_get(3)?,
+        encoding: row.try_get(4)?,
+        recovery: row.try_get(5)?,
+        synchronous_commit: row.try_get(6)?,
+        max_wal_mib: row.try_get(7)?,
+        may_create_schema: row.try_get(8)?,
+        may_replicate: row.try_get(9)?,
+        has_control: row.try_get(10)?,
+        may_use_control: row.try_get(11)?,
+    })
+}
+
+/// Compares the server and its tables with what a pipeline needs that is to bring these tables.
+pub async fn check(client: &Client, tables: &[Arc<TableSchema>]) -> Result<Vec<Finding>> {
+    let facts = facts(client).await?;
+    let mut findings = server(&facts);
+    findings.push(control(&facts));
+    let checkpoints = checkpoints(client, &facts).await?;
+    for table in tables {
+        if let Err(error) = ddl::create(table) {
+            let fix = error.hint_text().unwrap_or("exclude the table").to_owned();
+            findings.push(Finding::critical(
+                format!("table {}", table.name),
+                "a shape that Postgres takes",
+                error.to_string(),
+                fix,
+            ));
+            continue;
+        }
+        match catalog::table(client, &table.name).await? {
+            Some(existing) => findings.extend(there(client, table, &existing, &facts, checkpoints).await?),
+            None => findings.extend(missing(client, &table.name, &facts).await?),
+        }
+        findings.extend(foreign_keys(table, tables));
+    }
+    Ok(findings)
+}
+
+fn server(facts: &Facts) -> Vec<Finding> {
+    let mut found = Vec::new();
+    found.push(match facts.version {
+        OLDEST.. => Finding::ok("server version", &facts.version_text),
+        _ => Finding::critical("server version", "13 or later", &facts.version_text, "upgrade the server"),
+    });
+    found.push(match facts.encoding.as_str() {
+        "UTF8" => Finding::ok("server_encoding", "UTF8"),
+        other => Finding::critical(
+            "server_encoding",
+            "UTF8",
+            other,
+            "CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0, and name that database in the URL",
+        ),
+    });
+    found.push(match facts.recovery {
+        false => Finding::ok("server role", "primary"),
+        true => Finding::critical(
+            "server role",
+            "a primary",
+            "a standby, which takes no writes",
+            "name the primary in the URL, or all hosts with target_session_attrs=read-write",
+        ),
+    });
+    found.push(match facts.may_replicate {
+        true => Finding::ok("session_replication_role", "may be set"),
+        false => Finding::warning(
+            "session_replication_role",
+            "may be set, so that triggers and foreign keys of the target do not act a second time",
+            format!("user {} may not set it", facts.user),
+            if facts.version >= 150_000 {
+                format!("GRANT SET ON PARAMETER session_replication_role TO {}", quote::ident(&facts.user))
+            } else {
+                format!("ALTER ROLE {} SUPERUSER (before Postgres 15 nothing less will do)", quote::ident(&facts.user))
+            },
+        ),
+    });
+    found.push(match facts.synchronous_commit.as_str() {
+        "off" => Finding::warning(
+            "synchronous_commit",
+            "on",
+            "off: a crash of the server may take back the last commits. Data and checkpoint go together, so the target \
+             stays exact, but a source that was told to discard its log could no longer bring them again",
+            format!("ALTER ROLE {} SET synchronous_commit = on", quote::ident(&facts.user)),
+        ),
+        other => Finding::ok("synchronous_commit", other),
+    });
+    found.push(match facts.max_wal_mib {
+        SMALL_WAL_MIB.. => Finding::ok("max_wal_size", format!("{} MB", facts.max_wal_mib)),
+        mib => Finding::warning(
+            "max_wal_size",
+            format!("{SMALL_WAL_MIB} MB or more while the initial copy runs"),
+            format!("{mib} MB: the copy will spend its time on checkpoints"),
+            "ALTER SYSTEM SET max_wal_size = '4GB'; SELECT pg_reload_conf()",
+        ),
+    });
+    found
+}
+
+/// The schema that the checkpoints live in.
+fn control(facts: &Facts) -> Finding {
+    let user = quote::ident(&facts.user);
+    match (facts.has_control, facts.may_use_control, facts.may_create_schema) {
+        (true, true, _) => Finding::ok("schema crossfade", "there, and may be written"),
+        (true, false, _) => Finding::critical(
+            "schema crossfade",
+            "may be written",
+            format!("there, but user {} may not write it", facts.user),
+            format!(
+                "GRANT USAGE, CREATE ON SCHEMA crossfade TO {user}; \
+                 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA crossfade TO {user}"
+            ),
+        ),
+        (false, _, true) => Finding::ok("schema crossfade", "will be created"),
+        (false, _, false) => Finding::critical(
+            "schema crossfade",
+            "there, or may be created",
+            format!("user {} may not create schemas in database {}", facts.user, facts.database),
+            format!("CREATE SCHEMA crossfade AUTHORIZATION {user}"),
+        ),
+    }
+}
+
+/// What is known of pipelines that have written here.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Checkpoints {
+    /// None has.
+    None,
+    /// At least one has.
+    Some,
+    /// The user may not look.
+    Unknown,
+}
+
+async fn checkpoints(client: &Client, facts: &Facts) -> Result<Checkpoints> {
+    let there = catalog::table(client, &TableName::new("crossfade", "checkpoint")).await?.is_some();
+    if !there {
+        return Ok(Checkpoints::None);
+    }
+    if !facts.may_use_control {
+        return Ok(Checkpoints::Unknown);
+    }
+    let sql = "SELECT EXISTS (SELECT FROM crossfade.checkpoint)";
+    let any: bool = client.query_one(sql, &[]).await.and_then(|row| row.try_get(0)).map_err(classify)?;
+    Ok(if any { Checkpoints::Some } else { Checkpoints::None })
+}
+
+/// A table that is to be made.
+async fn missing(client: &Client, table: &TableName, facts: &Facts) -> Result<Option<Finding>> {
+    let setting = format!("schema {}", table.schema);
+    let (schema, user) = (quote::ident(&table.schema), quote::ident(&facts.user));
+    if !catalog::has_schema(client, &table.schema).await? {
+        return Ok((!facts.may_create_schema).then(|| {
+            Finding::critical(
+                setting,
+                "there, or may be created",
+                format!("missing, and user {} may not create schemas in database {}", facts.user, facts.database),
+                format!("GRANT CREATE ON DATABASE {} TO {user}", quote::ident(&facts.database)),
+            )
+        }));
+    }
+    let sql = "SELECT pg_catalog.has_schema_privilege($1, 'CREATE') AND pg_catalog.has_schema_privilege($1, 'USAGE')";
+    let may: bool = client.query_one(sql, &[&table.schema]).await.and_then(|row| row.try_get(0)).map_err(classify)?;
+    Ok((!may).then(|| {
+        Finding::critical(
+            setting,
+            "tables may be created in it",
+            format!("user {} may not", facts.user),
+            format!("GRANT USAGE, CREATE ON SCHEMA {schema} TO {user}"),
+        )
+    }))
+}
+
+/// A table that is there already: its shape, the privileges on it, its rows, its triggers.
+async fn there(
+    client: &Client,
+    table: &TableSchema,
+    existing: &Existing,
+    facts: &Facts,
+    checkpoints: Checkpoints,
+) -> Result<Vec<Finding>> {
+    let setting = format!("table {}", table.name);
+    let name = quote::table(&table.name);
+    let mut found: Vec<Finding> = ddl::differences(table, existing)
+        .into_iter()
+        .map(|d| Finding::critical(format!("{setting}, {}", d.what), d.expected, d.actual, d.fix))
+        .collect();
+    let user = quote::ident(&facts.user);
+    let sql = "SELECT pg_catalog.has_schema_privilege($1, 'USAGE')";
+    let usable: bool =
+        client.query_one(sql, &[&table.name.schema]).await.and_then(|r| r.try_get(0)).map_err(classify)?;
+    if !usable {
+        found.push(Finding::critical(
+            format!("schema {}", table.name.schema),
+            "may be used",
+            format!("user {} may not", facts.user),
+            format!("GRANT USAGE ON SCHEMA {} TO {user}", quote::ident(&table.name.schema)),
+        ));
+    }
+    let lacking = lacking_privileges(client, existing.oid).await?;
+    if !lacking.is_empty() {
+        let list = lacking.join(", ");
+        found.push(Finding::critical(
+            setting.clone(),
+            "SELECT, INSERT, UPDATE, DELETE, TRUNCATE",
+            format!("user {} lacks {list}", facts.user),
+            format!("GRANT {list} ON TABLE {name} TO {user}"),
+        ));
+    }
+    let readable = usable && !lacking.iter().any(|p| p == "SELECT");
+    if readable && checkpoints != Checkpoints::Some && matches!(existing.kind, 'r' | 'p') {
+        let sql = format!("SELECT EXISTS (SELECT FROM {name})");
+        let rows: bool = client.query_one(&sql, &[]).await.and_then(|row| row.try_get(0)).map_err(classify)?;
+        if rows {
+            found.push(Finding::critical(
+                setting.clone(),
+                "empty, as no pipeline has written here",
+                "it holds rows",
+                format!("TRUNCATE TABLE {name}; or carry the table under another name"),
+            ));
+        }
+    }
+    if !facts.may_replicate {
+        let triggers = triggers(client, existing.oid).await?;
+        if !triggers.is_empty() {
+            found.push(Finding::warning(
+                setting.clone(),
+                "no triggers, as session_replication_role may not be set",
+                format!("triggers that will fire for every change: {}", triggers.join(", ")),
+                format!("ALTER TABLE {name} DISABLE TRIGGER USER, until the cutover"),
+            ));
+        }
+    }
+    if found.is_empty() {
+        found.push(Finding::ok(setting, "there, in a shape that will do"));
+    }
+    Ok(found)
+}
+
+/// Privileges on a table that the writer needs and the user has not.
+async fn lacking_privileges(client: &Client, oid: u32) -> Result<Vec<String>> {
+    let sql = "SELECT p FROM pg_catalog.unnest('{SELECT,INSERT,UPDATE,DELETE,TRUNCATE}'::text[]) WITH ORDINALITY u(p, o) \
+               WHERE NOT pg_catalog.has_table_privilege($1::oid, p) ORDER BY o";
+    let rows = client.query(sql, &[&oid]).await.map_err(classify)?;
+    rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>().map_err(classify)
+}
+
+/// Enabled triggers of a table, those of its foreign keys left out.
+async fn triggers(client: &Client, oid: u32) -> Result<Vec<String>> {
+    let sql = "SELECT tgname::text FROM pg_catalog.pg_trigger \
+               WHERE tgrelid = $1 AND NOT tgisinternal AND tgenabled IN ('O', 'A') ORDER BY 1";
+    let rows = client.query(sql, &[&oid]).await.map_err(classify)?;
+    rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>().map_err(classify)
+}
+
+/// Foreign keys that will not be there after the cutover.
+fn foreign_keys<'a>(table: &'a TableSchema, tables: &'a [Arc<TableSchema>]) -> impl Iterator<Item = Finding> + 'a {
+    table.foreign_keys.iter().filter_map(move |key| {
+        let why = match tables.iter().find(|t| t.name == key.to) {
+            Some(parent) => finish::unfit(table, key, parent)?,
+            None => format!("{} is not carried", key.to),
+        };
+        Some(Finding::warning(
+            format!("table {}, foreign key {}", table.name, key.name),
+            "both ends carried, and the columns referred to unique",
+            format!("it will not be created: {why}"),
+            "create it by hand at the cutover, if it is wanted",
+        ))
+    })
+}
