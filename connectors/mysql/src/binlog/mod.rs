@@ -1,0 +1,39 @@
+//! The binary log: from the server's bytes to batches.
+//!
+//! ```text
+//! login, tls ── wire ── dump ── log (checksums, compressed transactions) ── stream ── batcher ── Batch
+//!                                                                            │
+//!                    table_map ── follow (changed shapes) ── plan ── rows ── decode (jsonb, decimal, temporal, charset)
+//! ```
+//!
+//! Everything that reads bytes reads them through [`reader`] and survives any bytes; everything that is not understood
+//! stops the stream by name. Rows go straight into Arrow columns.
+
+pub mod alter;
+pub mod batcher;
+pub mod charset;
+pub mod decimal;
+pub mod decode;
+pub mod dump;
+pub mod event;
+pub mod facts;
+pub mod follow;
+pub mod gtid;
+pub mod gtid_event;
+pub mod gtid_list;
+pub mod json_text;
+pub mod jsonb;
+pub mod log;
+pub mod login;
+pub mod mariadb;
+pub mod payload;
+pub mod plan;
+pub mod reader;
+pub mod rows;
+pub mod statement;
+pub mod stream;
+pub mod table_map;
+pub mod tables;
+pub mod temporal;
+pub mod tls;
+pub mod wire;

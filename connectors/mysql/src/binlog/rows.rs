@@ -1,0 +1,283 @@
+//! Row events into Arrow columns.
+//!
+//! ```text
+//! event = table id 6, flags 2, [extra data], column count, columns present (two bitmaps for an update), rows
+//! row   = NULL bitmap over the present columns, then the present values that are not NULL
+//! ```
+//!
+//! A row is read in two steps: where its values lie ([`Cell`]), then what they are. The first costs little and gives
+//! updates what they need: whether the key changed is a comparison of bytes.
+
+use std::fmt::Display;
+
+use crossfade_core::{Error, Op, Result, RowsBuilder, TableSchema};
+
+use super::mariadb;
+use super::plan::Plan;
+use super::reader::{Fault, Read, Reader, bit};
+
+/// What a row event does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// WRITE_ROWS.
+    Write,
+    /// UPDATE_ROWS.
+    Update,
+    /// DELETE_ROWS.
+    Delete,
+}
+
+/// How a row event is laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Layout {
+    /// What it does.
+    pub change: Change,
+    /// Version 2 has extra data behind the flags.
+    pub extra: bool,
+    /// MariaDB's `log_bin_compress`.
+    pub compressed: bool,
+}
+
+/// The table id, the flags and the rest.
+pub fn head<'a>(body: &'a [u8], layout: Layout) -> Read<(u64, u16, Reader<'a>)> {
+    let mut r = Reader(body);
+    let (id, flags) = (r.u48()?, r.u16()?);
+    if layout.extra {
+        let length = usize::from(r.u16()?);
+        r.take(length.checked_sub(2).ok_or(Fault::Malformed("extra row data shorter than its own length"))?)?;
+    }
+    Ok((id, flags, r))
+}
+
+/// Where one value of a row lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cell<'a> {
+    /// The image does not carry it.
+    Absent,
+    Null,
+    Value(&'a [u8]),
+}
+
+/// What rows are appended to.
+pub struct Sink<'a> {
+    /// The table's builder.
+    pub builder: &'a mut RowsBuilder,
+    /// The transaction's commit time, microseconds since 1970.
+    pub commit_micros: i64,
+    /// The next row's place in the batch.
+    pub order: &'a mut u32,
+}
+
+/// Decodes the rows of an event; `rest` is what [`head`] left. `place` says where the event stands, for errors.
+pub fn decode_rows(
+    rest: Reader<'_>,
+    layout: Layout,
+    plan: &Plan,
+    sink: &mut Sink<'_>,
+    place: &dyn Display,
+) -> Result<()> {
+    let corrupt = |f: Fault| f.at(format_args!("{place}: rows of table {}", plan.table.name));
+    let mut r = rest;
+    let width = plan.columns.len();
+    let bitmaps = (|| {
+        if r.length()? != width {
+            return Err(Fault::Malformed("as many columns as its table map does not have"));
+        }
+        let first = r.take(width.div_ceil(8))?;
+        let second = if layout.change == Change::Update { r.take(width.div_ceil(8))? } else { first };
+        Ok((first, second))
+    })();
+    let (first, second) = bitmaps.map_err(corrupt)?;
+    let unpacked;
+    if layout.compressed {
+        unpacked = mariadb::decompress(r.0).map_err(corrupt)?;
+        r = Reader(&unpacked);
+    }
+    let mut before = Vec::with_capacity(width);
+    let mut after = Vec::with_capacity(width);
+    while !r.is_empty() {
+        image(&mut r, plan, first, &mut before).map_err(corrupt)?;
+        let mut row = Row { plan, sink, place };
+        match layout.change {
+            Change::Write => row.insert(&before)?,
+            Change::Delete => row.delete(&before)?,
+            Change::Update => {
+                image(&mut r, plan, second, &mut after).map_err(corrupt)?;
+                row.update(&before, &after)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Finds the values of one row image.
+fn image<'a>(r: &mut Reader<'a>, plan: &Plan, present: &[u8], cells: &mut Vec<Cell<'a>>) -> Read<()> {
+    cells.clear();
+    let count = (0..plan.columns.len()).filter(|&i| bit(present, i)).count();
+    // An image without columns has no bytes: the caller's loop ends because an update's other image has some, or not at
+    // all, so it must not be entered for a table without columns.
+    if plan.columns.is_empty() {
+        return Err(Fault::Malformed("rows of a table without columns"));
+    }
+    let nulls = r.take(count.div_ceil(8))?;
+    let mut at = 0;
+    for (i, column) in plan.columns.iter().enumerate() {
+        if !bit(present, i) {
+            cells.push(Cell::Absent);
+            continue;
+        }
+        cells.push(if bit(nulls, at) { Cell::Null } else { Cell::Value(column.wire.take(r)?) });
+        at += 1;
+    }
+    Ok(())
+}
+
+const FULL_HINT: &str = "SET GLOBAL binlog_row_image = FULL on the source and reconnect its clients";
+
+/// One row on its way into the builder.
+struct Row<'a, 'b> {
+    plan: &'a Plan,
+    sink: &'a mut Sink<'b>,
+    place: &'a dyn Display,
+}
+
+impl Row<'_, '_> {
+    fn insert(&mut self, cells: &[Cell<'_>]) -> Result<()> {
+        self.each(cells, |row, ordinal, _| {
+            let message = "the row is new and the log carries only some of its columns";
+            Err(row.data(cells, ordinal, message).hint(FULL_HINT))
+        })?;
+        self.end(Op::Insert)
+    }
+
+    fn delete(&mut self, cells: &[Cell<'_>]) -> Result<()> {
+        self.each(cells, |row, ordinal, _| {
+            if row.plan.table.key.contains(&ordinal) {
+                return Err(row.data(cells, ordinal, "the log does not carry the key").hint(FULL_HINT));
+            }
+            row.sink.builder.columns[ordinal].append_null();
+            Ok(())
+        })?;
+        self.end(Op::Delete)
+    }
+
+    fn update(&mut self, before: &[Cell<'_>], after: &[Cell<'_>]) -> Result<()> {
+        let moved = self.plan.key.is_empty()
+            || self.plan.key.iter().any(|&k| after[k] != Cell::Absent && after[k] != before[k]);
+        if moved {
+            self.delete(before)?;
+            // Columns that the after image leaves out hold what they held before.
+            let merged: Vec<Cell<'_>> =
+                before.iter().zip(after).map(|(b, a)| if *a == Cell::Absent { *b } else { *a }).collect();
+            return self.insert(&merged);
+        }
+        self.each(after, |row, ordinal, log| {
+            if !row.plan.table.key.contains(&ordinal) {
+                row.sink.builder.append_absent(ordinal);
+                return Ok(());
+            }
+            match before[log] {
+                Cell::Absent => Err(row.data(before, ordinal, "the log does not carry the key").hint(FULL_HINT)),
+                cell => row.append(before, log, cell),
+            }
+        })?;
+        self.end(Op::Update)
+    }
+
+    /// Appends every cell; `absent` is called with (table ordinal, log ordinal) of those that the image leaves out.
+    fn each(
+        &mut self,
+        cells: &[Cell<'_>],
+        mut absent: impl FnMut(&mut Self, usize, usize) -> Result<()>,
+    ) -> Result<()> {
+        let plan = self.plan;
+        for (log, (column, cell)) in plan.columns.iter().zip(cells).enumerate() {
+            let Some((ordinal, decode)) = &column.target else { continue };
+            let builder = &mut self.sink.builder.columns[*ordinal];
+            match cell {
+                Cell::Value(bytes) => {
+                    if let Err(fault) = decode.append(bytes, builder) {
+                        return Err(self.fault(cells, *ordinal, fault));
+                    }
+                }
+                Cell::Null => builder.append_null(),
+                Cell::Absent => absent(self, *ordinal, log)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, cells: &[Cell<'_>], log: usize, cell: Cell<'_>) -> Result<()> {
+        let Some((ordinal, decode)) = &self.plan.columns[log].target else { return Ok(()) };
+        let builder = &mut self.sink.builder.columns[*ordinal];
+        match cell {
+            Cell::Value(bytes) => decode.append(bytes, builder).map_err(|f| self.fault(cells, *ordinal, f)),
+            Cell::Null | Cell::Absent => {
+                builder.append_null();
+                Ok(())
+            }
+        }
+    }
+
+    fn end(&mut self, op: Op) -> Result<()> {
+        let order = *self.sink.order;
+        *self.sink.order = order
+            .checked_add(1)
+            .ok_or_else(|| Error::unavailable("a batch of more than 2^32 rows").hint("set a smaller batch_rows"))?;
+        self.sink.builder.end_row(op, self.sink.commit_micros, order);
+        Ok(())
+    }
+
+    fn data(&self, cells: &[Cell<'_>], ordinal: usize, message: impl Into<String>) -> Error {
+        let column = &self.plan.table.columns[ordinal].name;
+        Error::data(&self.plan.table.name, message).column(column).key(key_text(self.plan, cells))
+    }
+
+    /// Only a value that cannot be carried is the table's own trouble; broken bytes are everybody's.
+    fn fault(&self, cells: &[Cell<'_>], ordinal: usize, fault: Fault) -> Error {
+        match fault {
+            Fault::Value(v) => self.data(cells, ordinal, v.0).hint(v.1),
+            other => {
+                let column = &self.plan.table.columns[ordinal].name;
+                let (place, table) = (self.place, &self.plan.table.name);
+                other
+                    .at(format_args!("{place}: rows of table {table}, column {column}, {}", key_text(self.plan, cells)))
+            }
+        }
+    }
+}
+
+/// `a=1, b=x` for people; integers and text as such, everything else as its bytes.
+fn key_text(plan: &Plan, cells: &[Cell<'_>]) -> String {
+    use super::decode::Decode;
+    let part = |&log: &usize| {
+        let name = plan.columns[log].target.as_ref().map(|(i, _)| column_name(&plan.table, *i)).unwrap_or_default();
+        let value = match (cells.get(log), plan.columns[log].target.as_ref().map(|t| &t.1)) {
+            (Some(Cell::Value(bytes)), Some(Decode::Int | Decode::Int24 | Decode::UInt24)) => {
+                let negative = plan.columns[log].target.as_ref().is_some_and(|(i, _)| is_signed(&plan.table, *i))
+                    && bytes.last().is_some_and(|b| b & 0x80 != 0);
+                let fill = if negative { 0xff } else { 0 };
+                let mut wide = [fill; 16];
+                wide.iter_mut().zip(bytes.iter()).for_each(|(w, b)| *w = *b);
+                i128::from_le_bytes(wide).to_string()
+            }
+            (Some(Cell::Value(bytes)), Some(Decode::Text(..))) => String::from_utf8_lossy(bytes).into_owned(),
+            (Some(Cell::Value(bytes)), _) => {
+                bytes.iter().fold("0x".to_owned(), |text, byte| text + &format!("{byte:02x}"))
+            }
+            (Some(Cell::Null), _) => "NULL".to_owned(),
+            _ => "?".to_owned(),
+        };
+        format!("{name}={value}")
+    };
+    plan.key.iter().map(part).collect::<Vec<_>>().join(", ")
+}
+
+fn column_name(table: &TableSchema, ordinal: usize) -> &str {
+    &table.columns[ordinal].name
+}
+
+fn is_signed(table: &TableSchema, ordinal: usize) -> bool {
+    use crossfade_core::Logical::*;
+    matches!(table.columns[ordinal].logical, Int8 | Int16 | Int32 | Int64)
+}

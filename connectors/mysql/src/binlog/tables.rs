@@ -1,0 +1,196 @@
+//! The carried tables as the log knows them: their shape here, their table maps, the ALTERs seen since.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crossfade_core::{Column, Error, Item, Result, Selection, TableName, TableSchema};
+
+use super::alter::AlterStep;
+use super::batcher::Batcher;
+use super::facts::{self, Fact};
+use super::follow::follow;
+use super::log::Place;
+use super::plan::{Collations, Plan};
+use super::statement::{Statement, mentions};
+use super::table_map;
+use crate::catalog;
+use crate::connect::Server;
+
+/// A carried table.
+#[derive(Debug)]
+struct Carried {
+    schema: Arc<TableSchema>,
+    facts: Vec<Fact>,
+    /// Clauses of ALTERs since the last table map.
+    steps: Vec<AlterStep>,
+}
+
+/// What a table id stands for.
+#[derive(Debug)]
+enum Mapped {
+    /// A table that is not carried.
+    Other,
+    /// A carried one: its number, and the plan for its rows.
+    Carried(usize, Arc<Plan>),
+}
+
+/// All carried tables.
+#[derive(Debug)]
+pub struct Tables {
+    server: Server,
+    collations: Collations,
+    carried: Vec<Carried>,
+    by_name: HashMap<TableName, usize>,
+    /// By table id, with the bytes of the map: a repeated one is not read again.
+    maps: HashMap<u64, (Vec<u8>, Mapped)>,
+}
+
+impl Tables {
+    /// Reads what the catalog adds to the tables.
+    pub fn new(server: &Server, tables: &[Arc<TableSchema>]) -> Result<Self> {
+        let mut session = server.session()?;
+        let collations = facts::collations(&mut session, server.is_mariadb())?;
+        let mut carried = Vec::new();
+        let mut by_name = HashMap::new();
+        for schema in tables {
+            by_name.insert(schema.name.clone(), carried.len());
+            let facts = facts::columns(&mut session, &schema.name)?;
+            carried.push(Carried { schema: Arc::clone(schema), facts, steps: Vec::new() });
+        }
+        Ok(Tables { server: server.clone(), collations, carried, by_name, maps: HashMap::new() })
+    }
+
+    /// Forgets table maps: ids are a server process's own.
+    pub fn forget_maps(&mut self) {
+        self.maps.clear();
+    }
+
+    /// Reads a TABLE_MAP. A carried table of another shape than known becomes an item of `batcher`, or an error.
+    pub fn map(&mut self, body: &[u8], batcher: &mut Batcher, place: &Place) -> Result<()> {
+        let (id, schema, name) = table_map::parse_name(body).map_err(|f| f.at(place))?;
+        if let Some((known, mapped)) = self.maps.get(&id) {
+            let altered = matches!(mapped, Mapped::Carried(i, _) if !self.carried[*i].steps.is_empty());
+            if known == body && !altered {
+                return Ok(());
+            }
+        }
+        let mapped = match self.by_name.get(&TableName { schema, name }) {
+            Some(&i) => Mapped::Carried(i, self.plan(i, body, batcher, place)?),
+            None => Mapped::Other,
+        };
+        self.maps.insert(id, (body.to_vec(), mapped));
+        Ok(())
+    }
+
+    fn plan(&mut self, i: usize, body: &[u8], batcher: &mut Batcher, place: &Place) -> Result<Arc<Plan>> {
+        let map = table_map::parse(body).map_err(|f| f.at(place))?;
+        let steps = std::mem::take(&mut self.carried[i].steps);
+        let schema = Arc::clone(&self.carried[i].schema);
+        let change = follow(&map, &schema, &steps, || self.fresh(&schema.name))?;
+        if let Some(change) = change {
+            let mut session = self.server.session()?;
+            let carried = &mut self.carried[i];
+            carried.facts = facts::columns(&mut session, &schema.name)?;
+            carried.schema = Arc::clone(&change.to);
+            batcher.push(Item::Schema(change), i)?;
+        }
+        let carried = &self.carried[i];
+        Plan::new(&map, &carried.schema, &carried.facts, &self.collations).map(Arc::new)
+    }
+
+    /// The table's columns as the catalog has them now.
+    fn fresh(&self, name: &TableName) -> Result<Vec<Column>> {
+        let mut session = self.server.session()?;
+        let selection = Selection { include: vec![name.to_string()], exclude: vec![] };
+        let all = catalog::inventory(&self.server, &mut session, &selection)?;
+        let found = all.into_iter().find(|t| t.schema.name == *name);
+        Ok(found.map(|t| t.schema.columns).unwrap_or_default())
+    }
+
+    /// What rows of this id belong to: `None` for a table that is not carried.
+    pub fn by_id(&self, id: u64, place: &Place) -> Result<Option<(usize, Arc<Plan>)>> {
+        match self.maps.get(&id) {
+            Some((_, Mapped::Carried(i, plan))) => Ok(Some((*i, Arc::clone(plan)))),
+            Some((_, Mapped::Other)) => Ok(None),
+            None => Err(Error::corrupt(format!("{place}: rows of table id {id}, which no table map announced"))),
+        }
+    }
+
+    /// The name of a carried table.
+    pub fn name(&self, i: usize) -> &TableName {
+        &self.carried[i].schema.name
+    }
+
+    /// What a statement does to carried tables.
+    pub fn statement(&mut self, statement: Statement, sql: &str, batcher: &mut Batcher, place: &Place) -> Result<()> {
+        let gone = |table: &TableName, how: &str| {
+            Error::data(table, format!("{place}: the table was {how}"))
+                .hint("exclude the table, or bring it back and copy it anew")
+        };
+        match statement {
+            Statement::Truncate(name) => {
+                if let Some(i) = self.find(&name) {
+                    let schema = Arc::clone(&self.carried[i].schema);
+                    batcher.push(Item::Truncate(schema), i)?;
+                }
+            }
+            Statement::Alter(name, steps) => {
+                if let Some(i) = self.find(&name) {
+                    // Follow what a later table map cannot show, at once: rows may never come.
+                    let fatal =
+                        |s: &AlterStep| matches!(s, AlterStep::Key | AlterStep::RenameTable | AlterStep::Rows(_));
+                    if let Some(step) = steps.iter().find(|s| fatal(s)) {
+                        let e = Error::data(&name, format!("{place}: ALTER TABLE with {step:?}"));
+                        return Err(e.hint("such a change is not followed: copy the table anew, or exclude it"));
+                    }
+                    self.carried[i].steps.extend(steps);
+                }
+            }
+            Statement::Rename(names) => {
+                if let Some(name) = names.iter().find(|n| self.find(n).is_some()) {
+                    return Err(gone(name, "renamed"));
+                }
+            }
+            Statement::Drop(names) => {
+                if let Some(name) = names.iter().find(|n| self.find(n).is_some()) {
+                    return Err(gone(name, "dropped or replaced"));
+                }
+            }
+            Statement::DropDatabase(database) => {
+                if let Some(c) = self.carried.iter().find(|c| c.schema.name.schema.eq_ignore_ascii_case(&database)) {
+                    return Err(gone(&c.schema.name, "dropped with its database"));
+                }
+            }
+            Statement::Dml => {
+                if let Some(c) = self.carried.iter().find(|c| mentions(sql, &c.schema.name.name)) {
+                    let start: String = sql.chars().take(80).collect();
+                    let e = Error::data(
+                        &c.schema.name,
+                        format!("{place}: the log has a statement instead of rows: {start}"),
+                    );
+                    return Err(
+                        e.hint("SET GLOBAL binlog_format = ROW on the source, reconnect its clients, and copy anew")
+                    );
+                }
+            }
+            Statement::Begin
+            | Statement::Commit
+            | Statement::Rollback
+            | Statement::RollbackTo
+            | Statement::Savepoint
+            | Statement::Xa
+            | Statement::Harmless => {}
+        }
+        Ok(())
+    }
+
+    /// By name; a server that folds names to lower case may write them either way.
+    fn find(&self, name: &TableName) -> Option<usize> {
+        self.by_name.get(name).copied().or_else(|| {
+            self.carried.iter().position(|c| {
+                c.schema.name.name.eq_ignore_ascii_case(&name.name)
+                    && c.schema.name.schema.eq_ignore_ascii_case(&name.schema)
+            })
+        })
+    }
+}
