@@ -12,10 +12,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crossfade_core::{Column, Error, ForeignKey, Index, Result, Selection, TableName, TableSchema};
-use mysql_async::Conn;
-use mysql_async::prelude::{FromRow, Queryable};
 
-use crate::classify::classify;
+use crate::connect::Server;
+use crate::session::{Session, TextRow};
 use crate::types::{Declared, logical};
 
 /// A table with everything that the preflight check wants to say about it.
@@ -32,8 +31,8 @@ pub struct TableInfo {
 }
 
 /// The tables that `selection` admits, complete; an error names every one that cannot be carried, and why.
-pub async fn tables(conn: &mut Conn, selection: &Selection) -> Result<Vec<Arc<TableSchema>>> {
-    let all = inventory(conn, selection).await?;
+pub fn tables(server: &Server, session: &mut Session, selection: &Selection) -> Result<Vec<Arc<TableSchema>>> {
+    let all = inventory(server, session, selection)?;
     let mut problems = Vec::new();
     let mut fixes = Vec::new();
     for table in &all {
@@ -74,19 +73,20 @@ pub fn literal(text: &str) -> String {
 }
 
 /// All admitted tables, by name.
-pub async fn inventory(conn: &mut Conn, selection: &Selection) -> Result<Vec<TableInfo>> {
-    let schemas = candidates(conn, selection)?;
+pub fn inventory(server: &Server, session: &mut Session, selection: &Selection) -> Result<Vec<TableInfo>> {
+    let schemas = candidates(server, selection)?;
     let mut inventory = Inventory::default();
-    inventory.read_tables(conn, &schemas, selection).await?;
-    inventory.read_columns(conn, &schemas).await?;
-    inventory.read_indexes(conn, &schemas).await?;
-    inventory.read_foreign_keys(conn, &schemas).await?;
+    inventory.read_tables(session, &schemas, selection)?;
+    let json = if server.is_mariadb() { json_columns(session, &schemas)? } else { Vec::new() };
+    inventory.read_columns(session, &schemas, &json)?;
+    inventory.read_indexes(session, &schemas)?;
+    inventory.read_foreign_keys(session, &schemas)?;
     Ok(inventory.tables)
 }
 
 /// The condition on TABLE_SCHEMA: the URL's database, else all that are not the server's own.
-fn candidates(conn: &Conn, selection: &Selection) -> Result<String> {
-    if let Some(database) = conn.opts().db_name() {
+fn candidates(server: &Server, selection: &Selection) -> Result<String> {
+    if let Some(database) = &server.options().database {
         return Ok(format!("TABLE_SCHEMA = {}", literal(database)));
     }
     if selection.include.is_empty() || !selection.include.iter().all(|glob| glob.contains('.')) {
@@ -96,8 +96,19 @@ fn candidates(conn: &Conn, selection: &Selection) -> Result<String> {
     Ok("TABLE_SCHEMA NOT IN ('mysql', 'information_schema', 'performance_schema', 'sys')".into())
 }
 
-async fn select<T: FromRow + Send + 'static>(conn: &mut Conn, sql: String) -> Result<Vec<T>> {
-    conn.query(sql).await.map_err(classify)
+/// The rows of a query over information_schema, each of `N` values; what must not be NULL is read as the empty text.
+fn select<const N: usize>(session: &mut Session, query: &str) -> Result<Vec<[Option<String>; N]>> {
+    let fixed = |row: TextRow| {
+        let width = row.len();
+        row.try_into().map_err(|_| Error::corrupt(format!("a query for {N} columns returned {width}: {query}")))
+    };
+    session.rows(query)?.into_iter().map(fixed).collect()
+}
+
+fn number(text: Option<String>) -> Result<Option<u64>> {
+    let parse =
+        |text: String| text.parse().map_err(|_| Error::corrupt(format!("the catalog says {text} for a number")));
+    text.map(parse).transpose()
 }
 
 /// An index as information_schema.STATISTICS has it.
@@ -120,22 +131,22 @@ impl Inventory {
         self.by_name.get(&(schema, table)).map(|&i| &mut self.tables[i])
     }
 
-    async fn read_tables(&mut self, conn: &mut Conn, schemas: &str, selection: &Selection) -> Result<()> {
-        let rows: Vec<(String, String, String, Option<String>)> = select(
-            conn,
-            format!(
+    fn read_tables(&mut self, session: &mut Session, schemas: &str, selection: &Selection) -> Result<()> {
+        let rows = select(
+            session,
+            &format!(
                 "SELECT TABLE_SCHEMA, TABLE_NAME, TABLE_TYPE, ENGINE FROM information_schema.TABLES WHERE {schemas} AND \
                  TABLE_TYPE IN ('BASE TABLE', 'SYSTEM VERSIONED') ORDER BY TABLE_SCHEMA, TABLE_NAME"
             ),
-        )
-        .await?;
-        for (schema, table, kind, engine) in rows {
+        )?;
+        for [schema, table, kind, engine] in rows {
+            let (schema, table) = (schema.unwrap_or_default(), table.unwrap_or_default());
             let name = TableName::new(&schema, &table);
             if !selection.admits(&name) {
                 continue;
             }
             let mut refused = Vec::new();
-            if kind == "SYSTEM VERSIONED" {
+            if kind.as_deref() == Some("SYSTEM VERSIONED") {
                 let fix = format!("ALTER TABLE {} DROP SYSTEM VERSIONING", quote_table(&name));
                 refused.push(("system versioning (the log holds its history rows)".to_owned(), fix));
             }
@@ -155,29 +166,27 @@ impl Inventory {
         Ok(())
     }
 
-    async fn read_columns(&mut self, conn: &mut Conn, schemas: &str) -> Result<()> {
-        let json = json_columns(conn, schemas).await?;
-        type Row = (String, String, String, String, String, Option<String>, Option<u64>, Option<u64>, String, String);
-        let rows: Vec<Row> = select(
-            conn,
-            format!(
+    fn read_columns(&mut self, session: &mut Session, schemas: &str, json: &[(String, String, String)]) -> Result<()> {
+        let rows = select(
+            session,
+            &format!(
                 "SELECT TABLE_SCHEMA, TABLE_NAME, COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, CHARACTER_SET_NAME, \
                  NUMERIC_PRECISION, NUMERIC_SCALE, IS_NULLABLE, EXTRA FROM information_schema.COLUMNS WHERE {schemas} \
                  ORDER BY TABLE_SCHEMA, TABLE_NAME, ORDINAL_POSITION"
             ),
-        )
-        .await?;
-        for (schema, table, name, data_type, source_type, charset, precision, scale, nullable, extra) in rows {
-            let place = (schema, table, name);
+        )?;
+        for [schema, table, name, data_type, source_type, charset, precision, scale, nullable, extra] in rows {
+            let place = (schema.unwrap_or_default(), table.unwrap_or_default(), name.unwrap_or_default());
+            let source_type = source_type.unwrap_or_default();
             let json_checked = json.contains(&place);
             let (schema, table, name) = place;
             let Some(table) = self.of(schema, table) else { continue };
             let declared = Declared {
-                data_type: &data_type.to_ascii_lowercase(),
+                data_type: &data_type.unwrap_or_default().to_ascii_lowercase(),
                 column_type: &source_type,
                 charset: charset.as_deref(),
-                precision,
-                scale,
+                precision: number(precision)?,
+                scale: number(scale)?,
                 json_checked,
             };
             match logical(&declared) {
@@ -185,8 +194,8 @@ impl Inventory {
                     name,
                     source_type,
                     logical,
-                    nullable: nullable == "YES",
-                    auto_increment: extra.contains("auto_increment"),
+                    nullable: nullable.as_deref() == Some("YES"),
+                    auto_increment: extra.as_deref().unwrap_or_default().contains("auto_increment"),
                 }),
                 Err(refusal) => {
                     let fix =
@@ -198,24 +207,24 @@ impl Inventory {
         Ok(())
     }
 
-    async fn read_indexes(&mut self, conn: &mut Conn, schemas: &str) -> Result<()> {
-        type Row = (String, String, String, u8, String, Option<String>, Option<u64>);
-        let rows: Vec<Row> = select(
-            conn,
-            format!(
+    fn read_indexes(&mut self, session: &mut Session, schemas: &str) -> Result<()> {
+        let rows = select(
+            session,
+            &format!(
                 "SELECT TABLE_SCHEMA, TABLE_NAME, INDEX_NAME, NON_UNIQUE, INDEX_TYPE, COLUMN_NAME, SUB_PART FROM \
                  information_schema.STATISTICS WHERE {schemas} \
                  ORDER BY TABLE_SCHEMA, TABLE_NAME, INDEX_NAME, SEQ_IN_INDEX"
             ),
-        )
-        .await?;
+        )?;
         let mut found: Vec<((String, String), RawIndex)> = Vec::new();
-        for (schema, table, name, non_unique, kind, column, prefix) in rows {
-            let of = (schema, table);
-            let part = (column, prefix);
+        for [schema, table, name, non_unique, kind, column, prefix] in rows {
+            let of = (schema.unwrap_or_default(), table.unwrap_or_default());
+            let (name, kind) = (name.unwrap_or_default(), kind.unwrap_or_default());
+            let part = (column, number(prefix)?);
             match found.last_mut() {
                 Some((last, index)) if *last == of && index.name == name => index.parts.push(part),
-                _ => found.push((of, RawIndex { name, unique: non_unique == 0, kind, parts: vec![part] })),
+                _ => found
+                    .push((of, RawIndex { name, unique: non_unique.as_deref() == Some("0"), kind, parts: vec![part] })),
             }
         }
         let mut by_table: HashMap<(String, String), Vec<RawIndex>> = HashMap::new();
@@ -230,12 +239,11 @@ impl Inventory {
         Ok(())
     }
 
-    async fn read_foreign_keys(&mut self, conn: &mut Conn, schemas: &str) -> Result<()> {
-        type Row = (String, String, String, String, String, String, String, String, String);
+    fn read_foreign_keys(&mut self, session: &mut Session, schemas: &str) -> Result<()> {
         let filter = schemas.replace("TABLE_SCHEMA", "k.TABLE_SCHEMA");
-        let rows: Vec<Row> = select(
-            conn,
-            format!(
+        let rows = select(
+            session,
+            &format!(
                 "SELECT k.TABLE_SCHEMA, k.TABLE_NAME, k.CONSTRAINT_NAME, k.COLUMN_NAME, k.REFERENCED_TABLE_SCHEMA, \
                  k.REFERENCED_TABLE_NAME, k.REFERENCED_COLUMN_NAME, r.DELETE_RULE, r.UPDATE_RULE \
                  FROM information_schema.KEY_COLUMN_USAGE k JOIN information_schema.REFERENTIAL_CONSTRAINTS r \
@@ -244,9 +252,10 @@ impl Inventory {
                  WHERE {filter} AND k.REFERENCED_TABLE_NAME IS NOT NULL \
                  ORDER BY k.TABLE_SCHEMA, k.TABLE_NAME, k.CONSTRAINT_NAME, k.ORDINAL_POSITION"
             ),
-        )
-        .await?;
-        for (schema, table, name, column, to_schema, to_table, to_column, on_delete, on_update) in rows {
+        )?;
+        for row in rows {
+            let [schema, table, name, column, to_schema, to_table, to_column, on_delete, on_update] =
+                row.map(Option::unwrap_or_default);
             let Some(table) = self.of(schema, table) else { continue };
             // A refused column has no ordinal; the table cannot be carried then anyway.
             let Some(ordinal) = table.schema.ordinal(&column) else { continue };
@@ -270,25 +279,21 @@ impl Inventory {
 }
 
 /// Columns that MariaDB declares as JSON: longtext under a check of json_valid.
-async fn json_columns(conn: &mut Conn, schemas: &str) -> Result<Vec<(String, String, String)>> {
-    let version: Vec<String> = select(conn, "SELECT VERSION()".into()).await?;
-    if !version.iter().any(|v| v.contains("MariaDB")) {
-        return Ok(Vec::new());
-    }
+fn json_columns(session: &mut Session, schemas: &str) -> Result<Vec<(String, String, String)>> {
     let filter = schemas.replace("TABLE_SCHEMA", "CONSTRAINT_SCHEMA");
-    let rows: Vec<(String, String, String)> = select(
-        conn,
-        format!(
+    let rows = select(
+        session,
+        &format!(
             "SELECT CONSTRAINT_SCHEMA, TABLE_NAME, CHECK_CLAUSE FROM information_schema.CHECK_CONSTRAINTS WHERE {filter} \
              AND CHECK_CLAUSE LIKE 'json\\_valid(`%`)'"
         ),
-    )
-    .await?;
-    let column = |clause: &str| {
-        let name = clause.strip_prefix("json_valid(`")?.strip_suffix("`)")?;
-        Some(name.replace("``", "`"))
+    )?;
+    let column = |row: [Option<String>; 3]| {
+        let [schema, table, clause] = row;
+        let name = clause?.strip_prefix("json_valid(`")?.strip_suffix("`)")?.replace("``", "`");
+        Some((schema?, table?, name))
     };
-    Ok(rows.into_iter().filter_map(|(schema, table, clause)| Some((schema, table, column(&clause)?))).collect())
+    Ok(rows.into_iter().filter_map(column).collect())
 }
 
 /// Chooses the key among a table's indexes and sorts the others into carried and left out.

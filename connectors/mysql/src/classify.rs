@@ -1,27 +1,9 @@
-//! The driver's errors by consequence: one place decides whether the pipeline tries again, or a person must act.
+//! The server's errors by consequence: one place decides whether the pipeline tries again, or a person must act.
 //!
 //! Codes are those of MySQL's `share/messages_to_clients.txt` and MariaDB's `sql/share/errmsg-utf8.txt`. A code that
 //! stands in no list is fatal: repeating a statement that the server refuses for an unknown reason only hides it.
 
 use crossfade_core::Error;
-use mysql_async::{DriverError, IoError};
-
-/// What follows from an error of an established connection. Lost connections are transient; see [`first_contact`].
-pub fn classify(error: mysql_async::Error) -> Error {
-    match error {
-        mysql_async::Error::Server(e) => server(e.code, &e.state, &e.message),
-        mysql_async::Error::Io(IoError::Tls(e)) => Error::config("TLS with the server failed").caused_by(e).hint(
-            "check ssl-ca and ssl-mode; VERIFY_IDENTITY needs the host name in the certificate, ssl-mode=REQUIRED encrypts \
-             without verifying",
-        ),
-        mysql_async::Error::Io(IoError::Io(e)) if tls_failure(&e) => classify_tls(e),
-        mysql_async::Error::Io(e) => Error::transient("the connection to the server was lost").caused_by(e),
-        mysql_async::Error::Driver(e) => driver(e),
-        mysql_async::Error::Url(e) => Error::config("the URL is not usable").caused_by(e),
-        mysql_async::Error::Other(e) => Error::corrupt("the server's answer could not be read").caused_by(e),
-    }
-}
-
 /// The same for the very first connection: a server that is not there is a mistake to tell, not to wait out.
 pub fn first_contact(error: Error, place: &str) -> Error {
     if !error.is_transient() || error.hint_text().is_some() {
@@ -30,39 +12,6 @@ pub fn first_contact(error: Error, place: &str) -> Error {
     Error::unavailable(format!("cannot reach the server at {place}")).caused_by(error).hint(format!(
         "is a server listening at {place}, and does a firewall or bind_address keep it from this machine?"
     ))
-}
-
-/// rustls reports a refused certificate as an I/O error that wraps its own.
-fn tls_failure(error: &std::io::Error) -> bool {
-    error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>())
-}
-
-fn classify_tls(error: std::io::Error) -> Error {
-    Error::config("TLS with the server failed").caused_by(error).hint(
-        "give the signing authority as ssl-ca=/path/ca.pem; VERIFY_IDENTITY needs the host name in the certificate, \
-         ssl-mode=REQUIRED encrypts without verifying",
-    )
-}
-
-fn driver(error: DriverError) -> Error {
-    match error {
-        DriverError::ConnectionClosed | DriverError::PoolDisconnected => {
-            Error::transient("the connection to the server was closed").caused_by(error)
-        }
-        DriverError::NoClientSslFlagFromServer => Error::config("the server offers no TLS").hint(
-            "give the server a certificate (ssl_cert, ssl_key), or set ssl-mode=DISABLED where the network is trusted",
-        ),
-        DriverError::UnknownAuthPlugin { .. }
-        | DriverError::MysqlOldPasswordDisabled
-        | DriverError::CleartextPluginDisabled => {
-            Error::config("the user's authentication plugin is not supported").caused_by(error).hint(
-                "ALTER USER ... IDENTIFIED WITH caching_sha2_password BY '...' (MySQL), or VIA ed25519 or \
-                 mysql_native_password (MariaDB)",
-            )
-        }
-        DriverError::PacketTooLarge => Error::unavailable("a packet is larger than 1 GiB").caused_by(error),
-        other => Error::corrupt("the server's answer could not be read").caused_by(other),
-    }
 }
 
 /// What follows from an error packet of the server.
@@ -131,9 +80,8 @@ mod tests {
 
     #[test]
     fn a_refused_connection_waits_only_while_running() {
-        let io = || mysql_async::Error::from(std::io::Error::from(std::io::ErrorKind::ConnectionRefused));
-        assert!(classify(io()).is_transient());
-        let first = first_contact(classify(io()), "db:3306");
+        let refused = || Error::transient("cannot reach db:3306").caused_by(std::io::Error::other("refused"));
+        let first = first_contact(refused(), "db:3306");
         assert!(!first.is_transient());
         assert!(first.hint_text().unwrap().contains("db:3306"));
         assert!(first_contact(server(1040, "08004", "Too many connections"), "db").exit() as u8 == 69);

@@ -1,32 +1,32 @@
 //! Connections to one server, and what kind of server it is.
 //!
 //! Every session starts with the same settings ([`SESSION`]), so that a value reads the same whatever the server's own
-//! defaults are: UTC, utf8mb4, no SQL mode that changes how literals or quotes read, no limits on long reads.
+//! defaults are: UTC, utf8mb4, no SQL mode that changes how literals or quotes read, no limit that ends a long read, and
+//! REPEATABLE READ, without which a consistent snapshot would be none.
 //!
-//! TLS is rustls with ring. `PREFERRED` (the default) falls back to plain text where the server has none. A password
-//! never crosses a network in a form that a man in the middle can use: MySQL's `caching_sha2_password` without TLS asks
-//! the server for its RSA key over the same open line, so plain text to a MySQL server is refused unless the line stays
-//! on this machine (socket, loopback). MariaDB's plugins answer a challenge and need no such rule.
+//! Connections block: [`crate::session`] runs statements over the same small wire that reads the log
+//! ([`crate::binlog::wire`]), so TLS, authentication and the rule that no password crosses a network unprotected exist
+//! once. What a value costs between socket and Arrow column decided that too: a driver that makes an enum of each value
+//! allocates once for every text.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use crossfade_core::{Error, Result};
-use mysql_async::prelude::Queryable;
-use mysql_async::{ClientIdentity, Conn, DriverError, IoError, OptsBuilder, SslOpts};
 use tokio::runtime::Handle;
 
-use crate::classify::{classify, first_contact};
-use crate::url::{Options, SslMode};
-
-/// The largest packet the protocol allows: the client must not be the one that refuses a row the server holds.
-pub const MAX_PACKET: usize = 1 << 30;
+use crate::binlog::login::login;
+use crate::classify::first_contact;
+use crate::session::Session;
+use crate::url::Options;
 
 /// What every session sets first.
-pub const SESSION: &str = "SET NAMES utf8mb4, SESSION time_zone = '+00:00', SESSION sql_mode = '', \
-     SESSION autocommit = 1, SESSION net_write_timeout = 3600, SESSION net_read_timeout = 3600, \
-     SESSION wait_timeout = 86400, SESSION sql_select_limit = DEFAULT, SESSION innodb_lock_wait_timeout = 10, \
-     SESSION lock_wait_timeout = 10";
+pub const SESSION: [&str; 3] = [
+    "SET NAMES utf8mb4",
+    "SET SESSION time_zone = '+00:00', SESSION sql_mode = '', SESSION autocommit = 1, SESSION net_write_timeout = 3600, \
+     SESSION net_read_timeout = 3600, SESSION wait_timeout = 86400, SESSION sql_select_limit = DEFAULT, \
+     SESSION innodb_lock_wait_timeout = 10, SESSION lock_wait_timeout = 10",
+    "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ",
+];
 
 /// Which of the two servers speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,29 +74,26 @@ impl std::ops::Deref for Server {
 impl Server {
     /// Connects for the first time: a server that does not answer is an error to show, not one to wait for.
     pub fn open(options: Options, runtime: Handle) -> Result<Self> {
-        install_ring();
-        let identity = runtime
-            .block_on(async {
-                let mut conn = connect(&options).await?;
-                let identity = identify(&mut conn).await;
-                conn.disconnect().await.map_err(classify)?;
-                identity
-            })
-            .map_err(|e| first_contact(e, &options.place()))?;
+        let contact = || identify(&mut Session::new(login(&options)?));
+        let identity = contact().map_err(|e| first_contact(e, &options.place()))?;
         Ok(Server(Arc::new(Inner { options, runtime, identity })))
     }
 
-    /// A new connection with [`SESSION`] set.
-    pub async fn conn(&self) -> Result<Conn> {
-        connect(&self.0.options).await
+    /// A new connection with [`SESSION`] set. The server has answered before, so its absence is transient.
+    pub fn session(&self) -> Result<Session> {
+        let mut session = Session::new(login(self.options())?);
+        for statement in SESSION {
+            session.run(statement)?;
+        }
+        // Statements of administrators' making must not be ended by a limit meant for a web site's queries.
+        session.run(match self.flavor {
+            Flavor::MySql => "SET SESSION max_execution_time = 0, SESSION information_schema_stats_expiry = 0",
+            Flavor::MariaDb => "SET SESSION max_statement_time = 0",
+        })?;
+        Ok(session)
     }
 
-    /// Runs I/O to its end on this thread. Must not be called from a task of the runtime.
-    pub fn block_on<F: Future>(&self, future: F) -> F::Output {
-        self.0.runtime.block_on(future)
-    }
-
-    /// The runtime whose I/O driver connections use.
+    /// The runtime of the process, for who needs one.
     pub fn runtime(&self) -> &Handle {
         &self.0.runtime
     }
@@ -112,100 +109,16 @@ impl Server {
     }
 }
 
-/// Makes ring the process's provider of cryptography. Whoever was first stays: all of Crossfade links ring only.
-fn install_ring() {
-    if rustls::crypto::CryptoProvider::get_default().is_none() {
-        // The error case is another thread that installed the same provider in between.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-    }
-}
-
-async fn connect(options: &Options) -> Result<Conn> {
-    if options.socket.is_some() || options.ssl_mode == SslMode::Disabled {
-        return plain(options).await;
-    }
-    match attempt(options, Some(ssl(options))).await {
-        Err(e) if options.ssl_mode == SslMode::Preferred && lacks_tls(&e) => plain(options).await,
-        result => result.map_err(classify),
-    }
-}
-
-/// Whether TLS could not be agreed on; anything else (a wrong password) would fail in plain text too.
-fn lacks_tls(error: &mysql_async::Error) -> bool {
-    match error {
-        mysql_async::Error::Driver(DriverError::NoClientSslFlagFromServer) => true,
-        mysql_async::Error::Io(IoError::Tls(_)) => true,
-        mysql_async::Error::Io(IoError::Io(e)) => e.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()),
-        _ => false,
-    }
-}
-
-async fn plain(options: &Options) -> Result<Conn> {
-    if !options.is_local() && options.password.is_some() && !greets_as_mariadb(options).await? {
-        return Err(Error::config(format!("the password would cross the network to {} without TLS", options.place()))
-            .hint("set ssl-mode=REQUIRED (or VERIFY_IDENTITY with ssl-ca), or use a socket or an SSH tunnel"));
-    }
-    attempt(options, None).await.map_err(classify)
-}
-
-async fn attempt(options: &Options, ssl: Option<SslOpts>) -> mysql_async::Result<Conn> {
-    let opts = OptsBuilder::default()
-        .ip_or_hostname(options.host.clone())
-        .tcp_port(options.port)
-        .socket(options.socket.clone())
-        .prefer_socket(false)
-        .user(Some(options.user.clone()))
-        .pass(options.password.as_ref().map(|p| p.expose().to_owned()))
-        .db_name(options.database.clone())
-        .max_allowed_packet(Some(MAX_PACKET))
-        .wait_timeout(Some(86_400))
-        .tcp_keepalive(Some(Duration::from_secs(30)))
-        .compression(options.compression.then(mysql_async::Compression::fast))
-        .connect_attribute("program_name", "crossfade")
-        .init(vec![SESSION])
-        .ssl_opts(ssl);
-    match tokio::time::timeout(options.connect_timeout, Conn::new(opts)).await {
-        Ok(result) => result,
-        Err(_) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
-    }
-}
-
-fn ssl(options: &Options) -> SslOpts {
-    let verify_name = options.ssl_mode == SslMode::VerifyIdentity;
-    let verify_ca = verify_name || options.ssl_mode == SslMode::VerifyCa;
-    let identity = options.ssl_cert.clone().zip(options.ssl_key.clone());
-    SslOpts::default()
-        .with_root_certs(options.ssl_ca.iter().map(|path| path.clone().into()).collect())
-        .with_disable_built_in_roots(options.ssl_ca.is_some())
-        .with_client_identity(identity.map(|(cert, key)| ClientIdentity::new(cert.into(), key.into())))
-        .with_danger_skip_domain_validation(!verify_name)
-        .with_danger_accept_invalid_certs(!verify_ca)
-}
-
-/// Reads the server's greeting, which names MariaDB in its version, and hangs up.
-async fn greets_as_mariadb(options: &Options) -> Result<bool> {
-    use tokio::io::AsyncReadExt;
-    let greeting = async {
-        let mut stream = tokio::net::TcpStream::connect((options.host.as_str(), options.port)).await?;
-        let mut head = [0; 4];
-        stream.read_exact(&mut head).await?;
-        let mut body = vec![0; usize::from(u16::from_le_bytes([head[0], head[1]]))];
-        stream.read_exact(&mut body).await?;
-        Ok::<_, std::io::Error>(body)
+fn identify(session: &mut Session) -> Result<Identity> {
+    let row = session.row("SELECT VERSION(), @@server_id")?.unwrap_or_default();
+    let [Some(version_text), Some(server_id)] = row.as_slice() else {
+        return Err(Error::corrupt("the server does not tell its version"));
     };
-    let body = match tokio::time::timeout(options.connect_timeout, greeting).await {
-        Ok(result) => result.map_err(|e| classify(e.into()))?,
-        Err(_) => return Err(Error::transient(format!("the server at {} did not greet in time", options.place()))),
-    };
-    Ok(body.windows(7).any(|w| w == b"MariaDB"))
-}
-
-async fn identify(conn: &mut Conn) -> Result<Identity> {
-    let row: Option<(String, u32)> = conn.query_first("SELECT VERSION(), @@server_id").await.map_err(classify)?;
-    let (version_text, server_id) = row.ok_or_else(|| Error::corrupt("SELECT VERSION() returned no row"))?;
+    let version_text = version_text.clone();
+    let server_id = server_id.parse().map_err(|_| Error::corrupt(format!("server_id {server_id} is not a number")))?;
     let flavor = if version_text.contains("MariaDB") { Flavor::MariaDb } else { Flavor::MySql };
     let server_uuid = match flavor {
-        Flavor::MySql => conn.query_first("SELECT @@server_uuid").await.map_err(classify)?,
+        Flavor::MySql => session.value("SELECT @@server_uuid")?,
         Flavor::MariaDb => None,
     };
     let version = parse_version(&version_text)?;

@@ -3,14 +3,35 @@
 //! ```text
 //! url ── connect ── Server ─┬─ catalog, types     what tables there are
 //!                           ├─ check              what a lossless pipeline needs
-//!                           ├─ snapshot           a state at a known position, read by wire
+//!                           ├─ snapshot, log_end  a state at a known position; session, rows, keys read it
 //!                           └─ binlog, position   the log
 //! ```
 //!
 //! SELECT and the log give the same Arrow value for the same row; [`types`] has the table.
 
+pub mod binlog;
 pub mod catalog;
+pub mod check;
 pub mod classify;
 pub mod connect;
+pub mod keys;
+pub mod log_end;
+pub mod position;
+pub mod rows;
+pub mod session;
+pub mod snapshot;
+pub mod source;
 pub mod types;
 pub mod url;
+
+use std::sync::Arc;
+
+use crossfade_core::{Endpoint, Result, Source};
+use tokio::runtime::Handle;
+
+/// Opens the source that an endpoint's URL names (`mysql://` or `mariadb://`). Connects once: a server that cannot be
+/// reached, or refuses the login, is an error.
+pub fn open(endpoint: &Endpoint, runtime: Handle) -> Result<Arc<dyn Source>> {
+    let options = url::Options::parse(endpoint)?;
+    Ok(Arc::new(source::MySqlSource::new(connect::Server::open(options, runtime)?)))
+}

@@ -56,8 +56,6 @@ pub struct Options {
     pub ssl_key: Option<PathBuf>,
     /// Longest time until a connection stands.
     pub connect_timeout: Duration,
-    /// Whether packets are compressed (zlib).
-    pub compression: bool,
 }
 
 impl Options {
@@ -122,7 +120,6 @@ impl Options {
             ssl_cert: query.text(&["ssl-cert"])?.map(PathBuf::from),
             ssl_key: query.text(&["ssl-key"])?.map(PathBuf::from),
             connect_timeout: query.seconds(&["connect_timeout"])?.unwrap_or(Duration::from_secs(10)),
-            compression: query.flag(&["compression"])?.unwrap_or(false),
         };
         query.finish()?;
         if options.ssl_cert.is_some() != options.ssl_key.is_some() {
@@ -188,8 +185,8 @@ fn decode(text: &str) -> Result<String> {
 }
 
 /// All options that a URL may carry.
-const KNOWN: [&str; 9] =
-    ["socket", "unix_socket", "ssl-mode", "sslmode", "ssl-ca", "ssl-cert", "ssl-key", "connect_timeout", "compression"];
+const KNOWN: [&str; 8] =
+    ["socket", "unix_socket", "ssl-mode", "sslmode", "ssl-ca", "ssl-cert", "ssl-key", "connect_timeout"];
 
 /// The URL's options, taken out one by one; `-` and `_` are the same.
 struct Query(BTreeMap<String, String>);
@@ -224,15 +221,6 @@ impl Query {
             seconds
                 .map(Duration::from_secs)
                 .ok_or_else(|| Error::config(format!("{} is {text}, not 1 to 3600 seconds", names[0])))
-        };
-        self.text(names)?.map(parse).transpose()
-    }
-
-    fn flag(&mut self, names: &[&str]) -> Result<Option<bool>> {
-        let parse = |text: String| match text.to_ascii_lowercase().as_str() {
-            "true" | "1" | "on" | "zlib" => Ok(true),
-            "false" | "0" | "off" => Ok(false),
-            _ => Err(Error::config(format!("{} is {text}, not true or false", names[0]))),
         };
         self.text(names)?.map(parse).transpose()
     }

@@ -1,0 +1,119 @@
+//! A readable state of tables, and the position in the log that belongs to it.
+//!
+//! **At least** (the initial copy): the position is taken first, then each range is read by one consistent read of its
+//! own. InnoDB makes the read's view when the statement starts, so it holds every transaction up to the position, and
+//! any later position taken before that read. No transaction stays open between ranges: a view that is days old would
+//! keep the server from purging old row versions.
+//!
+//! **Exact** (verification): a transaction whose view equals the log up to the position, no more and no less.
+//! - MariaDB starts engine views and notes the log's end under the one lock that orders commits in both; `START
+//!   TRANSACTION WITH CONSISTENT SNAPSHOT` followed by `SHOW STATUS LIKE 'binlog_snapshot_%'` is exact without any lock of
+//!   ours.
+//! - MySQL has no such pair: a commit shows in the engine before its GTID joins `gtid_executed`, and is in the log file
+//!   before it shows in the engine. So a second connection takes `LOCK TABLES .. READ`. It is granted when no transaction
+//!   that wrote to these tables is open, and metadata locks are released only after a commit has reached engine, log and
+//!   `gtid_executed`; while it is held nobody changes the tables. A view made and a position read in between agree about
+//!   these tables; transactions on other tables may fall on either side, and do not matter. The lock lasts for three
+//!   statements. If it is not granted within [`LOCK_SECONDS`], the attempt is given up (transient): a lock that waits
+//!   makes the tables' writers wait behind it.
+
+use arrow_array::RecordBatch;
+use crossfade_core::{Consistency, Error, KeyRange, Position, Result, Snapshot, TableSchema};
+use std::sync::Arc;
+
+use crate::catalog::{quote, quote_table};
+use crate::connect::{Flavor, Server};
+use crate::keys;
+use crate::log_end;
+use crate::rows::{Decoder, select_list};
+use crate::session::Session;
+
+/// How long `LOCK TABLES` may wait.
+const LOCK_SECONDS: u32 = 5;
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct ServerSnapshot {
+    session: Session,
+    position: Position,
+}
+
+impl ServerSnapshot {
+    /// Opens a snapshot of these tables.
+    pub fn open(server: &Server, tables: &[Arc<TableSchema>], consistency: Consistency) -> Result<Self> {
+        let mut session = server.session()?;
+        let position = match (consistency, server.flavor) {
+            (Consistency::AtLeast, _) => log_end::position(server, &mut session)?,
+            (Consistency::Exact, Flavor::MariaDb) => {
+                start(&mut session)?;
+                log_end::of_snapshot(&mut session)?
+            }
+            (Consistency::Exact, Flavor::MySql) => {
+                let mut locker = server.session()?;
+                lock(&mut locker, tables)?;
+                start(&mut session)?;
+                let position = log_end::position_under_lock(server, &mut locker)?;
+                locker.run("UNLOCK TABLES")?;
+                position
+            }
+        };
+        Ok(ServerSnapshot { session, position: position.to_position() })
+    }
+}
+
+fn start(session: &mut Session) -> Result<()> {
+    session.run("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
+}
+
+fn lock(session: &mut Session, tables: &[Arc<TableSchema>]) -> Result<()> {
+    if tables.is_empty() {
+        return Ok(());
+    }
+    session.run(&format!("SET SESSION lock_wait_timeout = {LOCK_SECONDS}"))?;
+    let locks: Vec<String> = tables.iter().map(|t| format!("{} READ", quote_table(&t.name))).collect();
+    session.run(&format!("LOCK TABLES {}", locks.join(", "))).map_err(|e| {
+        if !e.is_transient() {
+            return e;
+        }
+        Error::transient("the tables could not be locked for the moment of an exact snapshot").caused_by(e).hint(
+            "a transaction that wrote to them stays open: SELECT * FROM information_schema.innodb_trx ORDER BY trx_started",
+        )
+    })
+}
+
+impl Snapshot for ServerSnapshot {
+    fn position(&self) -> &Position {
+        &self.position
+    }
+
+    fn split(&mut self, table: &TableSchema, rows: u64) -> Result<Vec<KeyRange>> {
+        keys::split(&mut self.session, table, rows).map_err(|e| e.context(format!("cutting table {}", table.name)))
+    }
+
+    fn scan(
+        &mut self,
+        table: &TableSchema,
+        range: &KeyRange,
+        sink: &mut dyn FnMut(RecordBatch) -> Result<()>,
+    ) -> Result<()> {
+        let query = format!(
+            "SELECT {} FROM {}.{} WHERE {}",
+            select_list(table.columns.iter()),
+            quote(&table.name.schema),
+            quote(&table.name.name),
+            keys::condition(table, range)?
+        );
+        let wire = self.session.open(&query).map_err(|e| e.context(format!("reading table {}", table.name)))?;
+        let mut decoder = Decoder::new(table, wire)?;
+        while let Some(row) = self.session.next(|packet| decoder.push(packet))? {
+            row?;
+            if decoder.is_full() {
+                sink(decoder.finish()?)?;
+            }
+        }
+        if !decoder.is_empty() {
+            sink(decoder.finish()?)?;
+        }
+        Ok(())
+    }
+}
