@@ -15,6 +15,8 @@ use crate::types::Actual;
 pub struct Existing {
     /// Its object id.
     pub oid: u32,
+    /// Whether the user may alter it.
+    pub owned: bool,
     /// `pg_class.relkind`: `r` table, `p` partitioned, `v` view, `f` foreign table.
     pub kind: char,
     /// In order.
@@ -103,11 +105,12 @@ WHERE c.conrelid = $1 AND c.contype = 'f'";
 
 /// The table of this name, if there is a relation of that name.
 pub async fn table(client: &impl GenericClient, name: &TableName) -> Result<Option<Existing>> {
-    let Some((oid, kind)) = relation(client, name).await? else { return Ok(None) };
+    let Some((oid, kind, owned)) = relation(client, name).await? else { return Ok(None) };
     let columns = client.query(COLUMNS, &[&oid]).await.map_err(classify)?;
     let indexes = client.query(INDEXES, &[&oid]).await.map_err(classify)?;
     Ok(Some(Existing {
         oid,
+        owned,
         kind,
         columns: columns.iter().map(column).collect::<Result<_, _>>().map_err(classify)?,
         indexes: indexes.iter().map(index).collect::<Result<_, _>>().map_err(classify)?,
@@ -139,11 +142,11 @@ fn index(row: &Row) -> Result<ExistingIndex, tokio_postgres::Error> {
     })
 }
 
-/// Object id and kind of a relation.
-async fn relation(client: &impl GenericClient, name: &TableName) -> Result<Option<(u32, char)>> {
+/// Object id and kind of a relation, and whether the user owns it.
+async fn relation(client: &impl GenericClient, name: &TableName) -> Result<Option<(u32, char, bool)>> {
     let row = client
         .query_opt(
-            "SELECT c.oid, c.relkind::text FROM pg_catalog.pg_class c \
+            "SELECT c.oid, c.relkind::text, pg_catalog.pg_has_role(c.relowner, 'USAGE') FROM pg_catalog.pg_class c \
              JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2",
             &[&name.schema, &name.name],
         )
@@ -151,12 +154,12 @@ async fn relation(client: &impl GenericClient, name: &TableName) -> Result<Optio
         .map_err(classify)?;
     let Some(row) = row else { return Ok(None) };
     let kind: String = row.try_get(1).map_err(classify)?;
-    Ok(Some((row.try_get(0).map_err(classify)?, kind.chars().next().unwrap_or('?'))))
+    Ok(Some((row.try_get(0).map_err(classify)?, kind.chars().next().unwrap_or('?'), row.try_get(2).map_err(classify)?)))
 }
 
 /// The foreign keys of a table; none where there is no table.
 pub async fn foreign_keys(client: &impl GenericClient, name: &TableName) -> Result<Vec<ExistingForeignKey>> {
-    let Some((oid, _)) = relation(client, name).await? else { return Ok(Vec::new()) };
+    let Some((oid, ..)) = relation(client, name).await? else { return Ok(Vec::new()) };
     let rows = client.query(FOREIGN_KEYS, &[&oid]).await.map_err(classify)?;
     let read = |row: &Row| {
         let (schema, table): (String, String) = (row.try_get(1)?, row.try_get(2)?);

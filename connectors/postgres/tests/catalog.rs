@@ -361,9 +361,11 @@ fn a_user_without_privileges_is_told_each_grant() {
         let user = format!("{}_user", database.name());
         database.sql(&format!(
             "create role {user} login password '{PASSWORD}'; create schema closed; create schema s; \
+             revoke temporary on database {} from public; \
              grant usage on schema s to {user}; create table s.t (id int primary key); grant select, insert on s.t to {user}; \
              create table closed.t (id int primary key); create function s.f() returns trigger language plpgsql as 'begin return new; end'; \
-             create trigger noisy before insert on s.t for each row execute function s.f()"
+             create trigger noisy before insert on s.t for each row execute function s.f()",
+            database.name()
         ));
         let session = Session::new(&pg.url_as(&user, PASSWORD, database.name()));
         let id = || vec![column("id", Logical::Int32)];
@@ -377,6 +379,7 @@ fn a_user_without_privileges_is_told_each_grant() {
             ("schema closed", Level::Critical, "GRANT USAGE ON SCHEMA \"closed\""),
             ("table closed.t", Level::Critical, "GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE"),
             ("schema s", Level::Critical, "GRANT USAGE, CREATE ON SCHEMA \"s\""),
+            (&format!("database {}", database.name()), Level::Critical, "GRANT TEMPORARY ON DATABASE"),
             ("schema nowhere", Level::Critical, "GRANT CREATE ON DATABASE"),
             ("session_replication_role", Level::Warning, "GRANT SET ON PARAMETER session_replication_role"),
         ] {
@@ -384,6 +387,9 @@ fn a_user_without_privileges_is_told_each_grant() {
             assert_eq!(finding.level, level, "{finding:?}");
             assert!(finding.fix.starts_with(fix), "{finding:?}");
         }
+        let owner =
+            findings.iter().find(|f| f.fix.starts_with("ALTER TABLE \"s\".\"t\" OWNER")).expect("the owner is named");
+        assert_eq!(owner.level, Level::Warning);
         let triggers = findings.iter().find(|f| f.actual.contains("noisy")).expect("the trigger is named");
         assert_eq!(triggers.level, Level::Warning);
         // Writing runs into the same wall, with the same way out.
@@ -408,6 +414,13 @@ fn rows_without_a_checkpoint_shapes_and_settings() {
     let session = Session::new(&database.url());
     database.sql("create schema s; create table s.t (id int primary key, x smallint); insert into s.t values (1)");
     let t = table("s", "t", vec![column("id", Logical::Int32), column("x", Logical::Int32)]);
+    let own = table("s", "own", vec![numbered("id", Logical::Int32)]);
+    database.sql("create table s.own (id int primary key)");
+    let unnumbered = session.check(&[&own]);
+    let finding = found(&unnumbered, "table s.own, column id");
+    assert_eq!(finding.level, Level::Warning);
+    database.sql(&finding.fix);
+    assert!(session.check(&[&own]).iter().all(|f| f.level == Level::Ok));
     let findings = session.check(&[&t]);
     let shape = found(&findings, "table s.t, column x");
     assert_eq!(

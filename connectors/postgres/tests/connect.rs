@@ -4,10 +4,11 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use crossfade_core::{Class, Endpoint, Error, Exit, Secret};
+use crossfade_core::{Class, Endpoint, Error, Exit, Secret, TableName};
 use crossfade_harness::{PASSWORD, PgVersion, Postgres, USER};
 use crossfade_postgres::connect::Server;
 use crossfade_postgres::options::{Options, Roots, SessionAttrs, SslMode};
+use crossfade_postgres::{classify, classify_in};
 use tokio::runtime::Runtime;
 
 const BOTH: [PgVersion; 2] = [PgVersion::V15, PgVersion::V18];
@@ -254,5 +255,42 @@ fn options_and_environment() {
     ] {
         let error = parse(url, &env(&[])).unwrap_err();
         assert!(error.to_string().contains(message) && error.exit() == Exit::Config, "{url}: {error:?}");
+    }
+}
+
+#[test]
+fn errors_of_statements_by_consequence() {
+    for version in BOTH {
+        let database = Postgres::shared(version).fresh_database("errors");
+        database.sql("create schema s; create table s.t (id int primary key, v varchar(3) not null, c int check (c > 0)); insert into s.t values (1, 'a')");
+        let runtime = Runtime::new().unwrap();
+        let open = || Server::new(&Endpoint::new(database.url(), None), runtime.handle().clone()).unwrap();
+        let (one, two) = (open(), open());
+        let (client, other) = (one.block_on(one.client()).unwrap(), two.block_on(two.client()).unwrap());
+        let fail = |sql: &str| classify(one.block_on(client.batch_execute(sql)).unwrap_err());
+        for (sql, column) in [
+            ("INSERT INTO s.t VALUES (1, 'b')", None),
+            ("INSERT INTO s.t VALUES (2, NULL)", Some("v")),
+            ("INSERT INTO s.t VALUES (2, 'b', -1)", None),
+        ] {
+            let error = fail(sql);
+            let Class::Data(place) = error.class() else { panic!("{sql}: {error:?}") };
+            assert_eq!((place.table.as_str(), place.column.as_deref()), ("s.t", column), "{error:?}");
+        }
+        // Length errors do not name their table: the caller does.
+        let long = one.block_on(client.batch_execute("INSERT INTO s.t VALUES (3, 'long')")).unwrap_err();
+        let error = classify_in(&TableName::new("s", "t"), long);
+        assert!(matches!(error.class(), Class::Data(place) if place.table == "s.t"), "{error:?}");
+        assert_eq!(fail("SELECT * FROM s.gone").exit(), Exit::Unavailable);
+
+        two.block_on(other.batch_execute("BEGIN; LOCK TABLE s.t")).unwrap();
+        let locked = fail("SET lock_timeout = '50ms'; SELECT * FROM s.t");
+        assert!(locked.is_transient() && locked.hint_text().unwrap().contains("pg_locks"), "{locked:?}");
+        let cancelled = fail("SET statement_timeout = '50ms'; SELECT pg_sleep(9)");
+        assert!(cancelled.is_transient(), "{cancelled:?}");
+        let killed = fail("SELECT pg_terminate_backend(pg_backend_pid())");
+        assert!(killed.is_transient(), "{killed:?}");
+        let gone = fail("SELECT 1");
+        assert!(gone.is_transient(), "{gone:?}");
     }
 }
