@@ -75,14 +75,11 @@ impl LogSnapshot {
             .ok_or_else(|| Error::corrupt(format!("log record {}: a file of unknown shape", file.record)))
     }
 
-    /// Per file, the rows that are the table's state.
-    fn winners(&self, table: &TableSchema, files: &[&Committed]) -> Result<Vec<BooleanBuffer>> {
-        self.winners_in(table, files, KEYS)
-    }
-
-    fn winners_in(&self, table: &TableSchema, files: &[&Committed], keys: u64) -> Result<Vec<BooleanBuffer>> {
+    /// Per file, the rows that are the table's state; `keys` are held at once.
+    pub(crate) fn winners_of(&self, table: &TableSchema, keys: u64) -> Result<Vec<BooleanBuffer>> {
+        let files: Vec<&Committed> = self.state.files_of(&table.name).collect();
         let mut bits = Vec::with_capacity(files.len());
-        for file in files {
+        for file in &files {
             let rows = u32::try_from(file.rows).map_err(|e| Error::corrupt("a file of 2^32 rows").caused_by(e))?;
             let mut b = BooleanBufferBuilder::new(rows as usize);
             b.append_n(rows as usize, false);
@@ -92,7 +89,7 @@ impl LogSnapshot {
         for pass in 0..passes {
             let mut last: HashMap<u128, Last> = HashMap::new();
             let mut truncated: Option<Place> = None;
-            for (at, file) in (0u32..).zip(files) {
+            for (at, file) in (0u32..).zip(&files) {
                 self.last_rows(table, file, at, &|hash| (hash >> 64) % passes == pass, &mut last, &mut truncated)?;
             }
             for row in last.into_values().filter(|l| !l.deleted && truncated.is_none_or(|t| l.place > t)) {
@@ -200,7 +197,7 @@ impl Snapshot for LogSnapshot {
                 .hint("add a primary key at the source, or exclude the table from verification"));
         }
         let files: Vec<&Committed> = self.state.files_of(&table.name).collect();
-        let winners = self.winners(table, &files)?;
+        let winners = self.winners_of(table, KEYS)?;
         for (file, rows) in files.into_iter().zip(&winners) {
             if rows.count_set_bits() > 0 {
                 self.emit(table, file, rows, sink)?;

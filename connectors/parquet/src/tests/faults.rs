@@ -1,12 +1,13 @@
 //! A store that dies at a chosen call: before it does what was asked, or after it did and before it answers.
 //!
-//! From then on every call fails, so that to what lies in the store it is as if the process had been killed there.
+//! From then on every call fails, so that to what lies in the store it is as if the process had been killed there. Or it
+//! fails a single call and lives on, like a network: having done what was asked, or not.
 
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -24,19 +25,36 @@ pub(super) enum Death {
     Before(usize),
     /// Having done it.
     After(usize),
+    /// Only call `n` fails, and is not done.
+    Refuse(usize),
+    /// Only call `n` fails, and is done all the same.
+    Lie(usize),
+}
+
+impl Death {
+    /// What becomes of call `n`: whether it is done, and whether it is answered.
+    fn fate(self, n: usize) -> (bool, bool) {
+        match self {
+            Death::Never => (true, true),
+            Death::Before(at) => (n < at, n < at),
+            Death::After(at) => (n <= at, n < at),
+            Death::Refuse(at) => (n != at, n != at),
+            Death::Lie(at) => (true, n != at),
+        }
+    }
 }
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Faulty {
     inner: Arc<dyn ObjectStore>,
-    death: Mutex<Death>,
+    death: Death,
     calls: AtomicUsize,
 }
 
 impl Faulty {
     pub(super) fn new(inner: Arc<dyn ObjectStore>, death: Death) -> Arc<Self> {
-        Arc::new(Faulty { inner, death: Mutex::new(death), calls: AtomicUsize::new(0) })
+        Arc::new(Faulty { inner, death, calls: AtomicUsize::new(0) })
     }
 
     /// Calls so far.
@@ -50,16 +68,9 @@ impl Faulty {
 
     async fn call<T>(&self, work: impl Future<Output = Result<T>> + Send) -> Result<T> {
         let n = self.calls.fetch_add(1, Ordering::SeqCst);
-        let death = *self.death.lock().unwrap();
-        match death {
-            Death::Before(at) if n >= at => Err(Self::dead()),
-            Death::After(at) if n > at => Err(Self::dead()),
-            Death::After(at) if n == at => {
-                let _done = work.await;
-                Err(Self::dead())
-            }
-            _ => work.await,
-        }
+        let (done, answered) = self.death.fate(n);
+        let result = if done { work.await } else { Err(Self::dead()) };
+        if answered { result } else { Err(Self::dead()) }
     }
 }
 
@@ -107,20 +118,17 @@ impl ObjectStore for Faulty {
     fn delete_stream(&self, paths: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
         // One call a path, as the crate deletes one at a time. The count is taken here, so no reference is kept.
         let n = self.calls.fetch_add(1, Ordering::SeqCst);
-        let death = *self.death.lock().unwrap();
+        let (done, answered) = self.death.fate(n);
         let inner = Arc::clone(&self.inner);
         paths
             .then(move |path| {
                 let inner = Arc::clone(&inner);
                 async move {
                     let path = path?;
-                    match death {
-                        Death::Before(at) if n >= at => return Err(Self::dead()),
-                        Death::After(at) if n > at => return Err(Self::dead()),
-                        _ => {}
+                    if done {
+                        inner.delete(&path).await?;
                     }
-                    inner.delete(&path).await?;
-                    if death == Death::After(n) { Err(Self::dead()) } else { Ok(path) }
+                    if answered { Ok(path) } else { Err(Self::dead()) }
                 }
             })
             .boxed()
@@ -128,11 +136,9 @@ impl ObjectStore for Faulty {
 
     fn list(&self, folder: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
         let n = self.calls.fetch_add(1, Ordering::SeqCst);
-        match *self.death.lock().unwrap() {
-            Death::Before(at) | Death::After(at) if n >= at => {
-                futures::stream::once(async { Err(Self::dead()) }).boxed()
-            }
-            _ => self.inner.list(folder),
+        match self.death.fate(n).1 {
+            true => self.inner.list(folder),
+            false => futures::stream::once(async { Err(Self::dead()) }).boxed(),
         }
     }
 

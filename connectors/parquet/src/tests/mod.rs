@@ -4,3 +4,4 @@ mod faults;
 mod protocol;
 mod scenarios;
 mod support;
+mod types;

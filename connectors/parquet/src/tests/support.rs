@@ -122,16 +122,27 @@ pub(super) struct Lab {
 impl Lab {
     pub(super) fn new() -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        Lab { folder: tempfile::tempdir().unwrap(), runtime }
+        // In memory where there is such a place: every commit syncs, and a test makes thousands.
+        let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+        Lab { folder, runtime }
+    }
+
+    /// The store that [`Lab::target`] is on.
+    pub(super) fn store(&self, death: Death) -> (Store, Arc<Faulty>) {
+        let faulty = Faulty::new(Arc::new(LocalFileSystem::new()), death);
+        let root = Path::from_absolute_path(self.folder.path()).unwrap();
+        let local = Some(self.folder.path().to_path_buf());
+        (Store::new(Arc::clone(&faulty) as _, self.runtime.handle().clone(), root, local), faulty)
     }
 
     /// A target whose store dies as told.
     pub(super) fn target(&self, death: Death) -> (ParquetTarget, Arc<Faulty>) {
-        let faulty = Faulty::new(Arc::new(LocalFileSystem::new()), death);
-        let root = Path::from_absolute_path(self.folder.path()).unwrap();
-        let local = Some(self.folder.path().to_path_buf());
-        let store = Store::new(Arc::clone(&faulty) as _, self.runtime.handle().clone(), root, local);
+        let (store, faulty) = self.store(death);
         (ParquetTarget::new(store), faulty)
+    }
+
+    pub(super) fn healthy_store(&self) -> Store {
+        self.store(Death::Never).0
     }
 
     pub(super) fn healthy(&self) -> ParquetTarget {
