@@ -1,1 +1,150 @@
 //! SQLite as a source, by triggers and a change table.
+//!
+//! SQLite has no log that another program could read: its hooks and its session extension see their own connection
+//! only. So Crossfade installs triggers in the application's database. They write a change table in the same
+//! transaction as the application's own write, whatever program that is, and Crossfade polls it.
+//!
+//! ```text
+//! application ──► table ──trigger──► _crossfade_change ──► stream ──► batch, Commit(last row seen)
+//!                   └───────────────────────────────────► snapshot (one read transaction: table and position)
+//! ```
+//!
+//! Read in this order: [`triggers`] (what is logged, and why that is exact), [`stream`], [`upgrade`] (schema changes),
+//! [`types`] (how untyped values travel).
+
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+use crossfade_core::{
+    Consistency, Endpoint, Error, Finding, Position, Result, Selection, Snapshot, Source, Stream, TableSchema,
+};
+use rusqlite::Connection;
+
+mod catalog;
+mod check;
+mod decode;
+mod error;
+mod index_sql;
+mod install;
+mod location;
+mod mark;
+mod prune;
+mod shape;
+mod snapshot;
+mod stream;
+mod text;
+mod triggers;
+mod types;
+mod upgrade;
+
+use location::Location;
+use mark::Mark;
+
+/// Opens `sqlite:///path/to/file.db?busy_timeout=5s` as a source. The file is not touched before it is asked for.
+pub fn open(endpoint: &Endpoint) -> Result<Arc<dyn Source>> {
+    Ok(Arc::new(Sqlite { location: Location::parse(endpoint)? }))
+}
+
+/// Removes everything that Crossfade installed in the database: triggers, change table, control tables. Returns the names of
+/// what it removed. A pipeline of this database cannot be continued afterwards, only begun anew.
+pub fn uninstall(endpoint: &Endpoint) -> Result<Vec<String>> {
+    install::remove(&Location::parse(endpoint)?)
+}
+
+struct Sqlite {
+    location: Location,
+}
+
+impl Sqlite {
+    /// The admitted tables: as stored where there is a log, else as their values are. Where a stored shape no longer fits,
+    /// what it decided is kept, and only new columns are looked at.
+    fn table(&self, conn: &Connection, table: &catalog::Table, known: &[install::Known]) -> Result<TableSchema> {
+        shape::refuse(table)?;
+        let name = shape::name_of(&table.name);
+        let stored = known.iter().find(|k| k.shape.name == name).map(|k| &k.shape);
+        if let Some(stored) = stored.filter(|s| upgrade::same_columns(s, table)) {
+            return Ok(TableSchema::clone(stored));
+        }
+        let kept = stored.filter(|s| {
+            let pairs = s.columns.iter().zip(&table.columns);
+            s.columns.len() <= table.columns.len() && pairs.into_iter().all(|(a, b)| a.source_type == b.declared)
+        });
+        let mut logical: Vec<_> = kept.iter().flat_map(|s| &s.columns).map(|c| c.logical.clone()).collect();
+        logical.extend(shape::decide(conn, table, logical.len())?);
+        let names = catalog::table_names(conn)?;
+        let version = kept.map_or(1, |s| s.version + 1);
+        let mut schema = shape::schema(table, logical, version, &catalog::spelling(&names));
+        shape::complete_references(conn, &mut schema)?;
+        Ok(schema)
+    }
+}
+
+impl Source for Sqlite {
+    fn check(&self, selection: &Selection) -> Result<Vec<Finding>> {
+        check::run(&self.location, selection)
+    }
+
+    fn tables(&self, selection: &Selection) -> Result<Vec<Arc<TableSchema>>> {
+        let conn = self.location.reader()?;
+        let known = if install::id(&conn)?.is_some() { install::known(&conn)? } else { Vec::new() };
+        let (mut tables, mut refused) = (Vec::new(), Vec::new());
+        for (name, is_virtual) in catalog::table_names(&conn)? {
+            if !selection.admits(&shape::name_of(&name)) {
+                continue;
+            }
+            if is_virtual {
+                refused.push(check::virtual_table(&name));
+                continue;
+            }
+            let Some(table) = catalog::table(&conn, &name)? else { continue };
+            match shape::obstacle(&table) {
+                Some((why, fix)) => refused.push((name, why, fix)),
+                None => tables.push(Arc::new(self.table(&conn, &table, &known)?)),
+            }
+        }
+        if refused.is_empty() {
+            return Ok(tables);
+        }
+        let list =
+            |part: fn(&(String, String, String)) -> String| refused.iter().map(part).collect::<Vec<_>>().join("; ");
+        Err(Error::data(
+            shape::name_of(&refused[0].0),
+            list(|(name, why, _)| format!("{name} cannot be carried: {why}")),
+        )
+        .hint(list(|(_, _, fix)| fix.clone())))
+    }
+
+    fn begin(&self, tables: &[Arc<TableSchema>]) -> Result<Position> {
+        let (id, mark) = install::begin(&self.location, tables)?;
+        Ok(mark.position(&id))
+    }
+
+    fn position(&self) -> Result<Position> {
+        let conn = self.location.reader()?;
+        let id = install::require_id(&conn)?;
+        Ok(install::last_mark(&conn)?.position(&id))
+    }
+
+    fn order(&self, a: &Position, b: &Position) -> Result<Ordering> {
+        let ((a_id, a_mark), (b_id, b_mark)) = (Mark::parse_any(a)?, Mark::parse_any(b)?);
+        if a_id != b_id {
+            return Err(
+                Error::unavailable(format!("{a} and {b} are positions of different installations")).hint(mark::RECOPY)
+            );
+        }
+        Ok(a_mark.seq.cmp(&b_mark.seq))
+    }
+
+    fn distance(&self, _from: &Position, _to: &Position) -> Result<Option<u64>> {
+        // The number of rows is known, their bytes only by reading them.
+        Ok(None)
+    }
+
+    fn snapshot(&self, _tables: &[Arc<TableSchema>], _consistency: Consistency) -> Result<Box<dyn Snapshot>> {
+        Ok(Box::new(snapshot::View::open(&self.location)?))
+    }
+
+    fn stream(&self, from: &Position, tables: &[Arc<TableSchema>]) -> Result<Box<dyn Stream>> {
+        Ok(Box::new(stream::Log::open(&self.location, from, tables)?))
+    }
+}

@@ -1,0 +1,411 @@
+//! The SQL that makes an application's own writes log themselves.
+//!
+//! ```text
+//! INSERT ──► _bi  rows in conflict with NEW ──► _crossfade_touched_<id>_<n>
+//!            (REPLACE deletes them without firing a delete trigger)
+//!        ──► _ai  touched rows that are gone now: D;  the row as it stands: I ──► _crossfade_change
+//! UPDATE ──► _bu  as _bi, but for the row itself
+//!        ──► _au  touched rows that are gone: D;  key changed: D(old), I(new);  else U
+//! DELETE ──► _ad  D, if the row is gone
+//! ```
+//!
+//! **Entries are observations.** A trigger logs what the table holds when the trigger runs, not what `NEW` and `OLD` say:
+//! SQLite does not promise in which order triggers fire, so the application's own `AFTER INSERT` may have updated the
+//! row, or deleted it, before ours runs. Every change of a key is followed by an entry that read the table after it, so
+//! a key's last entry is its state, whatever nests in whatever. An entry that would contradict the table is not written.
+//!
+//! **`OR REPLACE`** removes rows in silence, under any unique constraint, and a `BEFORE` trigger cannot know whether the
+//! statement will replace, ignore or fail. So the before-trigger only notes the rows in conflict, and the after-trigger,
+//! which runs only if the row was written, logs those that are gone. What an ignored row leaves behind is harmless (it is
+//! still there, so it is not logged) and swept up by the next prune. Notes are matched to their row by the constraint's
+//! values, so nested statements do not take each other's.
+//!
+//! Trigger bodies use no conflict clause (the outer statement's would override it), no function but the built-in
+//! `julianday`, `typeof` and `coalesce`, and nothing newer than SQLite 3.24, because the application's library runs them.
+
+use crate::catalog::{PREFIX, Table, Term, Unique, quote};
+
+/// The change table.
+pub const CHANGE: &str = "_crossfade_change";
+
+/// What an entry of the change table says.
+pub mod op {
+    /// A mark without meaning for any table.
+    pub const MARK: i64 = 0;
+    /// A row is new.
+    pub const INSERT: i64 = 1;
+    /// A row has these values.
+    pub const UPDATE: i64 = 2;
+    /// A row is gone.
+    pub const DELETE: i64 = 3;
+    /// The table has another shape: `c0` holds it as JSON, `c1` what the new columns hold in old rows.
+    pub const SCHEMA: i64 = 4;
+}
+
+/// The triggers' suffixes.
+pub const SUFFIXES: [&str; 5] = ["bi", "ai", "bu", "au", "ad"];
+
+/// A trigger's name.
+pub fn trigger_name(id: i64, suffix: &str) -> String {
+    format!("{PREFIX}{id}_{suffix}")
+}
+
+/// What a table needs: its helper tables and its triggers.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Script {
+    /// Name and definition.
+    pub helpers: Vec<(String, String)>,
+    /// Name and definition.
+    pub triggers: Vec<(String, String)>,
+}
+
+/// Writes the SQL for a table that has a key.
+pub fn script(table: &Table, id: i64) -> Script {
+    Writer { table, id, name: quote(&table.name) }.script()
+}
+
+/// The entries that re-read rows of a table: those that the log mentions, or all.
+pub fn reread(table: &Table, id: i64, all: bool) -> String {
+    let w = Writer { table, id, name: quote(&table.name) };
+    let from = if all {
+        format!("{} AS _r", w.name)
+    } else {
+        let keys = join(0..table.key.len(), ", ", |i| format!("c{} AS k{i}", table.key[i].0));
+        format!(
+            "(SELECT DISTINCT {keys} FROM {CHANGE} WHERE t = {id} AND op IN (1, 2)) AS _x JOIN {} AS _r ON {}",
+            w.name,
+            w.same_key("_r", |i| format!("_x.k{i}"))
+        )
+    };
+    format!("INSERT INTO {CHANGE}(t, op, at, {}) SELECT {id}, 2, julianday('now'), {} FROM {from}", w.slots(), w.row())
+}
+
+struct Writer<'a> {
+    table: &'a Table,
+    id: i64,
+    name: String,
+}
+
+fn join(items: impl IntoIterator<Item = usize>, between: &str, each: impl FnMut(usize) -> String) -> String {
+    items.into_iter().map(each).collect::<Vec<_>>().join(between)
+}
+
+impl Writer<'_> {
+    fn script(&self) -> Script {
+        let mut helpers: Vec<(String, String)> =
+            self.table.uniques.iter().enumerate().flat_map(|(n, u)| self.touched_table(n, u)).collect();
+        if self.needs_probe() {
+            let name = format!("{PREFIX}probe_{}", self.id);
+            helpers.push((name.clone(), format!("CREATE TABLE {name} AS SELECT * FROM {} LIMIT 0", self.name)));
+        }
+        let body = |suffix: &str, event: &str, when: String, statements: Vec<String>| {
+            let name = trigger_name(self.id, suffix);
+            let sql = format!(
+                "CREATE TRIGGER {name} {event} ON {} {when}BEGIN\n  {};\nEND",
+                self.name,
+                statements.join(";\n  ")
+            );
+            (name, sql)
+        };
+        let triggers = vec![
+            body("bi", "BEFORE INSERT", String::new(), self.note("")),
+            body("ai", "AFTER INSERT", String::new(), self.after_insert()),
+            body("bu", "BEFORE UPDATE", self.when_unique_changes(), self.note(&self.other_than_old())),
+            body("au", "AFTER UPDATE", String::new(), self.after_update()),
+            body("ad", "AFTER DELETE", String::new(), vec![self.log_gone("OLD", "")]),
+        ];
+        Script { helpers, triggers }
+    }
+
+    /// `c0, c1, ...`: the change table's columns for a whole row.
+    fn slots(&self) -> String {
+        join(0..self.table.columns.len(), ", ", |i| format!("c{i}"))
+    }
+
+    /// The row as it stands.
+    fn row(&self) -> String {
+        join(0..self.table.columns.len(), ", ", |i| format!("_r.{}", self.column(i)))
+    }
+
+    fn column(&self, ordinal: usize) -> String {
+        quote(&self.table.columns[ordinal].name)
+    }
+
+    /// The change table's columns for the key.
+    fn key_slots(&self) -> String {
+        join(0..self.table.key.len(), ", ", |i| format!("c{}", self.table.key[i].0))
+    }
+
+    /// The key's columns of `of`.
+    fn key_of(&self, of: &str) -> String {
+        join(0..self.table.key.len(), ", ", |i| format!("{of}.{}", self.column(self.table.key[i].0)))
+    }
+
+    /// That the key of `row` is `other`, byte for byte: the index's collation finds it, the rest makes sure.
+    fn same_key(&self, row: &str, other: impl Fn(usize) -> String) -> String {
+        join(0..self.table.key.len(), " AND ", |i| {
+            let (ordinal, collation) = &self.table.key[i];
+            let (a, b) = (format!("{row}.{}", self.column(*ordinal)), other(i));
+            if self.table.alias == Some(*ordinal) {
+                return format!("{a} = {b}");
+            }
+            format!("{a} = {b} COLLATE {collation} AND {}", identical(&a, &b))
+        })
+    }
+
+    /// Whether an update leaves the key as it is, byte for byte.
+    fn key_stays(&self) -> String {
+        join(0..self.table.key.len(), " AND ", |i| {
+            let c = self.column(self.table.key[i].0);
+            identical(&format!("OLD.{c}"), &format!("NEW.{c}"))
+        })
+    }
+
+    /// Finds the row that `NEW` became.
+    fn is_new(&self) -> String {
+        match (self.table.alias, self.table.rowid) {
+            (None, Some(rowid)) => format!("_r.{rowid} = NEW.{rowid}"),
+            _ => self.same_key("_r", |i| format!("NEW.{}", self.column(self.table.key[i].0))),
+        }
+    }
+
+    fn other_than_old(&self) -> String {
+        match (self.table.alias, self.table.rowid) {
+            (Some(alias), _) => format!(" AND _r.{0} <> OLD.{0}", self.column(alias)),
+            (None, Some(rowid)) => format!(" AND _r.{rowid} <> OLD.{rowid}"),
+            (None, None) => {
+                format!(" AND NOT ({})", self.same_key("_r", |i| format!("OLD.{}", self.column(self.table.key[i].0))))
+            }
+        }
+    }
+
+    /// Logs that the rows with the key of `of` are gone, if they are.
+    fn log_gone(&self, of: &str, and: &str) -> String {
+        let here = self.same_key("_e", |i| format!("{of}.{}", self.column(self.table.key[i].0)));
+        format!(
+            "INSERT INTO {CHANGE}(t, op, at, {}) SELECT {}, 3, julianday('now'), {} WHERE {and}NOT EXISTS (SELECT 1 FROM {} AS _e WHERE {here})",
+            self.key_slots(),
+            self.id,
+            self.key_of(of),
+            self.name
+        )
+    }
+
+    fn after_insert(&self) -> Vec<String> {
+        let mut out = self.settle("1");
+        out.push(format!(
+            "INSERT INTO {CHANGE}(t, op, at, {}) SELECT {}, 1, julianday('now'), {} FROM {} AS _r WHERE {}",
+            self.slots(),
+            self.id,
+            self.row(),
+            self.name,
+            self.is_new()
+        ));
+        out
+    }
+
+    fn after_update(&self) -> Vec<String> {
+        let stays = self.key_stays();
+        let mut out = self.settle(&format!("NOT ({stays})"));
+        out.push(self.log_gone("OLD", &format!("NOT ({stays}) AND ")));
+        out.push(format!(
+            "INSERT INTO {CHANGE}(t, op, at, {}) SELECT {}, CASE WHEN {stays} THEN 2 ELSE 1 END, julianday('now'), {} FROM {} AS _r WHERE {}",
+            self.slots(),
+            self.id,
+            self.row(),
+            self.name,
+            self.is_new()
+        ));
+        out
+    }
+
+    /// Updates that touch no unique value need no look for conflicts. Predicates and expressions may depend on any column.
+    fn when_unique_changes(&self) -> String {
+        let mut terms = Vec::new();
+        for unique in &self.table.uniques {
+            for (term, _) in &unique.terms {
+                let name = match term {
+                    _ if unique.filter.is_some() => return String::new(),
+                    Term::Expression(_) => return String::new(),
+                    Term::Column(i) if self.table.columns[*i].generated => return String::new(),
+                    Term::Column(i) => self.column(*i),
+                    Term::Rowid => self.table.rowid.unwrap_or("rowid").to_owned(),
+                };
+                let term = format!("NEW.{name} IS NOT OLD.{name} COLLATE BINARY");
+                if !terms.contains(&term) {
+                    terms.push(term);
+                }
+            }
+        }
+        format!("WHEN {} ", terms.join(" OR "))
+    }
+
+    fn needs_probe(&self) -> bool {
+        self.table.uniques.iter().any(|u| u.terms.iter().any(|(t, _)| matches!(t, Term::Expression(_))))
+    }
+
+    /// Puts `NEW` into the probe table, where expressions can be asked about it under the columns' affinities.
+    fn probe(&self) -> Vec<String> {
+        if !self.needs_probe() {
+            return Vec::new();
+        }
+        let values = join(0..self.table.columns.len(), ", ", |i| self.incoming(i));
+        vec![
+            format!("DELETE FROM {PREFIX}probe_{}", self.id),
+            format!("INSERT INTO {PREFIX}probe_{} VALUES ({values})", self.id),
+        ]
+    }
+
+    /// A column of `NEW` as the statement will store it: OR REPLACE puts the default in place of a NULL that NOT NULL
+    /// forbids, but only behind the before-trigger.
+    fn incoming(&self, ordinal: usize) -> String {
+        let c = &self.table.columns[ordinal];
+        match &c.default {
+            Some(default) if c.not_null && !c.generated => format!("coalesce(NEW.{}, ({default}))", quote(&c.name)),
+            _ => format!("NEW.{}", quote(&c.name)),
+        }
+    }
+
+    /// A term's value in `_r`, and in the incoming row.
+    fn term(&self, term: &Term) -> (String, String) {
+        match term {
+            Term::Column(i) => (format!("_r.{}", self.column(*i)), self.incoming(*i)),
+            Term::Rowid => {
+                let rowid = self.table.rowid.unwrap_or("rowid");
+                (format!("_r.{rowid}"), format!("NEW.{rowid}"))
+            }
+            Term::Expression(e) => (format!("({e})"), format!("(SELECT {e} FROM {PREFIX}probe_{})", self.id)),
+        }
+    }
+
+    fn touched(&self, n: usize) -> String {
+        format!("{PREFIX}touched_{}_{n}", self.id)
+    }
+
+    /// Whether the constraint's values are the key of a rowid table: then one column does.
+    fn is_alias(&self, unique: &Unique) -> bool {
+        matches!(unique.terms.as_slice(), [(Term::Column(i), _)] if self.table.alias == Some(*i))
+    }
+
+    /// The table that notes conflicts of constraint `n`, and its index.
+    fn touched_table(&self, n: usize, unique: &Unique) -> Vec<(String, String)> {
+        let name = self.touched(n);
+        if self.is_alias(unique) {
+            let sql = format!("CREATE TABLE {name} (k0 INTEGER PRIMARY KEY)");
+            return vec![(name, sql)];
+        }
+        let terms = join(0..unique.terms.len(), ", ", |i| {
+            let (term, collation) = &unique.terms[i];
+            let affinity = match term {
+                Term::Column(c) => affinity(&self.table.columns[*c].declared),
+                Term::Rowid => "INTEGER",
+                Term::Expression(_) => "",
+            };
+            format!("u{i} {affinity} COLLATE {collation}")
+        });
+        let keys = join(0..self.table.key.len(), ", ", |i| format!("k{i}"));
+        let columns = join(0..unique.terms.len(), ", ", |i| format!("u{i}"));
+        let index = format!("{name}_u");
+        vec![
+            (name.clone(), format!("CREATE TABLE {name} ({terms}, {keys})")),
+            (index.clone(), format!("CREATE INDEX {index} ON {name} ({columns})")),
+        ]
+    }
+
+    /// Notes the rows that conflict with the incoming one on each constraint.
+    fn note(&self, and: &str) -> Vec<String> {
+        let mut out = self.probe();
+        for (n, unique) in self.table.uniques.iter().enumerate() {
+            let touched = self.touched(n);
+            let count = unique.terms.len();
+            let pairs: Vec<(String, String)> = unique.terms.iter().map(|(t, _)| self.term(t)).collect();
+            let conflict =
+                join(0..count, " AND ", |i| format!("{} = {} COLLATE {}", pairs[i].0, pairs[i].1, unique.terms[i].1));
+            let filter = unique.filter.as_ref().map(|f| format!(" AND ({f})")).unwrap_or_default();
+            if self.is_alias(unique) {
+                out.push(format!(
+                    "INSERT INTO {touched}(k0) SELECT {0} FROM {1} AS _r WHERE {conflict}{and} AND NOT EXISTS (SELECT 1 FROM {touched} AS _x WHERE _x.k0 = {0})",
+                    pairs[0].0, self.name
+                ));
+                continue;
+            }
+            let columns = join(0..count, ", ", |i| format!("u{i}"));
+            let keys = join(0..self.table.key.len(), ", ", |i| format!("k{i}"));
+            let values = join(0..count, ", ", |i| pairs[i].0.clone());
+            let noted = join(0..count, " AND ", |i| format!("_x.u{i} = {} COLLATE {}", pairs[i].1, unique.terms[i].1));
+            let same = join(0..self.table.key.len(), " AND ", |i| {
+                identical(&format!("_x.k{i}"), &format!("_r.{}", self.column(self.table.key[i].0)))
+            });
+            out.push(format!(
+                "INSERT INTO {touched}({columns}, {keys}) SELECT {values}, {} FROM {} AS _r WHERE {conflict}{filter}{and} AND NOT EXISTS (SELECT 1 FROM {touched} AS _x WHERE {noted} AND {same})",
+                self.key_of("_r"),
+                self.name
+            ));
+        }
+        out
+    }
+
+    /// Logs the noted rows that are gone, and forgets them. `same` says when a row noted under the very key of the row now
+    /// written counts as gone: it was replaced by it.
+    fn settle(&self, same: &str) -> Vec<String> {
+        let mut out = self.probe();
+        let keys = join(0..self.table.key.len(), ", ", |i| format!("k{i}"));
+        let gone: Vec<String> = self
+            .table
+            .uniques
+            .iter()
+            .enumerate()
+            .map(|(n, unique)| {
+                let noted = join(0..unique.terms.len(), " AND ", |i| {
+                    let (term, collation) = &unique.terms[i];
+                    let slot = if self.is_alias(unique) { "k" } else { "u" };
+                    let value = match term {
+                        Term::Column(c) => format!("NEW.{}", self.column(*c)),
+                        _ => self.term(term).1,
+                    };
+                    format!("{slot}{i} = {value} COLLATE {collation}")
+                });
+                let touched = self.touched(n);
+                let here = self.same_key("_e", |i| format!("{touched}.k{i}"));
+                let replaced = join(0..self.table.key.len(), " AND ", |i| {
+                    identical(&format!("{touched}.k{i}"), &format!("NEW.{}", self.column(self.table.key[i].0)))
+                });
+                let own = if same == "1" { replaced } else { format!("{same} AND {replaced}") };
+                format!("{noted} AND (({own}) OR NOT EXISTS (SELECT 1 FROM {} AS _e WHERE {here}))", self.name)
+            })
+            .collect();
+        let union =
+            join(0..gone.len(), " UNION ", |n| format!("SELECT {keys} FROM {} WHERE {}", self.touched(n), gone[n]));
+        out.push(format!(
+            "INSERT INTO {CHANGE}(t, op, at, {}) SELECT {}, 3, julianday('now'), {keys} FROM ({union})",
+            self.key_slots(),
+            self.id
+        ));
+        for (n, gone) in gone.iter().enumerate() {
+            out.push(format!("DELETE FROM {} WHERE {gone}", self.touched(n)));
+        }
+        out
+    }
+}
+
+/// That two values are the same bytes of the same type.
+fn identical(a: &str, b: &str) -> String {
+    format!("{a} IS {b} COLLATE BINARY AND typeof({a}) = typeof({b})")
+}
+
+/// A type name of the same affinity.
+fn affinity(declared: &str) -> &'static str {
+    let upper = declared.to_ascii_uppercase();
+    let has = |part: &str| upper.contains(part);
+    if has("INT") {
+        "INTEGER"
+    } else if has("CHAR") || has("CLOB") || has("TEXT") {
+        "TEXT"
+    } else if has("BLOB") || upper.is_empty() || upper == "ANY" {
+        ""
+    } else if has("REAL") || has("FLOA") || has("DOUB") {
+        "REAL"
+    } else {
+        "NUMERIC"
+    }
+}
