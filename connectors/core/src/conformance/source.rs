@@ -201,7 +201,7 @@ fn snapshots_see_committed_rows(fixture: &mut (dyn SourceFixture + '_)) -> Resul
             format!("a snapshot at {} was taken after {before}", snapshot.position())
         })?;
         let (state, _) = read(snapshot.as_mut(), &bench.tables[0], &KeyRange::ALL)?;
-        same(&state, &after(&[rows.clone()], &State::new()), &format!("{consistency:?}"))?;
+        same(&state, &after(std::slice::from_ref(&rows), &State::new()), &format!("{consistency:?}"))?;
     }
     Ok(())
 }
@@ -260,7 +260,7 @@ fn snapshot_and_stream_agree(fixture: &mut (dyn SourceFixture + '_)) -> Result<(
     // What is committed after it was opened is not in it, however late it is read.
     let ends = bench.commit_each(&transactions[4..])?;
     let (mut state, _) = read(snapshot.as_mut(), &bench.tables[0], &KeyRange::ALL)?;
-    same(&state, &after(&transactions[..4], &after(&[rows.clone()], &State::new())), "the snapshot")?;
+    same(&state, &after(&transactions[..4], &after(std::slice::from_ref(&rows), &State::new())), "the snapshot")?;
     let mut stream = bench.stream(&at)?;
     replay_all(&drain(bench.source.as_ref(), stream.as_mut(), &ends[ends.len() - 1], wide)?, &mut state)?;
     same(&state, &after(&transactions, &after(&[rows], &State::new())), "snapshot and stream")
@@ -312,7 +312,8 @@ fn restart_from_every_commit(fixture: &mut (dyn SourceFixture + '_)) -> Result<(
     let mut bench = Bench::new(fixture, "c_again", &rows)?;
     let transactions = mixture("c_again");
     let ends = bench.commit_each(&transactions)?;
-    let (last, expected) = (&ends[ends.len() - 1], after(&transactions, &after(&[rows.clone()], &State::new())));
+    let (last, expected) =
+        (&ends[ends.len() - 1], after(&transactions, &after(std::slice::from_ref(&rows), &State::new())));
     let one = || Limit { rows: 1, ..wide() };
     let mut stream = bench.stream(&bench.from)?;
     let batches = drain(bench.source.as_ref(), stream.as_mut(), last, one)?;

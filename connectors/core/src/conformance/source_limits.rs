@@ -146,7 +146,7 @@ fn acknowledged_is_safe(fixture: &mut (dyn SourceFixture + '_)) -> Result<()> {
     let transactions = mixture("c_ack");
     let ends = bench.commit_each(&transactions)?;
     let last = &ends[ends.len() - 1];
-    let mut state = after(&[rows.clone()], &State::new());
+    let mut state = after(std::slice::from_ref(&rows), &State::new());
     let mut stream = bench.stream(&bench.from)?;
     let limit = || Limit { until: Some(ends[3].clone()), ..wide() };
     let batches = drain(bench.source.as_ref(), stream.as_mut(), &ends[3], limit)?;

@@ -127,7 +127,7 @@ pub fn rows(table: &Arc<TableSchema>, writes: &[Write]) -> Result<Rows> {
 
 /// The columns that [`Write::Partial`] does not carry.
 fn is_absent(column: usize) -> bool {
-    column % 2 == 0
+    column.is_multiple_of(2)
 }
 
 /// Changes that end at a commit.
