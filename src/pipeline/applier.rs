@@ -204,7 +204,7 @@ impl<'a> Applier<'a> {
         let next = Checkpoint { seq: last.seq + 1, position: passed, phase: Phase::Streaming, ..last };
         self.writer.commit(&next)?;
         self.shared.committed(self.index, &next, 0);
-        tracing::info!(target = self.index, position = %next.position, "initial copy complete, streaming");
+        tracing::info!(destination = self.index, position = %next.position, "initial copy complete, streaming");
         Ok(())
     }
 }

@@ -115,6 +115,9 @@ impl Shared<'_> {
                 t.checkpoint = Some(checkpoint.clone());
                 t.rows += rows;
             }
+            if v.phase() == Some(Phase::Streaming) {
+                v.copy = None;
+            }
         });
     }
 
@@ -217,15 +220,7 @@ pub fn run(attempt: Attempt<'_>, mut members: Vec<Member<'_>>) -> Result<()> {
             ..v.copy.unwrap_or_default()
         });
     });
-    let members: Vec<usize> = start(&shared, pipeline, tables, stream, plan, members, |indexes| {
-        conduct(&shared, &indexes, &goal, stop, serve).map(|()| indexes)
-    })?;
-    pipeline.progress.update(|v| {
-        if members.iter().all(|&i| v.targets[i].checkpoint.as_ref().is_some_and(|c| c.phase == Phase::Streaming)) {
-            v.copy = None;
-        }
-    });
-    Ok(())
+    start(&shared, pipeline, tables, stream, plan, members, |indexes| conduct(&shared, &indexes, &goal, stop, serve))
 }
 
 /// Starts the threads, lets `conduct` run on this one, and gathers the first error of all.

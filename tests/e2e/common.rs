@@ -1,0 +1,101 @@
+//! What the end-to-end tests share: the built binary, its answers, sample databases under names of their own.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crossfade_harness::{Client, Database, Ended, Program, sample};
+use serde_json::Value;
+
+/// Long enough for the slowest machine; a test that needs it has failed.
+pub const PATIENCE: Duration = Duration::from_secs(240);
+
+/// A pipeline that is run through the command line, as a user would.
+pub struct Pipeline {
+    args: Vec<String>,
+}
+
+impl Pipeline {
+    /// A pipeline of two URLs; its name is unique to the test's process and the target's URL.
+    pub fn new(name: &str, from: &str, to: &[&str]) -> Self {
+        let mut args = vec!["--name".to_owned(), format!("{name}-{}", std::process::id()), "--from".into(), from.into()];
+        for url in to {
+            args.extend(["--to".to_owned(), (*url).to_owned()]);
+        }
+        Pipeline { args }
+    }
+
+    /// Carries only these tables.
+    pub fn tables(mut self, globs: &[&str]) -> Self {
+        for glob in globs {
+            self.args.extend(["--tables".to_owned(), (*glob).to_owned()]);
+        }
+        self
+    }
+
+    /// A command on this pipeline.
+    pub fn command(&self, command: &str, more: &[&str]) -> Program {
+        program().args([command]).args(&self.args).args(more)
+    }
+
+    /// Runs a command to its end.
+    pub fn ended(&self, command: &str, more: &[&str]) -> Ended {
+        self.command(command, more).start().wait(PATIENCE)
+    }
+
+    /// Runs a command that must succeed and prints JSON.
+    pub fn json(&self, command: &str, more: &[&str]) -> Value {
+        let ended = self.ended(command, &[&["--json"], more].concat());
+        serde_json::from_str(&ended.stdout)
+            .unwrap_or_else(|e| panic!("{command} printed no JSON ({e}): {}\n{}", ended.stdout, ended.stderr))
+    }
+
+    /// Copies and streams up to the source's present end.
+    pub fn catch_up(&self) {
+        let ended = self.ended("run", &["--until-caught-up"]);
+        assert!(ended.status.success(), "run ended with {}:\n{}", ended.status, ended.stderr);
+    }
+
+    /// Verifies, and returns the number of tables compared, all of which must be equal.
+    pub fn verify_equal(&self) -> usize {
+        let proof = self.json("verify", &[]);
+        assert_eq!(proof["verdict"], "equal", "{proof:#}");
+        proof["tables"].as_array().expect("tables").len()
+    }
+}
+
+/// The built binary, with a runtime folder of its own.
+pub fn program() -> Program {
+    Program::new(env!("CARGO_BIN_EXE_crossfade"))
+}
+
+/// Loads a sample for MySQL or MariaDB under a database name of this test.
+pub fn load_sample(client: &Client, files: &[&str], original: &str, database: &Database) {
+    let mut script = String::from("SET SESSION sql_mode='';\n");
+    for file in files {
+        script.push_str(&std::fs::read_to_string(sample(file)).expect("the sample is text"));
+    }
+    let name = database.name();
+    let drop_and_create = |line: &&str| {
+        let upper = line.trim_start().to_ascii_uppercase();
+        !(upper.starts_with("DROP DATABASE")
+            || upper.starts_with("CREATE DATABASE")
+            || upper.starts_with("DROP SCHEMA")
+            || upper.starts_with("CREATE SCHEMA")
+            || upper.starts_with("USE "))
+    };
+    let kept: Vec<&str> = script.lines().filter(drop_and_create).collect();
+    let script = kept.join("\n").replace(&format!("`{original}`"), &format!("`{name}`"));
+    client.sql(name, &script);
+}
+
+/// A folder of this test, removed at its end.
+pub fn folder() -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().to_owned();
+    (folder, path)
+}
+
+/// Pulls `{"verdict": …}` apart for messages.
+pub fn code(ended: &Ended) -> i32 {
+    ended.status.code().unwrap_or(-1)
+}

@@ -1,0 +1,84 @@
+//! `kill -9` at random moments of copy and stream, and what is there afterwards.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use crossfade_harness::{Client, MariaDb, MySql, PgVersion, Postgres};
+
+use crate::common::{PATIENCE, Pipeline, load_sample};
+use crate::mysql_to_postgres::{CHINOOK, SAKILA, Sample, write_until};
+
+/// Kills the daemon ten times, the first ones within the copy, and ends in `verify`.
+fn killed_ten_times(client: &Client, sample: &Sample, seed: u64) {
+    let source = client.fresh_database("src");
+    load_sample(client, sample.files, sample.original, &source);
+    let target = Postgres::shared(PgVersion::V15).fresh_database("dst");
+    let pipeline = Pipeline::new("kill", &source.url(), &[&target.url()]);
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| write_until(client, source.name(), sample, &stop));
+        for round in 0..10u64 {
+            // Short lives first, so that the copy is hit, then longer ones that reach the stream.
+            let limit = Duration::from_millis(150 + round * 200);
+            let ended = pipeline.command("run", &[]).start().kill_within(limit, seed * 100 + round);
+            assert!(
+                ended.status.code().is_none(),
+                "round {round}: it ended by itself with {}: {}",
+                ended.status,
+                ended.stderr
+            );
+        }
+        stop.store(true, Ordering::SeqCst);
+    });
+    pipeline.catch_up();
+    assert_eq!(pipeline.verify_equal(), sample.tables);
+}
+
+#[test]
+fn mysql_sakila_killed_ten_times() {
+    killed_ten_times(MySql::shared(), &SAKILA, 1);
+}
+
+#[test]
+fn mariadb_sakila_killed_ten_times() {
+    killed_ten_times(MariaDb::shared(), &SAKILA, 2);
+}
+
+#[test]
+fn mysql_chinook_killed_ten_times() {
+    killed_ten_times(MySql::shared(), &CHINOOK, 3);
+}
+
+#[test]
+fn mariadb_chinook_killed_ten_times() {
+    killed_ten_times(MariaDb::shared(), &CHINOOK, 4);
+}
+
+#[test]
+fn a_second_run_stops_at_once_and_says_who_owns_it() {
+    let client: &Client = MariaDb::shared();
+    let source = client.fresh_database("src");
+    source.sql("create table t (id int primary key); insert into t values (1)");
+    let target = Postgres::shared(PgVersion::V15).fresh_database("dst");
+    let pipeline = Pipeline::new("own", &source.url(), &[&target.url()]);
+    let mut first = pipeline.command("run", &[]).start();
+    first.wait_for("complete, streaming", PATIENCE);
+    let second = pipeline.ended("run", &[]);
+    assert_eq!(second.status.code(), Some(75), "{}", second.stderr);
+    assert!(second.stderr.contains(&first.pid().to_string()), "names the owner: {}", second.stderr);
+    // From another machine there is no control socket to ask: the target itself must refuse.
+    let elsewhere = pipeline.command("run", &[]).env("RUNTIME_DIRECTORY", first_free_folder().as_str());
+    let third = elsewhere.env("XDG_RUNTIME_DIR", "/nonexistent").start().wait(PATIENCE);
+    assert_eq!(third.status.code(), Some(75), "{}", third.stderr);
+    assert!(third.stderr.contains("owned by process"), "{}", third.stderr);
+    first.signal("TERM");
+    assert!(first.wait(PATIENCE).status.success());
+    pipeline.catch_up();
+    pipeline.verify_equal();
+}
+
+fn first_free_folder() -> String {
+    let folder = tempfile::tempdir().expect("a temporary folder").keep();
+    folder.to_str().expect("UTF-8").to_owned()
+}

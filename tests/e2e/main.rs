@@ -1,0 +1,9 @@
+//! The whole program against real servers: copy and stream with a writer running, crashes, refusals, the command line.
+//!
+//! Every scenario ends in `verify`, or in a clear error with a hint and the right exit code.
+
+mod common;
+mod crashes;
+mod mysql_to_postgres;
+mod refusals;
+mod sqlite_to_parquet;

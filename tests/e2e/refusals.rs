@@ -1,0 +1,163 @@
+//! Bad input: each is refused with a clear error, a hint that mends it, the right exit code, and nothing lost.
+
+use crossfade_harness::{Client, MariaDb, MySql, Options, PgVersion, Postgres};
+
+use crate::common::{Pipeline, code, folder, program};
+
+/// Runs a command that must be refused; returns what it said.
+fn refused(pipeline: &Pipeline, command: &str, exit: i32, words: &[&str]) {
+    let ended = pipeline.ended(command, &[]);
+    assert_eq!(code(&ended), exit, "{}{}", ended.stdout, ended.stderr);
+    for word in words {
+        assert!(ended.stderr.contains(word), "{word:?} is missing in: {}", ended.stderr);
+    }
+    assert!(ended.stderr.contains("hint"), "a refusal has a hint: {}", ended.stderr);
+}
+
+fn small_source(client: &Client) -> crossfade_harness::Database {
+    let source = client.fresh_database("src");
+    source.sql("create table t (id int primary key, a varchar(20)); insert into t values (1, 'x'), (2, 'y')");
+    source
+}
+
+#[test]
+fn a_url_of_another_kind() {
+    let p = Pipeline::new("url", "oracle://db/shop", &["postgres://db/shop"]);
+    refused(&p, "run", 78, &["\"oracle\" is not a source", "mysql:, mariadb: or sqlite:"]);
+    let p = Pipeline::new("url", "mysql://root@127.0.0.1/shop", &["ftp://db/shop"]);
+    refused(&p, "run", 78, &["\"ftp\" is not a target"]);
+}
+
+#[test]
+fn nobody_listens() {
+    let p = Pipeline::new("port", "mysql://root@127.0.0.1:1/shop", &["postgres://127.0.0.1:1/shop"]);
+    refused(&p, "run", 69, &["127.0.0.1:1"]);
+}
+
+#[test]
+fn a_wrong_password() {
+    let mysql: &Client = MySql::shared();
+    let source = small_source(mysql);
+    let target = Postgres::shared(PgVersion::V15).fresh_database("dst");
+    let wrong = mysql.url_as("crossfade", "wr0ng-secret", source.name());
+    let p = Pipeline::new("password", &wrong, &[&target.url()]);
+    refused(&p, "run", 69, &["crossfade"]);
+    let said = p.ended("run", &[]).stderr;
+    assert!(!said.contains("wr0ng-secret"), "a password is never printed: {said}");
+}
+
+#[test]
+fn an_unknown_database() {
+    let url = Client::url(MariaDb::shared(), "no_such_db");
+    let target = Postgres::shared(PgVersion::V15).fresh_database("dst");
+    refused(&Pipeline::new("db", &url, &[&target.url()]), "run", 69, &["no_such_db"]);
+}
+
+#[test]
+fn missing_privileges() {
+    let mariadb: &Client = MariaDb::shared();
+    let source = small_source(mariadb);
+    let user = format!("u{}", std::process::id());
+    source.sql(&format!("create user {user}@'%' identified by 'p'; grant select on {}.* to {user}@'%'", source.name()));
+    let target = Postgres::shared(PgVersion::V15).fresh_database("dst");
+    let p = Pipeline::new("grant", &mariadb.url_as(&user, "p", source.name()), &[&target.url()]);
+    refused(&p, "run", 78, &["GRANT", "REPLICATION SLAVE", &user]);
+    source.sql(&format!("drop user {user}@'%'"));
+}
+
+#[test]
+fn no_binlog() {
+    let server = MariaDb::start(Options::new().unset("log-bin"));
+    let source = small_source(&server);
+    let target = Postgres::shared(PgVersion::V15).fresh_database("dst");
+    refused(&Pipeline::new("nolog", &source.url(), &[&target.url()]), "run", 78, &["log_bin"]);
+}
+
+#[test]
+fn statement_format() {
+    let server = MariaDb::start(Options::new().set("binlog-format", "STATEMENT"));
+    let source = small_source(&server);
+    let target = Postgres::shared(PgVersion::V15).fresh_database("dst");
+    refused(
+        &Pipeline::new("stmt", &source.url(), &[&target.url()]),
+        "run",
+        78,
+        &["binlog_format", "ROW", "STATEMENT", "SET GLOBAL binlog_format"],
+    );
+}
+
+#[test]
+fn an_unknown_configuration_key() {
+    let (_keep, folder) = folder();
+    let path = folder.join("shop.toml");
+    std::fs::write(&path, "name = \"a\"\n[source]\nurl = \"mysql://h/d\"\ntabels = []\n[[target]]\nurl = \"file:///x\"\n")
+        .expect("writing");
+    let ended = program().args(["run", "--config", path.to_str().expect("UTF-8")]).start().wait(crate::common::PATIENCE);
+    assert_eq!(code(&ended), 78);
+    assert!(ended.stderr.contains("line 4, column 1: unknown key tabels, did you mean tables?"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_target_table_of_another_shape() {
+    let source = small_source(MariaDb::shared());
+    let target = Postgres::shared(PgVersion::V15).fresh_database("dst");
+    target.sql(&format!("create schema {0}; create table {0}.t (id int primary key, b date not null)", source.name()));
+    let p = Pipeline::new("shape", &source.url(), &[&target.url()]);
+    refused(&p, "run", 78, &[".t", "\"a\""]);
+    assert_eq!(target.sql(&format!("select count(*) from {}.t", source.name())), "0", "nothing was touched");
+}
+
+#[test]
+fn an_unwritable_folder() {
+    let source = small_source(MariaDb::shared());
+    let p = Pipeline::new("folder", &source.url(), &["file:///proc/lake"]);
+    refused(&p, "run", 78, &["/proc/lake"]);
+}
+
+#[test]
+fn a_table_without_a_key() {
+    let source = small_source(MariaDb::shared());
+    source.sql("create table log (at datetime, line text)");
+    let target = Postgres::shared(PgVersion::V15).fresh_database("dst");
+    let p = Pipeline::new("nokey", &source.url(), &[&target.url()]);
+    refused(&p, "run", 78, &[".log", "ADD PRIMARY KEY"]);
+    // Without that table it runs.
+    let p = p.tables(&["t"]);
+    p.catch_up();
+    assert_eq!(p.verify_equal(), 1);
+}
+
+#[test]
+fn a_corrupt_binlog_event_stops_and_loses_nothing() {
+    let server = MariaDb::start(Options::new());
+    let source = small_source(&server);
+    let target = Postgres::shared(PgVersion::V15).fresh_database("dst");
+    let p = Pipeline::new("corrupt", &source.url(), &[&target.url()]);
+    p.catch_up();
+    source.sql("insert into t values (3, 'corrupt-me-not'); insert into t values (4, 'z')");
+    flip_a_byte(&server.data(), b"corrupt-me-not");
+    let ended = p.ended("run", &["--until-caught-up"]);
+    assert_eq!(code(&ended), 65, "{}", ended.stderr);
+    assert!(ended.stderr.contains("checksum"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("hint"), "{}", ended.stderr);
+    assert_eq!(target.sql(&format!("select count(*) from {}.t", source.name())), "2", "nothing of it was applied");
+}
+
+/// Flips a bit of the last place in the newest binlog where these bytes stand.
+fn flip_a_byte(data: &std::path::Path, needle: &[u8]) {
+    let mut files: Vec<_> = std::fs::read_dir(data)
+        .expect("the data folder")
+        .map(|e| e.expect("an entry").path())
+        .filter(|p| {
+            let name = p.file_name().expect("a name").to_string_lossy().into_owned();
+            name.contains("bin") && name.rsplit('.').next().is_some_and(|e| e.chars().all(|c| c.is_ascii_digit()))
+        })
+        .collect();
+    files.sort();
+    let path = files.last().expect("a binlog file");
+    let mut bytes = std::fs::read(path).expect("the binlog");
+    let at = bytes.windows(needle.len()).rposition(|w| w == needle).expect("the row is in the newest binlog");
+    bytes[at] ^= 1;
+    let file = std::fs::OpenOptions::new().write(true).open(path).expect("opening the binlog");
+    std::os::unix::fs::FileExt::write_all_at(&file, &bytes[at..=at], at as u64).expect("flipping");
+}
