@@ -1,0 +1,73 @@
+//! Rows in memory: one string of bytes per cell, in the order-preserving form of `arrow_row`. Equal cells are equal
+//! bytes, whatever the type, and a row is put together again without knowing any type.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow_array::{Array, ArrayRef, RecordBatch, new_empty_array};
+use arrow_row::{RowConverter, SortField};
+use crossfade_core::{Error, Result, TableSchema};
+
+/// A cell's bytes.
+pub type Cell = Vec<u8>;
+/// A row's cells, in the table's order.
+pub type Row = Vec<Cell>;
+/// A row's key columns.
+pub type Key = Vec<Cell>;
+/// A table's rows.
+pub type Table = BTreeMap<Key, Row>;
+
+fn broken(e: arrow_schema::ArrowError) -> Error {
+    Error::corrupt("a row in memory").caused_by(e)
+}
+
+/// The rows of a batch.
+pub fn encode(batch: &RecordBatch) -> Result<Vec<Row>> {
+    let mut rows = vec![Row::new(); batch.num_rows()];
+    for column in batch.columns() {
+        let cells = cells(column)?;
+        rows.iter_mut().zip(cells).for_each(|(row, cell)| row.push(cell));
+    }
+    Ok(rows)
+}
+
+/// The cells of an array.
+pub fn cells(column: &ArrayRef) -> Result<Vec<Cell>> {
+    let converter = RowConverter::new(vec![SortField::new(column.data_type().clone())]).map_err(broken)?;
+    let rows = converter.convert_columns(std::slice::from_ref(column)).map_err(broken)?;
+    Ok(rows.iter().map(|r| r.as_ref().to_vec()).collect())
+}
+
+/// A batch of rows.
+pub fn decode<'a>(table: &TableSchema, rows: impl Iterator<Item = &'a Row> + Clone) -> Result<RecordBatch> {
+    let mut arrays: Vec<ArrayRef> = Vec::new();
+    for (i, column) in table.columns.iter().enumerate() {
+        let kind = column.logical.arrow();
+        let converter = RowConverter::new(vec![SortField::new(kind.clone())]).map_err(broken)?;
+        let parser = converter.parser();
+        let mut cells = rows.clone().map(|r| parser.parse(&r[i])).peekable();
+        arrays.push(match cells.peek() {
+            None => new_empty_array(&kind),
+            Some(_) => converter.convert_rows(cells).map_err(broken)?.remove(0),
+        });
+    }
+    RecordBatch::try_new(table.arrow(), arrays).map_err(broken)
+}
+
+/// The key of a row.
+pub fn key(table: &TableSchema, row: &Row) -> Key {
+    table.key.iter().map(|&i| row[i].clone()).collect()
+}
+
+/// Whether a cell is NULL.
+pub fn is_null(table: &TableSchema, column: usize, cell: &Cell) -> Result<bool> {
+    let converter = RowConverter::new(vec![SortField::new(table.columns[column].logical.arrow())]).map_err(broken)?;
+    let parser = converter.parser();
+    Ok(converter.convert_rows([parser.parse(cell)]).map_err(broken)?.remove(0).is_null(0))
+}
+
+/// One integer as a cell.
+pub fn integer(value: Option<i64>) -> Result<Cell> {
+    let array: ArrayRef = Arc::new(arrow_array::Int64Array::from(vec![value]));
+    Ok(cells(&array)?.remove(0))
+}

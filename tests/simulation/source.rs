@@ -1,0 +1,335 @@
+//! A source in memory: a log of transactions over a few tables `(id, n, t)`, and the state after each of them.
+//!
+//! Positions are `mem:N`: after the first N transactions. Every state is kept, so that what a target shows at any
+//! checkpoint can be compared with what the source was there. Updates come as minimal row images now and then.
+
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use arrow_array::RecordBatch;
+use crossfade_core::conformance::changes::{Cells, Change, State};
+use crossfade_core::{
+    Batch, Boundary, Column, ColumnBuilder, Consistency, Error, Finding, Index, KeyPart, KeyRange, Limit, Logical, Op,
+    Position, Result, RowsBuilder, Selection, Snapshot, Source, Stream, TableName, TableSchema, builder,
+};
+
+use super::stream::MemoryStream;
+
+/// The schema of all tables.
+pub const SCHEMA: &str = "mem";
+
+/// One change as the log has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Entry {
+    /// A row; which of `n` and `t` the log did not carry.
+    Row(Op, i64, Cells, [bool; 2]),
+    /// All rows are gone.
+    Truncate,
+}
+
+/// The states of all tables.
+pub type Database = BTreeMap<String, Arc<State>>;
+
+#[derive(Default)]
+struct Inner {
+    tables: Vec<Arc<TableSchema>>,
+    log: Vec<Arc<Vec<(String, Entry)>>>,
+    /// One more than the log has transactions.
+    states: Vec<Arc<Database>>,
+    begun: Option<u64>,
+    /// Everything before is gone.
+    purged: u64,
+    acknowledged: Vec<u64>,
+}
+
+/// The database and its log.
+pub struct Store {
+    inner: Mutex<Inner>,
+    pub(super) committed: Condvar,
+}
+
+impl Store {
+    /// No table, no transaction.
+    pub fn new() -> Arc<Self> {
+        let inner = Inner { states: vec![Arc::default()], ..Inner::default() };
+        Arc::new(Store { inner: Mutex::new(inner), committed: Condvar::new() })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes a table; `unique`: no two rows share a value of `n`.
+    pub fn create(&self, name: &str, unique: bool) -> TableName {
+        let column = |name: &str, logical, nullable| Column {
+            name: name.to_owned(),
+            source_type: "memory".to_owned(),
+            logical,
+            nullable,
+            auto_increment: false,
+        };
+        let index = Index { name: format!("{name}_n"), columns: vec![1], unique: true };
+        let table = TableSchema {
+            name: TableName::new(SCHEMA, name),
+            version: 1,
+            columns: vec![
+                column("id", Logical::Int64, false),
+                column("n", Logical::Int64, true),
+                column("t", Logical::Text, true),
+            ],
+            key: vec![0],
+            indexes: if unique { vec![index] } else { Vec::new() },
+            foreign_keys: Vec::new(),
+        };
+        let mut inner = self.lock();
+        inner.tables.push(Arc::new(table));
+        if let Some(last) = inner.states.last_mut() {
+            Arc::make_mut(last).insert(name.to_owned(), Arc::default());
+        }
+        TableName::new(SCHEMA, name)
+    }
+
+    /// Commits a transaction; `minimal` says whether an update's unchanged columns are left out of the log.
+    pub fn commit(&self, changes: &[Change], mut minimal: impl FnMut() -> bool) {
+        let mut inner = self.lock();
+        let mut database = inner.states.last().map(|d| (**d).clone()).unwrap_or_default();
+        let mut entries = Vec::new();
+        for change in changes {
+            let (Change::Insert(table, ..)
+            | Change::Update(table, ..)
+            | Change::Rekey(table, ..)
+            | Change::Delete(table, _)
+            | Change::Clear(table)) = change;
+            let Some(state) = database.get_mut(table) else { continue };
+            let state = Arc::make_mut(state);
+            entries.extend(logged(change, state, &mut minimal).into_iter().map(|e| (table.clone(), e)));
+            change.apply(state);
+        }
+        inner.log.push(Arc::new(entries));
+        inner.states.push(Arc::new(database));
+        self.committed.notify_all();
+    }
+
+    /// The state now.
+    pub fn now(&self) -> Arc<Database> {
+        let inner = self.lock();
+        inner.states.last().cloned().unwrap_or_default()
+    }
+
+    /// The state at a position.
+    pub fn at(&self, position: &Position) -> Result<Arc<Database>> {
+        let n = number(position)?;
+        let missing = || Error::corrupt(format!("{position} is beyond the log"));
+        self.lock().states.get(n as usize).cloned().ok_or_else(missing)
+    }
+
+    /// Transactions so far.
+    pub fn end(&self) -> u64 {
+        self.lock().log.len() as u64
+    }
+
+    /// The transactions after `from`, up to `to`.
+    pub fn log(&self, from: u64, to: u64) -> Vec<Arc<Vec<(String, Entry)>>> {
+        self.lock().log[from as usize..to as usize].to_vec()
+    }
+
+    /// Every position that was acknowledged.
+    pub fn acknowledged(&self) -> Vec<u64> {
+        self.lock().acknowledged.clone()
+    }
+
+    pub(super) fn acknowledge(&self, n: u64) {
+        let mut inner = self.lock();
+        inner.acknowledged.push(n);
+        inner.purged = inner.purged.max(n);
+    }
+
+    /// Waits for a transaction after `n`, until the deadline.
+    pub(super) fn wait_beyond(&self, n: u64, deadline: std::time::Instant) -> bool {
+        let left = deadline.saturating_duration_since(std::time::Instant::now());
+        let none = |i: &mut Inner| i.log.len() as u64 <= n;
+        let waited = self.committed.wait_timeout_while(self.lock(), left, none);
+        waited.unwrap_or_else(PoisonError::into_inner).0.log.len() as u64 > n
+    }
+}
+
+fn logged(change: &Change, state: &State, minimal: &mut impl FnMut() -> bool) -> Vec<Entry> {
+    let whole = [false, false];
+    let gone = |id: &i64, state: &State| Entry::Row(Op::Delete, *id, state.get(id).cloned().unwrap_or_default(), whole);
+    match change {
+        Change::Insert(_, id, cells) => vec![Entry::Row(Op::Insert, *id, cells.clone(), whole)],
+        Change::Update(_, id, cells) => match state.get(id) {
+            None => Vec::new(),
+            Some(old) => {
+                let absent = [old.0 == cells.0 && minimal(), old.1 == cells.1 && minimal()];
+                vec![Entry::Row(Op::Update, *id, cells.clone(), absent)]
+            }
+        },
+        Change::Rekey(_, from, to) => match state.get(from) {
+            None => Vec::new(),
+            Some(cells) => vec![gone(from, state), Entry::Row(Op::Insert, *to, cells.clone(), whole)],
+        },
+        Change::Delete(_, id) if state.contains_key(id) => vec![gone(id, state)],
+        Change::Delete(..) => Vec::new(),
+        Change::Clear(_) => vec![Entry::Truncate],
+    }
+}
+
+/// The position after `n` transactions.
+pub fn position(n: u64) -> Position {
+    Position::new(format!("mem:{n}"))
+}
+
+/// How many transactions a position stands for.
+pub fn number(position: &Position) -> Result<u64> {
+    let number = position.as_str().split_once(':').and_then(|(_, n)| n.parse().ok());
+    number.ok_or_else(|| Error::corrupt(format!("{position:?} is no position of this log")))
+}
+
+/// A handle on a store.
+pub struct MemorySource(pub Arc<Store>);
+
+impl Source for MemorySource {
+    fn check(&self, _: &Selection) -> Result<Vec<Finding>> {
+        Ok(Vec::new())
+    }
+
+    fn tables(&self, selection: &Selection) -> Result<Vec<Arc<TableSchema>>> {
+        Ok(self.0.lock().tables.iter().filter(|t| selection.admits(&t.name)).cloned().collect())
+    }
+
+    fn begin(&self, _: &[Arc<TableSchema>]) -> Result<Position> {
+        let mut inner = self.0.lock();
+        let now = inner.log.len() as u64;
+        let begun = *inner.begun.get_or_insert(now);
+        Ok(position(begun.max(inner.purged)))
+    }
+
+    fn position(&self) -> Result<Position> {
+        Ok(position(self.0.end()))
+    }
+
+    fn order(&self, a: &Position, b: &Position) -> Result<Ordering> {
+        Ok(number(a)?.cmp(&number(b)?))
+    }
+
+    fn distance(&self, from: &Position, to: &Position) -> Result<Option<u64>> {
+        Ok(number(to)?.checked_sub(number(from)?))
+    }
+
+    fn snapshot(&self, _: &[Arc<TableSchema>], consistency: Consistency) -> Result<Box<dyn Snapshot>> {
+        let at = position(self.0.end());
+        let frozen = match consistency {
+            Consistency::Exact => Some(self.0.at(&at)?),
+            Consistency::AtLeast => None,
+        };
+        Ok(Box::new(MemorySnapshot { store: Arc::clone(&self.0), at, frozen }))
+    }
+
+    fn stream(&self, from: &Position, tables: &[Arc<TableSchema>]) -> Result<Box<dyn Stream>> {
+        let from = number(from)?;
+        let inner = self.0.lock();
+        if from < inner.purged {
+            return Err(Error::unavailable(format!("the log begins at {}, not at {from}", inner.purged)));
+        }
+        Ok(Box::new(MemoryStream::new(Arc::clone(&self.0), from, tables.to_vec())))
+    }
+}
+
+struct MemorySnapshot {
+    store: Arc<Store>,
+    at: Position,
+    /// `None`: each read sees the newest state.
+    frozen: Option<Arc<Database>>,
+}
+
+impl MemorySnapshot {
+    fn rows(&self, table: &TableSchema) -> Result<Arc<State>> {
+        let database = self.frozen.clone().unwrap_or_else(|| self.store.now());
+        let missing = || Error::corrupt(format!("no table {}", table.name));
+        database.get(&table.name.name).cloned().ok_or_else(missing)
+    }
+}
+
+fn bound(part: &Option<Vec<KeyPart>>) -> Result<Option<i64>> {
+    match part.as_deref() {
+        None => Ok(None),
+        Some([KeyPart::Int(n)]) => Ok(Some(*n as i64)),
+        Some(other) => Err(Error::corrupt(format!("{other:?} is no key of this table"))),
+    }
+}
+
+impl Snapshot for MemorySnapshot {
+    fn position(&self) -> &Position {
+        &self.at
+    }
+
+    fn split(&mut self, table: &TableSchema, rows: u64) -> Result<Vec<KeyRange>> {
+        let keys: Vec<i64> = self.rows(table)?.keys().copied().collect();
+        let bound = |key: i64| Some(vec![KeyPart::Int(key.into())]);
+        let mut ranges: Vec<KeyRange> = Vec::new();
+        for chunk in keys.chunks(rows as usize) {
+            let after = ranges.last().and_then(|r| r.to.clone());
+            ranges.push(KeyRange { after, to: chunk.last().and_then(|&k| bound(k)) });
+        }
+        Ok(ranges)
+    }
+
+    fn scan(
+        &mut self,
+        table: &TableSchema,
+        range: &KeyRange,
+        sink: &mut dyn FnMut(RecordBatch) -> Result<()>,
+    ) -> Result<()> {
+        let state = self.rows(table)?;
+        let (after, to) = (bound(&range.after)?, bound(&range.to)?);
+        let inside = |id: i64| after.is_none_or(|a| id > a) && to.is_none_or(|t| id <= t);
+        let rows: Vec<(i64, &Cells)> = state.iter().filter(|(id, _)| inside(**id)).map(|(id, c)| (*id, c)).collect();
+        for part in rows.chunks(16) {
+            let mut columns: Vec<ColumnBuilder> = table.columns.iter().map(|c| ColumnBuilder::new(&c.logical)).collect();
+            part.iter().try_for_each(|(id, cells)| append(&mut columns, *id, cells, [false, false]))?;
+            sink(builder::finish_columns(table, &mut columns)?)?;
+        }
+        Ok(())
+    }
+}
+
+/// Appends a row; the columns that are absent get nothing.
+fn append(columns: &mut [ColumnBuilder], id: i64, cells: &Cells, absent: [bool; 2]) -> Result<()> {
+    let [ColumnBuilder::Int64(ids), ColumnBuilder::Int64(numbers), ColumnBuilder::Utf8(texts)] = columns else {
+        return Err(Error::corrupt("a table of another shape"));
+    };
+    ids.append_value(id);
+    if !absent[0] {
+        numbers.append_option(cells.0);
+    }
+    if !absent[1] {
+        texts.append_option(cells.1.as_deref());
+    }
+    Ok(())
+}
+
+/// Appends a change.
+pub fn append_entry(rows: &mut RowsBuilder, entry: &Entry, order: u32, micros: i64) -> Result<()> {
+    let Entry::Row(op, id, cells, absent) = entry else { return Err(Error::corrupt("a truncation is no row")) };
+    append(&mut rows.columns, *id, cells, *absent)?;
+    for (i, _) in absent.iter().enumerate().filter(|(_, gone)| **gone) {
+        rows.append_absent(i + 1);
+    }
+    rows.end_row(*op, micros, order);
+    Ok(())
+}
+
+/// An empty batch that ends at a position.
+pub fn empty(n: u64) -> Batch {
+    Batch { items: Vec::new(), end: Boundary::Commit(position(n)), commit_micros: None }
+}
+
+/// Whether `until` is where a reader stands.
+pub fn stands_at(limit: &Limit, n: u64) -> Result<bool> {
+    Ok(match &limit.until {
+        Some(until) => number(until)? <= n,
+        None => false,
+    })
+}

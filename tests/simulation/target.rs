@@ -1,0 +1,354 @@
+//! A target in memory: committed rows, checkpoint, plan and chunks of one pipeline, behind one lock, so that a commit
+//! is all or nothing.
+//!
+//! It is stricter than any database: what the pipeline promises is checked where it can be seen, and what is broken is
+//! kept in [`TargetStore::violations`]. While streaming, an insert must be of a new row and an update of one that is
+//! there; a chunk must not be older than the last change of its table; unique indexes hold at every commit.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arrow_array::RecordBatch;
+use crossfade_core::{
+    Batch, Boundary, Checkpoint, Chunk, ChunkState, Error, Finding, History, KeyRange, Loaded, Loader, Owner, Phase,
+    Position, Result, Snapshot, TableName, TableSchema, Target, Writer,
+};
+
+use super::apply::{self, Change};
+use super::codec::{self, Row, Table};
+use super::source::number;
+
+/// All tables.
+pub type Tables = BTreeMap<TableName, Arc<Table>>;
+
+/// What is durable.
+#[derive(Default)]
+pub struct Inner {
+    owner: Option<Owner>,
+    /// Epoch of the writer that is open, or was last.
+    pub epoch: u64,
+    alive: bool,
+    pub checkpoint: Option<Checkpoint>,
+    /// Every checkpoint ever committed.
+    pub checkpoints: Vec<Checkpoint>,
+    pub shapes: Vec<Arc<TableSchema>>,
+    pub tables: Tables,
+    chunks: Vec<ChunkState>,
+    /// Whether the unique indexes are built.
+    pub indexed: bool,
+    /// Every change in the order of its arrival, and the position it was committed with.
+    pub history: Vec<(u64, Change)>,
+    /// The position of the last commit that changed the table.
+    touched: BTreeMap<TableName, u64>,
+    /// Tables that the open writer has written and not committed.
+    pending: BTreeSet<TableName>,
+    pub violations: Vec<String>,
+}
+
+/// The store of one pipeline.
+pub struct TargetStore {
+    history: History,
+    inner: Mutex<Inner>,
+}
+
+impl TargetStore {
+    pub fn new(history: History) -> Arc<Self> {
+        Arc::new(TargetStore { history, inner: Mutex::default() })
+    }
+
+    pub fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn fenced(epoch: u64, now: u64) -> Error {
+    Error::owned(format!("epoch {epoch} was fenced out by {now}"))
+}
+
+impl Inner {
+    fn guard(&self, epoch: u64) -> Result<()> {
+        if self.epoch == epoch { Ok(()) } else { Err(fenced(epoch, self.epoch)) }
+    }
+
+    fn violated(&mut self, what: String) {
+        self.violations.push(what);
+    }
+
+    /// Unique indexes as the source has them.
+    fn unique(&self) -> Result<()> {
+        for shape in &self.shapes {
+            let Some(table) = self.tables.get(&shape.name) else { continue };
+            for index in shape.indexes.iter().filter(|i| i.unique) {
+                let mut seen = BTreeSet::new();
+                for row in table.values() {
+                    let mut whole = true;
+                    for &i in &index.columns {
+                        whole &= !codec::is_null(shape, i, &row[i])?;
+                    }
+                    let values: Vec<_> = index.columns.iter().map(|&i| &row[i]).collect();
+                    if whole && !seen.insert(values) {
+                        return Err(Error::corrupt(format!("{}: index {} holds a value twice", shape.name, index.name)));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A handle on a store.
+pub struct MemoryTarget(pub Arc<TargetStore>);
+
+impl Target for MemoryTarget {
+    fn history(&self) -> History {
+        self.0.history
+    }
+
+    fn check(&self, _: &[Arc<TableSchema>]) -> Result<Vec<Finding>> {
+        Ok(Vec::new())
+    }
+
+    fn recover(&self, pipeline: &str) -> Result<Option<Checkpoint>> {
+        let inner = self.0.lock();
+        let mine = inner.owner.as_ref().is_some_and(|o| o.pipeline == pipeline);
+        Ok(if mine { inner.checkpoint.clone() } else { None })
+    }
+
+    fn owner(&self, _: &str) -> Result<Option<Owner>> {
+        let inner = self.0.lock();
+        Ok(if inner.alive { inner.owner.clone() } else { None })
+    }
+
+    fn open(&self, owner: &Owner) -> Result<Box<dyn Writer>> {
+        let mut inner = self.0.lock();
+        if let Some(other) = inner.owner.as_ref().filter(|o| inner.alive && *o != owner) {
+            return Err(Error::owned(format!("{other} has it")));
+        }
+        inner.owner = Some(owner.clone());
+        inner.epoch += 1;
+        inner.alive = true;
+        inner.pending.clear();
+        let (epoch, checkpoint) = (inner.epoch, inner.checkpoint.clone());
+        Ok(Box::new(MemoryWriter { store: Arc::clone(&self.0), epoch, checkpoint, pending: Vec::new() }))
+    }
+
+    fn loader(&self, _: &str, epoch: u64) -> Result<Box<dyn Loader>> {
+        self.0.lock().guard(epoch)?;
+        Ok(Box::new(MemoryLoader { store: Arc::clone(&self.0), epoch, chunk: None }))
+    }
+
+    fn snapshot(&self, _: &str, _: &[Arc<TableSchema>]) -> Result<Box<dyn Snapshot>> {
+        let inner = self.0.lock();
+        let checkpoint = inner.checkpoint.as_ref().ok_or_else(|| Error::unavailable("nothing was committed"))?;
+        Ok(Box::new(MemorySnapshot { position: checkpoint.position.clone(), tables: inner.tables.clone() }))
+    }
+}
+
+struct MemoryWriter {
+    store: Arc<TargetStore>,
+    epoch: u64,
+    checkpoint: Option<Checkpoint>,
+    pending: Vec<Batch>,
+}
+
+impl Drop for MemoryWriter {
+    fn drop(&mut self) {
+        let mut inner = self.store.lock();
+        if inner.epoch == self.epoch {
+            inner.alive = false;
+            inner.pending.clear();
+        }
+    }
+}
+
+impl Writer for MemoryWriter {
+    fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    fn checkpoint(&self) -> Option<&Checkpoint> {
+        self.checkpoint.as_ref()
+    }
+
+    fn tables(&mut self) -> Result<Vec<Arc<TableSchema>>> {
+        Ok(self.store.lock().shapes.clone())
+    }
+
+    fn prepare(&mut self, tables: &[Arc<TableSchema>]) -> Result<()> {
+        let mut inner = self.store.lock();
+        inner.guard(self.epoch)?;
+        for table in tables {
+            if !inner.shapes.iter().any(|t| t.name == table.name) {
+                inner.shapes.push(Arc::clone(table));
+                inner.tables.insert(table.name.clone(), Arc::default());
+            }
+        }
+        Ok(())
+    }
+
+    fn plan(&mut self, table: &TableName, ranges: &[KeyRange]) -> Result<()> {
+        let mut inner = self.store.lock();
+        inner.guard(self.epoch)?;
+        if inner.chunks.iter().any(|c| c.table == *table) {
+            return Err(Error::corrupt(format!("{table} has a plan")));
+        }
+        let state = |(i, range): (usize, &KeyRange)| ChunkState {
+            table: table.clone(),
+            index: i as u32,
+            range: range.clone(),
+            done: None,
+        };
+        inner.chunks.extend(ranges.iter().enumerate().map(state));
+        Ok(())
+    }
+
+    fn chunks(&mut self) -> Result<Vec<ChunkState>> {
+        Ok(self.store.lock().chunks.clone())
+    }
+
+    fn write(&mut self, batch: &Batch) -> Result<()> {
+        let mut inner = self.store.lock();
+        inner.guard(self.epoch)?;
+        if self.store.history == History::Net {
+            // The rows' locks would be held from here to the commit.
+            inner.pending.extend(apply::tables(batch));
+        }
+        self.pending.push(batch.clone());
+        Ok(())
+    }
+
+    fn commit(&mut self, checkpoint: &Checkpoint) -> Result<()> {
+        let mut inner = self.store.lock();
+        inner.guard(self.epoch)?;
+        let last = inner.checkpoint.as_ref().map_or(0, |c| c.seq);
+        if checkpoint.seq != last + 1 || checkpoint.epoch != self.epoch {
+            return Err(Error::owned(format!("{checkpoint:?} does not follow seq {last} of epoch {}", self.epoch)));
+        }
+        if let Some(batch) = self.pending.last()
+            && batch.end != Boundary::Commit(checkpoint.position.clone())
+        {
+            inner.violated(format!("{checkpoint:?} commits what ends at {:?}", batch.end));
+        }
+        let strict = inner.checkpoint.as_ref().is_some_and(|c| c.phase == Phase::Streaming);
+        let at = number(&checkpoint.position)?;
+        let (mut shapes, mut tables) = (inner.shapes.clone(), inner.tables.clone());
+        let mut changes = Vec::new();
+        for batch in &self.pending {
+            apply::apply(batch, strict, self.store.history, &mut shapes, &mut tables, &mut changes)?;
+        }
+        let before = (std::mem::replace(&mut inner.shapes, shapes), std::mem::replace(&mut inner.tables, tables));
+        if inner.indexed
+            && let Err(e) = inner.unique()
+        {
+            (inner.shapes, inner.tables) = before;
+            return Err(e);
+        }
+        for name in self.pending.drain(..).flat_map(|b| apply::tables(&b)) {
+            inner.touched.insert(name, at);
+        }
+        if self.store.history == History::Full {
+            inner.history.extend(changes.into_iter().map(|c| (at, c)));
+        }
+        inner.pending.clear();
+        inner.checkpoint = Some(checkpoint.clone());
+        inner.checkpoints.push(checkpoint.clone());
+        self.checkpoint = Some(checkpoint.clone());
+        Ok(())
+    }
+
+    fn finish_copy(&mut self, _: &[Arc<TableSchema>]) -> Result<()> {
+        let mut inner = self.store.lock();
+        inner.guard(self.epoch)?;
+        if !self.pending.iter().all(|b| b.items.is_empty()) {
+            inner.violated("the copy is finished inside a transaction".to_owned());
+        }
+        if inner.chunks.iter().any(|c| c.done.is_none()) {
+            inner.violated("the copy is finished before its last chunk".to_owned());
+        }
+        inner.unique()?;
+        inner.indexed = true;
+        Ok(())
+    }
+}
+
+struct MemoryLoader {
+    store: Arc<TargetStore>,
+    epoch: u64,
+    chunk: Option<(Chunk, bool, Vec<Row>)>,
+}
+
+impl Loader for MemoryLoader {
+    fn begin(&mut self, chunk: &Chunk, merge: bool) -> Result<()> {
+        let inner = self.store.lock();
+        inner.guard(self.epoch)?;
+        let planned = inner.chunks.iter().find(|c| c.table == chunk.table.name && c.index == chunk.index);
+        match planned {
+            Some(c) if c.done.is_none() && c.range == chunk.range => {}
+            other => return Err(Error::corrupt(format!("chunk {chunk:?} is not open: {other:?}"))),
+        }
+        self.chunk = Some((chunk.clone(), merge, Vec::new()));
+        Ok(())
+    }
+
+    fn write(&mut self, rows: &RecordBatch) -> Result<()> {
+        self.store.lock().guard(self.epoch)?;
+        let (_, _, held) = self.chunk.as_mut().ok_or_else(|| Error::corrupt("no chunk was begun"))?;
+        held.extend(codec::encode(rows)?);
+        Ok(())
+    }
+
+    fn commit(&mut self, high: &Position) -> Result<Loaded> {
+        let (chunk, merge, rows) = self.chunk.take().ok_or_else(|| Error::corrupt("no chunk was begun"))?;
+        let mut inner = self.store.lock();
+        inner.guard(self.epoch)?;
+        let name = &chunk.table.name;
+        if inner.pending.contains(name) {
+            inner.violated(format!("chunk {} of {name} commits while the stream writes there", chunk.index));
+        }
+        let (low, touched) = (number(&chunk.low)?, inner.touched.get(name).copied().unwrap_or(0));
+        if low < touched {
+            inner.violated(format!("chunk {} of {name}, read at {low}, commits after {touched}", chunk.index));
+        }
+        let mut table = inner.tables.get(name).map(|t| (**t).clone()).unwrap_or_default();
+        for row in rows {
+            if table.insert(codec::key(&chunk.table, &row), row).is_some() && !merge {
+                return Ok(Loaded::Collided);
+            }
+        }
+        inner.tables.insert(name.clone(), Arc::new(table));
+        let mut chunks = inner.chunks.iter_mut();
+        if let Some(c) = chunks.find(|c| c.table == *name && c.index == chunk.index) {
+            c.done = Some(high.clone());
+        }
+        Ok(Loaded::Done)
+    }
+}
+
+struct MemorySnapshot {
+    position: Position,
+    tables: Tables,
+}
+
+impl Snapshot for MemorySnapshot {
+    fn position(&self) -> &Position {
+        &self.position
+    }
+
+    fn split(&mut self, _: &TableSchema, _: u64) -> Result<Vec<KeyRange>> {
+        Ok(vec![KeyRange::ALL])
+    }
+
+    fn scan(
+        &mut self,
+        table: &TableSchema,
+        range: &KeyRange,
+        sink: &mut dyn FnMut(RecordBatch) -> Result<()>,
+    ) -> Result<()> {
+        if *range != KeyRange::ALL {
+            return Err(Error::corrupt(format!("{range:?} was not made here")));
+        }
+        let missing = || Error::corrupt(format!("no table {}", table.name));
+        let rows = self.tables.get(&table.name).ok_or_else(missing)?;
+        sink(codec::decode(table, rows.values())?)
+    }
+}
