@@ -64,6 +64,15 @@ const SECRET_OPTIONS: [&str; 5] = ["password", "sslpassword", "secret", "secret_
 
 /// The URL without its password: `mysql://root:***@db/shop`.
 pub fn redact(url: &str) -> String {
+    if !url.contains("://") {
+        // Pairs of name and value, whose quoting differs: nothing is shown from the first secret on.
+        let lower = url.to_ascii_lowercase();
+        let secrets = SECRET_OPTIONS.iter().flat_map(|o| lower.match_indices(o).map(|(at, o)| at + o.len()));
+        return match secrets.filter(|end| lower[*end..].trim_start().starts_with('=')).min() {
+            Some(end) => format!("{}=***", &url[..end]),
+            None => url.to_owned(),
+        };
+    }
     let (front, query) = match url.split_once('?') {
         Some((front, query)) => (front, Some(query)),
         None => (url, None),
@@ -116,6 +125,9 @@ mod tests {
             ("postgres://u@h/db?sslmode=require&password=x", "postgres://u@h/db?sslmode=require&password=***"),
             ("sqlite:///var/lib/shop.db", "sqlite:///var/lib/shop.db"),
             ("file:///var/a@b/c", "file:///var/a@b/c"),
+            ("postgres:host=/tmp password = 'a b?c' user=u", "postgres:host=/tmp password=***"),
+            ("postgres:host=/tmp user=u", "postgres:host=/tmp user=u"),
+            ("sqlite:/var/secret.db", "sqlite:/var/secret.db"),
             ("s3://bucket/x?secret_access_key=abc", "s3://bucket/x?secret_access_key=***"),
         ] {
             assert_eq!(redact(url), shown);

@@ -15,6 +15,7 @@ use crossfade_core::{Endpoint, Error, Result};
 use tokio::runtime::Handle;
 use tokio_postgres::Client;
 use tokio_postgres::config::SslMode as Negotiate;
+use tokio_postgres::error::SqlState;
 
 use crate::classify::classify;
 use crate::options::{Host, Options, SessionAttrs, SslMode};
@@ -107,18 +108,22 @@ impl Server {
         for way in ways {
             match self.attempt(host, *way).await {
                 Ok(client) => return Ok(client),
-                // What the network refused it will refuse again.
-                Err(e) if e.is_transient() => return Err(e),
-                Err(e) => first = Some(first.unwrap_or(e)),
+                Err(e) => {
+                    let again = other_way_may_help(&e);
+                    first = Some(first.unwrap_or(classify(e)));
+                    if !again {
+                        break;
+                    }
+                }
             }
         }
         Err(first.unwrap_or_else(|| Error::config("sslmode leaves no way to connect")))
     }
 
-    async fn attempt(&self, host: &Host, way: Negotiate) -> Result<Client> {
+    async fn attempt(&self, host: &Host, way: Negotiate) -> Result<Client, tokio_postgres::Error> {
         let mut config = self.options.config(host);
         config.ssl_mode(way);
-        let (client, connection) = config.connect((*self.tls).clone()).await.map_err(classify)?;
+        let (client, connection) = config.connect((*self.tls).clone()).await?;
         self.runtime.spawn(async move {
             // Whoever waits for an answer gets this error too; a session that idles has nobody to hand it to.
             if let Err(error) = connection.await {
@@ -126,6 +131,15 @@ impl Server {
             }
         });
         Ok(client)
+    }
+}
+
+/// Whether the server may take us with TLS where it did not without, or the other way round: pg_hba.conf knows such rules
+/// (SQLSTATE 28000), and handshakes fail. A wrong password stays wrong, and is not sent again in the clear.
+fn other_way_may_help(error: &tokio_postgres::Error) -> bool {
+    match error.code() {
+        Some(code) => *code == SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
+        None => error.to_string().contains("TLS"),
     }
 }
 

@@ -321,7 +321,6 @@ fn hosts(set: &Settings, env: Env<'_>, dbname: &str, user: &str) -> Result<Vec<H
     };
     let mut hosts = Vec::with_capacity(names.len());
     for (i, name) in names.into_iter().enumerate() {
-        let name = if name.is_empty() { default_host() } else { name };
         let addr = match addrs.get(i).filter(|a| !a.is_empty()) {
             Some(a) => Some(a.parse().map_err(|_| Error::config(format!("hostaddr {a} is not an IP address")))?),
             None => None,
@@ -332,6 +331,7 @@ fn hosts(set: &Settings, env: Env<'_>, dbname: &str, user: &str) -> Result<Vec<H
             }
             None => 5432,
         };
+        let name = if name.is_empty() { default_host(port) } else { name };
         let password = match set.get("password") {
             Some(password) => Some(Secret::new(password)),
             None => passfile::find(&passwords, &name, port, dbname, user),
@@ -341,9 +341,10 @@ fn hosts(set: &Settings, env: Env<'_>, dbname: &str, user: &str) -> Result<Vec<H
     Ok(hosts)
 }
 
-/// The first default socket folder that is there and holds a socket, else this machine over TCP.
-fn default_host() -> String {
-    let found = passfile::SOCKET_FOLDERS.iter().find(|f| Path::new(f).join(".s.PGSQL.5432").exists());
+/// The first default folder that holds the port's socket, else this machine over TCP.
+fn default_host(port: u16) -> String {
+    let socket = format!(".s.PGSQL.{port}");
+    let found = passfile::SOCKET_FOLDERS.iter().find(|f| Path::new(f).join(&socket).exists());
     found.map_or("localhost", |f| f).to_owned()
 }
 
