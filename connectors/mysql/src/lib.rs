@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! url ── connect ── Server ─┬─ catalog, types     what tables there are
-//!                           ├─ check              what a lossless pipeline needs
+//!                           ├─ check              what a lossless pipeline needs (grants, tables_check)
 //!                           ├─ snapshot, log_end  a state at a known position; session, rows, keys read it
 //!                           └─ binlog, position   the log
 //! ```
@@ -14,6 +14,7 @@ pub mod catalog;
 pub mod check;
 pub mod classify;
 pub mod connect;
+pub mod grants;
 pub mod keys;
 pub mod log_end;
 pub mod position;
@@ -21,6 +22,7 @@ pub mod rows;
 pub mod session;
 pub mod snapshot;
 pub mod source;
+pub mod tables_check;
 pub mod types;
 pub mod url;
 

@@ -67,8 +67,8 @@ pub fn of_snapshot(session: &mut Session) -> Result<MySqlPosition> {
     Ok(MySqlPosition::MariaDb { list: GtidList::parse(&gtids)?, at: Some(at) })
 }
 
-/// `SHOW BINARY LOG STATUS`, under the name that this version knows.
-fn status(server: &Server, session: &mut Session) -> Result<(FilePosition, TextRow)> {
+/// `SHOW BINARY LOG STATUS`, under the name that this version knows: the place, and the whole row.
+pub fn status(server: &Server, session: &mut Session) -> Result<(FilePosition, TextRow)> {
     let renamed = server.flavor == Flavor::MySql && server.version >= (8, 2, 0);
     let row = session.row(if renamed { "SHOW BINARY LOG STATUS" } else { "SHOW MASTER STATUS" })?;
     let row = row.ok_or_else(no_log)?;

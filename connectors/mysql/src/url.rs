@@ -76,7 +76,8 @@ impl Options {
         environment: &dyn Fn(&str) -> Option<String>,
         client: &BTreeMap<String, String>,
     ) -> Result<Self> {
-        let url = Url::parse(endpoint.url()).map_err(|e| {
+        let (text, no_host) = with_host(endpoint.url());
+        let url = Url::parse(&text).map_err(|e| {
             Error::config(format!("{endpoint} is not a URL: {e}"))
                 .hint("write mysql://user@host:3306/database; percent-encode special characters of the password")
         })?;
@@ -85,7 +86,11 @@ impl Options {
         }
         let from_file = |name: &str| client.get(name).cloned();
         let mut query = Query::new(&url)?;
-        let host = url.host_str().filter(|h| !h.is_empty()).map(|h| decode(h.trim_matches(['[', ']']))).transpose()?;
+        let host = url
+            .host_str()
+            .filter(|h| !h.is_empty() && !no_host)
+            .map(|h| decode(h.trim_matches(['[', ']'])))
+            .transpose()?;
         let socket = query.text(&["socket", "unix_socket"])?;
         let socket = if host.is_none() { socket.or_else(|| from_file("socket")) } else { socket };
         let port = match (url.port(), from_file("port")) {
@@ -143,6 +148,17 @@ impl Options {
             || self.host == "localhost"
             || self.host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
     }
+}
+
+/// Names a host where a URL with a user names none (`mysql://user@/database`, for a socket), which a URL may not; whether
+/// that was so.
+fn with_host(url: &str) -> (String, bool) {
+    let start = url.find("://").map_or(0, |at| at + 3);
+    let end = url[start..].find(['/', '?']).map_or(url.len(), |at| start + at);
+    if url[start..end].ends_with('@') {
+        return (format!("{}localhost{}", &url[..end], &url[end..]), true);
+    }
+    (url.to_owned(), false)
 }
 
 fn database(url: &Url) -> Result<Option<String>> {
@@ -315,6 +331,8 @@ mod tests {
         assert_eq!(pw(parse("mysql://u@h/s", &[], cnf).unwrap()), "f#ile");
         let o = parse("mysql:///s", &[], cnf).unwrap();
         assert_eq!((o.user.as_str(), o.socket.as_deref()), ("joe", Some("/s")));
+        let o = parse("mysql://ann@/s", &[], cnf).unwrap();
+        assert_eq!((o.user.as_str(), o.socket.as_deref()), ("ann", Some("/s")));
         let o = parse("mysql://h/s", &[], cnf).unwrap();
         assert_eq!(o.socket, None, "a host that was named is not replaced by the file's socket");
         let endpoint = Endpoint::new("mysql://u:url@h/s", Some(Secret::new("given")));
