@@ -47,6 +47,8 @@ pub struct Limits {
     pub copy_workers: usize,
     /// Rows per chunk of the initial copy.
     pub chunk_rows: u64,
+    /// The wait after a first transient error; it doubles with each that follows, up to [`MAX_BACKOFF`].
+    pub backoff: Duration,
 }
 
 impl Default for Limits {
@@ -60,6 +62,7 @@ impl Default for Limits {
             queue: 16,
             copy_workers: 2,
             chunk_rows: 50_000,
+            backoff: Duration::from_millis(200),
         }
     }
 }
@@ -103,7 +106,7 @@ pub struct Conduct<'a> {
 }
 
 /// Longest wait between attempts.
-const MAX_BACKOFF: Duration = Duration::from_secs(30);
+pub const MAX_BACKOFF: Duration = Duration::from_secs(30);
 
 /// Runs a pipeline until its goal is reached or a signal stops it.
 pub fn run(pipeline: &Pipeline, goal: &Goal, conduct: &mut Conduct<'_>) -> Result<()> {
@@ -121,7 +124,7 @@ pub fn run(pipeline: &Pipeline, goal: &Goal, conduct: &mut Conduct<'_>) -> Resul
                     failures = 0;
                 }
                 failures += 1;
-                let wait = backoff(failures);
+                let wait = backoff(pipeline.limits.backoff, failures);
                 tracing::warn!(error = %e, hint = e.hint_text(), wait_ms = wait.as_millis() as u64, "trying again");
                 pipeline.progress.update(|v| {
                     v.state = State::Retrying(e.to_string());
@@ -129,7 +132,7 @@ pub fn run(pipeline: &Pipeline, goal: &Goal, conduct: &mut Conduct<'_>) -> Resul
                 });
                 let until = Instant::now() + wait;
                 while Instant::now() < until && !conduct.stop.load(Ordering::SeqCst) {
-                    std::thread::sleep(session::TICK);
+                    std::thread::sleep(session::TICK.min(until.saturating_duration_since(Instant::now())));
                 }
             }
             Err(e) => return Err(e),
@@ -140,9 +143,9 @@ pub fn run(pipeline: &Pipeline, goal: &Goal, conduct: &mut Conduct<'_>) -> Resul
     }
 }
 
-/// 100 ms, doubling to 30 s, each between half and all of it, so that many pipelines do not knock together.
-fn backoff(failures: u32) -> Duration {
-    let full = Duration::from_millis(100 << failures.min(9)).min(MAX_BACKOFF);
+/// `first`, doubling to 30 s, each between half and all of it, so that many pipelines do not knock together.
+fn backoff(first: Duration, failures: u32) -> Duration {
+    let full = first.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(MAX_BACKOFF);
     let jitter = (crate::now_micros() % 1000) as f64 / 1000.0;
     full.mul_f64(0.5 + jitter / 2.0)
 }
