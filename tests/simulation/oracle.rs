@@ -1,0 +1,112 @@
+//! What must hold, whatever the faults were.
+
+use std::sync::Arc;
+
+use crossfade_core::conformance::changes::{State, collect};
+use crossfade_core::{Checkpoint, Error, History, Op, Phase, Result, TableSchema, Target};
+
+use super::apply::Change;
+use super::codec::{self, Cell};
+use super::source::{Database, Entry, Store, number};
+use super::target::{MemoryTarget, Tables, TargetStore};
+
+/// An error unless the condition holds.
+pub fn ensure(holds: bool, otherwise: impl FnOnce() -> String) -> Result<()> {
+    if holds { Ok(()) } else { Err(Error::corrupt(otherwise())) }
+}
+
+/// What a target shows at one moment.
+pub struct Sample {
+    checkpoint: Option<Checkpoint>,
+    shapes: Vec<Arc<TableSchema>>,
+    tables: Tables,
+}
+
+impl Sample {
+    pub fn take(target: &TargetStore) -> Self {
+        let inner = target.lock();
+        Sample { checkpoint: inner.checkpoint.clone(), shapes: inner.shapes.clone(), tables: inner.tables.clone() }
+    }
+
+    /// While streaming, it is what the source was at the checkpoint's position.
+    pub fn judge(&self, store: &Store) -> Result<()> {
+        let Some(checkpoint) = self.checkpoint.as_ref().filter(|c| c.phase == Phase::Streaming) else { return Ok(()) };
+        same(&self.shapes, &self.tables, &*store.at(&checkpoint.position)?)
+            .map_err(|e| e.context(format!("at {}, seq {}", checkpoint.position, checkpoint.seq)))
+    }
+}
+
+fn same(shapes: &[Arc<TableSchema>], tables: &Tables, database: &Database) -> Result<()> {
+    ensure(shapes.len() == database.len(), || format!("{} of {} tables", shapes.len(), database.len()))?;
+    for shape in shapes {
+        let mut state = State::new();
+        let none = Arc::default();
+        let rows = tables.get(&shape.name).unwrap_or(&none);
+        collect(shape, &codec::decode(shape, rows.values())?, &mut state)?;
+        let expected = &database[&shape.name.name];
+        let ids = state.keys().chain(expected.keys());
+        if let Some(id) = ids.into_iter().find(|id| state.get(id) != expected.get(id)) {
+            let (found, expected) = (state.get(id), expected.get(id));
+            return Err(Error::corrupt(format!("{} row {id} is {found:?}, not {expected:?}", shape.name)));
+        }
+    }
+    Ok(())
+}
+
+/// The end of a run: everything that the source has, nothing twice, nothing out of order.
+pub fn at_the_end(store: &Store, target: &Arc<TargetStore>) -> Result<()> {
+    let end = store.end();
+    {
+        let inner = target.lock();
+        ensure(inner.violations.is_empty(), || inner.violations.join("; "))?;
+        let last = inner.checkpoint.clone().ok_or_else(|| Error::corrupt("no checkpoint"))?;
+        ensure(last.phase == Phase::Streaming && number(&last.position)? == end, || format!("{last:?}, not {end}"))?;
+        ensure(inner.indexed, || "the copy was never finished".to_owned())?;
+        for pair in inner.checkpoints.windows(2) {
+            let forward = number(&pair[0].position)? <= number(&pair[1].position)?;
+            let fair = pair[1].seq == pair[0].seq + 1 && pair[1].epoch >= pair[0].epoch && forward;
+            let phases = pair[0].phase == Phase::Copying || pair[1].phase == Phase::Streaming;
+            ensure(fair && phases, || format!("{:?} follows {:?}", pair[1], pair[0]))?;
+        }
+    }
+    Sample::take(target).judge(store)?;
+    if MemoryTarget(Arc::clone(target)).history() == History::Full {
+        history(store, target)?;
+    }
+    Ok(())
+}
+
+/// A history holds every change after the first checkpoint once, in the order of the log.
+fn history(store: &Store, target: &TargetStore) -> Result<()> {
+    let inner = target.lock();
+    let from = match inner.checkpoints.first() {
+        Some(first) => number(&first.position)?,
+        None => return Err(Error::corrupt("no first checkpoint")),
+    };
+    let mut found = inner.history.iter();
+    for (i, transaction) in store.log(from, store.end()).iter().enumerate() {
+        let at = from + i as u64 + 1;
+        for (table, entry) in transaction.iter() {
+            let Some((committed, change)) = found.next() else {
+                return Err(Error::corrupt(format!("the history ends before {entry:?} of transaction {at}")));
+            };
+            let as_logged = changed(table, entry)?;
+            ensure(as_logged == *change, || format!("transaction {at}: {change:?} instead of {as_logged:?}"))?;
+            ensure(*committed >= at, || format!("transaction {at} is shown at {committed}"))?;
+        }
+    }
+    ensure(found.next().is_none(), || "the history holds more than the log".to_owned())
+}
+
+fn changed(table: &str, entry: &Entry) -> Result<Change> {
+    let name = crossfade_core::TableName::new(super::source::SCHEMA, table);
+    let Entry::Row(op, id, cells, absent) = entry else { return Ok(Change::Truncate(name)) };
+    let key = codec::integer(Some(*id))?;
+    if *op == Op::Delete {
+        return Ok(Change::Row(name, *op, vec![key], vec![None; 3]));
+    }
+    let text: arrow_array::ArrayRef = Arc::new(arrow_array::StringArray::from(vec![cells.1.clone()]));
+    let values: [Cell; 2] = [codec::integer(cells.0)?, codec::cells(&text)?.remove(0)];
+    let carried = values.into_iter().zip(absent).map(|(cell, gone)| (!gone).then_some(cell));
+    Ok(Change::Row(name, *op, vec![key.clone()], std::iter::once(Some(key)).chain(carried).collect()))
+}

@@ -1,0 +1,197 @@
+//! One simulated world: a source that somebody writes to, one or two targets, a pipeline between them, and the seed
+//! that decides sizes, changes, faults and restarts. Threads are real, so the seed does not fix their interleaving.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crossfade::pipeline::applier::CommitPolicy;
+use crossfade::pipeline::progress::Progress;
+use crossfade::pipeline::{Limits, Pipeline, TargetSpec};
+use crossfade::transform::Rules;
+use crossfade_core::conformance::Change;
+use crossfade_core::{History, Selection};
+
+use super::faults::{self, Faults};
+use super::random::Random;
+use super::source::{Database, MemorySource, Store};
+use super::target::{MemoryTarget, TargetStore};
+
+/// The names of the tables; those that begin with `u` have a unique index on `n`.
+const TABLES: [&str; 3] = ["a", "b", "u"];
+
+/// Keys of rows are below this, so that they are met again and again.
+const KEYS: u64 = 60;
+
+pub struct World {
+    pub seed: u64,
+    pub store: Arc<Store>,
+    pub targets: Vec<Arc<TargetStore>>,
+    pub faults: Arc<Faults>,
+    pub pipeline: Pipeline,
+    tables: usize,
+}
+
+impl World {
+    /// The world of a seed. Without `faulty` no call fails.
+    pub fn new(seed: u64, faulty: bool) -> Self {
+        let mut random = Random::new(seed, 1);
+        let store = Store::new();
+        let tables = random.between(1, 4) as usize;
+        TABLES[TABLES.len() - tables..].iter().for_each(|t| drop(store.create(t, t.starts_with('u'))));
+        let every = if faulty { random.between(10, 200) } else { 0 };
+        let faults = Faults::new(Random::new(seed, 2), every, random.between(0, 12) as usize);
+        let histories: &[History] = match random.between(0, 5) {
+            0 => &[History::Net],
+            1 => &[History::Full],
+            2 => &[History::Net, History::Net],
+            _ => &[History::Net, History::Full],
+        };
+        let targets: Vec<Arc<TargetStore>> = histories.iter().map(|&h| TargetStore::new(h)).collect();
+        let specs = targets.iter().zip(histories).map(|(store, history)| {
+            let interval = match history {
+                History::Net => 0,
+                History::Full => random.between(0, 40),
+            };
+            let policy = CommitPolicy {
+                interval: Duration::from_millis(interval),
+                bytes: random.between(100, 100_000) as usize,
+            };
+            let target = faults::target(MemoryTarget(Arc::clone(store)), &faults);
+            TargetSpec { name: format!("{history:?}"), target, policy }
+        });
+        let specs: Vec<TargetSpec> = specs.collect();
+        let pipeline = Pipeline {
+            name: "simulation".to_owned(),
+            source: faults::source(MemorySource(Arc::clone(&store)), &faults),
+            source_name: "memory".to_owned(),
+            selection: Selection::default(),
+            rules: Rules::default(),
+            targets: specs,
+            limits: limits(&mut random),
+            progress: Progress::default(),
+        };
+        World { seed, store, targets, faults, pipeline, tables }
+    }
+
+    /// A writer of random transactions.
+    pub fn writer(&self) -> Writer {
+        let tables = TABLES[TABLES.len() - self.tables..].iter().map(|t| (*t).to_owned()).collect();
+        Writer { store: Arc::clone(&self.store), random: Random::new(self.seed, 3), tables }
+    }
+}
+
+fn limits(random: &mut Random) -> Limits {
+    Limits {
+        memory: random.between(200, 40_000) as usize,
+        read_bytes: random.between(100, 3000) as usize,
+        read_rows: random.between(1, 30) as usize,
+        batch_bytes: random.between(100, 10_000) as usize,
+        batch_rows: random.between(1, 100) as usize,
+        queue: random.between(1, 5) as usize,
+        copy_workers: random.between(1, 4) as usize,
+        chunk_rows: random.between(1, 20),
+        backoff: Duration::from_millis(1),
+    }
+}
+
+/// Somebody who uses the source.
+pub struct Writer {
+    store: Arc<Store>,
+    random: Random,
+    tables: Vec<String>,
+}
+
+impl Writer {
+    /// Rows that are there before the pipeline begins.
+    pub fn fill(&mut self) {
+        for table in self.tables.clone() {
+            let rows = self.random.between(0, KEYS);
+            let changes: Vec<Change> = (0..rows).map(|id| self.insert(&table, id as i64)).collect();
+            self.store.commit(&changes, || false);
+        }
+    }
+
+    /// Commits `transactions`, with pauses, until `stop`.
+    pub fn run(mut self, transactions: u64, pause_micros: u64, stop: &AtomicBool) {
+        for _ in 0..transactions {
+            if stop.load(Ordering::SeqCst) {
+                return;
+            }
+            self.transaction();
+            if self.random.one_in(2) {
+                std::thread::sleep(Duration::from_micros(self.random.between(0, pause_micros.max(1))));
+            }
+        }
+    }
+
+    /// Commits one transaction.
+    pub fn transaction(&mut self) {
+        let mut state = (*self.store.now()).clone();
+        let steps = match self.random.between(0, 20) {
+            0 => self.random.between(50, 200), // larger than a batch
+            1..=5 => self.random.between(2, 12),
+            6 => 0, // of tables that nobody carries
+            _ => 1,
+        };
+        let mut changes = Vec::new();
+        while (changes.len() as u64) < steps {
+            let table = self.tables[self.random.between(0, self.tables.len() as u64) as usize].clone();
+            for change in self.change(&table, &state) {
+                if let Some(rows) = state.get_mut(&table) {
+                    change.apply(Arc::make_mut(rows));
+                }
+                changes.push(change);
+            }
+        }
+        let mut random = self.random.clone();
+        self.random.number();
+        self.store.commit(&changes, move || random.one_in(2));
+    }
+
+    /// A change that is legal in this state; two rows may swap their unique value in several steps.
+    fn change(&mut self, table: &str, state: &Database) -> Vec<Change> {
+        let rows = &state[table];
+        let id = self.random.between(0, KEYS) as i64;
+        let t = || table.to_owned();
+        if !rows.contains_key(&id) {
+            return vec![self.insert(table, id)];
+        }
+        let other = self.random.between(0, KEYS) as i64;
+        match self.random.between(0, 40) {
+            0 if self.random.one_in(4) => vec![Change::Clear(t())],
+            0..=9 => vec![Change::Delete(t(), id)],
+            10..=15 if !rows.contains_key(&other) => vec![Change::Rekey(t(), id, other)],
+            16..=22 if other != id && rows.contains_key(&other) => {
+                let (mine, theirs) = (&rows[&id], &rows[&other]);
+                vec![
+                    Change::Update(t(), id, (None, mine.1.clone())),
+                    Change::Update(t(), other, (mine.0, theirs.1.clone())),
+                    Change::Update(t(), id, (theirs.0, mine.1.clone())),
+                ]
+            }
+            23..=27 => {
+                let text = self.text();
+                vec![Change::Update(t(), id, (rows[&id].0, text))]
+            }
+            _ => {
+                let cells = (self.value(), self.text());
+                vec![Change::Update(t(), id, cells)]
+            }
+        }
+    }
+
+    fn insert(&mut self, table: &str, id: i64) -> Change {
+        Change::Insert(table.to_owned(), id, (self.value(), self.text()))
+    }
+
+    /// NULL, or a number that no other row has.
+    fn value(&mut self) -> Option<i64> {
+        (!self.random.one_in(6)).then(|| (self.random.number() >> 1) as i64)
+    }
+
+    fn text(&mut self) -> Option<String> {
+        let length = self.random.between(0, 30) as usize;
+        (!self.random.one_in(5)).then(|| format!("{}{}", "x".repeat(length), self.random.between(0, 100)))
+    }
+}
