@@ -226,8 +226,7 @@ mod tests {
         assert_eq!(text(&[]).unwrap(), "null");
         // {"a": [1, "x"]}
         let array = [2u8, 0, 12, 0, 5, 1, 0, 12, 10, 0, 1, b'x'];
-        let mut object = vec![0u8, 1, 0, 24, 0, 11, 0, 1, 0, 2, 12, 0, b'a'];
-        object[11] = 12;
+        let mut object = vec![0u8, 1, 0, 0, 0, 11, 0, 1, 0, 2, 12, 0, b'a'];
         object[3] = 12 + array.len() as u8;
         object.extend(array);
         assert_eq!(text(&object).unwrap(), r#"{"a": [1, "x"]}"#);
