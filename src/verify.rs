@@ -95,9 +95,14 @@ pub fn fence(shared: &Shared<'_>, pipeline: &Pipeline, globs: &[String]) -> Resu
                 .hint("run `crossfade catch-up` first, then verify"));
         }
     }
+    if shared.members.len() < pipeline.targets.len() {
+        return Err(Error::transient("a target that lags behind the others is being brought level with them")
+            .hint("run `crossfade catch-up` first, then verify"));
+    }
     let tables = tables(shared, pipeline, globs)?;
+    let flushing = shared.flushing();
     let fenced = hold(shared, pipeline, tables);
-    shared.set_flushing(false);
+    shared.set_flushing(flushing);
     shared.reins.set(Rule::Free);
     fenced
 }

@@ -26,7 +26,7 @@ pub struct CommitPolicy {
     pub bytes: usize,
 }
 
-/// How often positions without rows are committed.
+/// How often positions without changes are committed.
 const IDLE_COMMIT: Duration = Duration::from_secs(1);
 
 /// One target at work.
@@ -47,6 +47,8 @@ struct Pending {
     /// `None` inside a transaction.
     position: Option<Position>,
     commit_micros: Option<i64>,
+    /// Whether there is anything but a position: rows, a truncation, a change of shape.
+    changes: bool,
     rows: u64,
     bytes: usize,
     since: Instant,
@@ -89,7 +91,7 @@ impl<'a> Applier<'a> {
             let (interval, bytes) = (self.policy.interval, self.policy.bytes);
             let flush = self.shared.flushing();
             self.commit_if(|p| {
-                let due = if p.rows == 0 { IDLE_COMMIT } else { interval };
+                let due = if p.changes { interval } else { IDLE_COMMIT };
                 flush || p.since.elapsed() >= due || p.bytes >= bytes
             })?;
             self.finish_copy()?;
@@ -100,7 +102,7 @@ impl<'a> Applier<'a> {
     fn patience(&self) -> Duration {
         let tick = Duration::from_millis(20);
         match &self.pending {
-            Some(p) if p.rows > 0 => self.policy.interval.saturating_sub(p.since.elapsed()).min(tick),
+            Some(p) if p.changes => self.policy.interval.saturating_sub(p.since.elapsed()).min(tick),
             _ => tick,
         }
     }
@@ -119,13 +121,15 @@ impl<'a> Applier<'a> {
         let pending = self.pending.get_or_insert_with(|| Pending {
             position: None,
             commit_micros: None,
+            changes: false,
             rows: 0,
             bytes: 0,
             since: Instant::now(),
         });
         pending.position = position;
         pending.commit_micros = batch.commit_micros.or(pending.commit_micros);
-        if pending.rows == 0 && batch.rows() > 0 {
+        if !pending.changes && !batch.items.is_empty() {
+            pending.changes = true;
             pending.since = Instant::now();
         }
         pending.rows += batch.rows() as u64;
@@ -184,7 +188,7 @@ impl<'a> Applier<'a> {
 
     /// Turns the phase once the stream has passed the copy's reads.
     fn finish_copy(&mut self) -> Result<()> {
-        if !self.copying() || self.pending.as_ref().is_some_and(|p| p.rows > 0) {
+        if !self.copying() || self.pending.as_ref().is_some_and(|p| p.changes) {
             return Ok(());
         }
         let Some(high) = self.shared.copied() else { return Ok(()) };

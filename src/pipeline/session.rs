@@ -13,6 +13,7 @@
 //! The calling thread conducts: it watches signals, the goal and requests, and keeps the picture of progress. The first
 //! error of any thread aborts all others; nothing is cleaned up, because recovery is the only path back.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Scope;
@@ -82,6 +83,8 @@ pub struct Shared<'a> {
     pub gate: Gate,
     /// Holds and drives the reader.
     pub reins: Reins,
+    /// The targets that this session runs, by their place in the pipeline; others wait until these are level with them.
+    pub members: Vec<usize>,
     /// The source's tables that this session carries.
     pub carried: Vec<TableName>,
     /// What people see.
@@ -206,6 +209,7 @@ pub fn run(attempt: Attempt<'_>, mut members: Vec<Member<'_>>) -> Result<()> {
         budget: Budget::new(pipeline.limits.memory),
         gate: Gate::default(),
         reins: Reins::new(from.position.clone(), rule),
+        members: members.iter().map(|m| m.index).collect(),
         carried: tables.iter().map(|m| m.source.name.clone()).collect(),
         progress: &pipeline.progress,
         flush: AtomicBool::new(goal != Goal::Forever),
@@ -265,7 +269,8 @@ fn start<T>(
         if let Some(plan) = plan {
             spawner.spawn("copy", move || copy_all(shared, plan, &destinations));
         }
-        let conducted = conduct(indexes);
+        let panicked = |_| Err(Error::corrupt("the conducting thread panicked"));
+        let conducted = catch_unwind(AssertUnwindSafe(|| conduct(indexes))).unwrap_or_else(panicked);
         match &conducted {
             Ok(_) => shared.halt.drain(),
             Err(_) => shared.halt.abort(),
@@ -287,8 +292,11 @@ struct Spawner<'scope, 'env, F> {
 impl<'scope, F: Fn(Error) + Sync> Spawner<'scope, '_, F> {
     fn spawn(&self, name: &str, work: impl FnOnce() -> Result<()> + Send + 'scope) {
         let fail = self.fail;
+        let doing = name.to_owned();
         let spawned = std::thread::Builder::new().name(name.to_owned()).spawn_scoped(self.scope, move || {
-            if let Err(e) = work() {
+            // A thread that died in silence would leave the others waiting for it; what it held is dropped with them.
+            let panicked = |_| Err(Error::corrupt(format!("the thread {doing} panicked")));
+            if let Err(e) = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(panicked) {
                 fail(e);
             }
         });
