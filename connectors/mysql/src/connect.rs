@@ -15,6 +15,7 @@ use crossfade_core::{Error, Result};
 use tokio::runtime::Handle;
 
 use crate::binlog::login::login;
+use crate::catalog::quote;
 use crate::classify::first_contact;
 use crate::session::Session;
 use crate::url::Options;
@@ -74,7 +75,14 @@ impl std::ops::Deref for Server {
 impl Server {
     /// Connects for the first time: a server that does not answer is an error to show, not one to wait for.
     pub fn open(options: Options, runtime: Handle) -> Result<Self> {
-        let contact = || identify(&mut Session::new(login(&options)?));
+        let contact = || {
+            let mut session = Session::new(login(&options)?);
+            if let Some(database) = &options.database {
+                // Tables are always named in full; this only finds out whether the database is there and open to us.
+                session.run(&format!("USE {}", quote(database)))?;
+            }
+            identify(&mut session)
+        };
         let identity = contact().map_err(|e| first_contact(e, &options.place()))?;
         Ok(Server(Arc::new(Inner { options, runtime, identity })))
     }

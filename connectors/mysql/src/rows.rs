@@ -57,7 +57,9 @@ fn fits(logical: &Logical, kind: u8) -> bool {
         Logical::Int8 | Logical::UInt8 => kind == kind::TINY,
         Logical::Int16 | Logical::UInt16 => matches!(kind, kind::SHORT | kind::YEAR),
         Logical::Int32 | Logical::UInt32 => matches!(kind, kind::LONG | kind::INT24),
-        Logical::Int64 | Logical::UInt64 | Logical::Enum { .. } | Logical::Set { .. } => kind == kind::LONGLONG,
+        Logical::Int64 | Logical::UInt64 => kind == kind::LONGLONG,
+        // MariaDB sends a small number in four bytes.
+        Logical::Enum { .. } | Logical::Set { .. } => matches!(kind, kind::LONG | kind::LONGLONG),
         Logical::Float32 => kind == kind::FLOAT,
         Logical::Float64 => kind == kind::DOUBLE,
         Logical::Decimal { .. } => kind == kind::NEWDECIMAL,
@@ -126,7 +128,7 @@ impl<'a> Decoder<'a> {
             if bit(nulls, i + 2) {
                 builder.append_null();
             } else {
-                value(&mut r, &self.table.columns[i].logical, builder)?;
+                value(&mut r, &self.table.columns[i].logical, self.wire[i].kind, builder)?;
             }
         }
         if r.is_empty() { Ok(()) } else { Err(Fault::Malformed("a row goes on behind its last column")) }
@@ -184,7 +186,7 @@ fn changed(table: &TableSchema) -> Error {
 
 /// Appends one value that is not NULL.
 #[inline]
-fn value(r: &mut Reader<'_>, logical: &Logical, builder: &mut ColumnBuilder) -> Read<()> {
+fn value(r: &mut Reader<'_>, logical: &Logical, kind: u8, builder: &mut ColumnBuilder) -> Read<()> {
     match builder {
         ColumnBuilder::Int8(b) => b.append_value(i8::from_le_bytes(r.array()?)),
         ColumnBuilder::Int16(b) => b.append_value(i16::from_le_bytes(r.array()?)),
@@ -207,8 +209,8 @@ fn value(r: &mut Reader<'_>, logical: &Logical, builder: &mut ColumnBuilder) -> 
         ColumnBuilder::Timestamp(b) => b.append_value(datetime(r)?),
         ColumnBuilder::Duration(b) => b.append_value(duration(r)?),
         ColumnBuilder::Utf8(b) => match logical {
-            Logical::Enum { labels } => push_str(b, enum_label(labels, r.u64()?)?)?,
-            Logical::Set { labels } => push_str(b, &set_labels(labels, r.u64()?)?)?,
+            Logical::Enum { labels } => push_str(b, enum_label(labels, number(r, kind)?)?)?,
+            Logical::Set { labels } => push_str(b, &set_labels(labels, number(r, kind)?)?)?,
             Logical::Bit { len } => push_str(b, &bits(r.lenenc_bytes()?, *len)?)?,
             _ => {
                 let bytes = r.lenenc_bytes()?;
@@ -219,6 +221,11 @@ fn value(r: &mut Reader<'_>, logical: &Logical, builder: &mut ColumnBuilder) -> 
         ColumnBuilder::Bool(_) | ColumnBuilder::Time(_) => return Err(Fault::Malformed("a type this source has not")),
     }
     Ok(())
+}
+
+/// The number of an enum's or set's value.
+fn number(r: &mut Reader<'_>, kind: u8) -> Read<u64> {
+    if kind == kind::LONG { r.u32().map(u64::from) } else { r.u64() }
 }
 
 fn invalid_text(bytes: &[u8]) -> Fault {
