@@ -28,6 +28,11 @@ impl Sample {
         Sample { checkpoint: inner.checkpoint.clone(), shapes: inner.shapes.clone(), tables: inner.tables.clone() }
     }
 
+    /// The checkpoint's number; 0 before the first.
+    pub fn seq(&self) -> u64 {
+        self.checkpoint.as_ref().map_or(0, |c| c.seq)
+    }
+
     /// While streaming, it is what the source was at the checkpoint's position.
     pub fn judge(&self, store: &Store) -> Result<()> {
         let Some(checkpoint) = self.checkpoint.as_ref().filter(|c| c.phase == Phase::Streaming) else { return Ok(()) };

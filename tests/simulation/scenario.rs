@@ -69,10 +69,14 @@ pub fn simulate(seed: u64) -> Result<Tally> {
 /// Looks at the targets at random moments.
 fn sample(world: &World, over: &AtomicBool, samples: &AtomicU64) -> Result<()> {
     let mut random = Random::new(world.seed, 5);
+    let mut seen = vec![0; world.targets.len()];
     while !over.load(Ordering::SeqCst) {
-        for target in &world.targets {
-            Sample::take(target).judge(&world.store)?;
-            samples.fetch_add(1, Ordering::SeqCst);
+        for (target, seen) in world.targets.iter().zip(&mut seen) {
+            let sample = Sample::take(target);
+            if std::mem::replace(seen, sample.seq()) != sample.seq() {
+                sample.judge(&world.store)?;
+                samples.fetch_add(1, Ordering::SeqCst);
+            }
         }
         std::thread::sleep(Duration::from_micros(random.between(100, 5000)));
     }

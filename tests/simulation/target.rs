@@ -81,12 +81,8 @@ impl Inner {
             for index in shape.indexes.iter().filter(|i| i.unique) {
                 let mut seen = BTreeSet::new();
                 for row in table.values() {
-                    let mut whole = true;
-                    for &i in &index.columns {
-                        whole &= !codec::is_null(shape, i, &row[i])?;
-                    }
                     let values: Vec<_> = index.columns.iter().map(|&i| &row[i]).collect();
-                    if whole && !seen.insert(values) {
+                    if !values.iter().any(|cell| codec::is_null(cell)) && !seen.insert(values) {
                         return Err(Error::corrupt(format!("{}: index {} holds a value twice", shape.name, index.name)));
                     }
                 }
