@@ -3,7 +3,7 @@
 //! ```text
 //! Rows ── split ──▶ deletes ─────────▶ DELETE .. USING feed
 //!                   inserts ─────────▶ many: COPY under a savepoint; if a row is there already, as updates
-//!                   updates ─────────▶ few: upsert from arrays · many: staging, then UPDATE, or upsert while copying
+//!                   updates ─────────▶ UPDATE .. FROM feed, and an upsert if rows are missing; while copying: upsert
 //!                   absent columns ──▶ UPDATE of the columns that are there, one statement per set of them
 //!                   unique swaps ────▶ staging, read absent values back, DELETE, INSERT
 //! ```
@@ -14,8 +14,8 @@
 //!
 //! Few rows ([`FEW`]) travel as array parameters, and statements of one batch are sent without waiting for one another's
 //! answers ([`Applier::flush`]): a small batch costs one round trip. Many rows travel by COPY. `UPDATE .. FROM` costs the
-//! server less than `ON CONFLICT` (which locks each row first, with a log record of its own), but it finds only rows that are
-//! there: while the initial copy runs they need not be, so upserts are used.
+//! server less than `ON CONFLICT`, which locks each row first, with a log record of its own; but it finds only rows that are
+//! there, and while the initial copy runs they often are not.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -64,6 +64,8 @@ enum Expect {
     Any,
     /// One for each of so many rows.
     Every(usize),
+    /// As many as there are rows, else all of them go through an upsert.
+    OrUpsert(usize),
 }
 
 /// The columns of a statement and the rows that it takes from a batch.
@@ -99,6 +101,10 @@ impl Applier {
 
     /// Writes the rows. Some statements may still be on their way until [`Applier::flush`].
     pub async fn rows(&mut self, rows: &Rows, phase: Phase) -> Result<()> {
+        // A statement of the same table on its way may still want its upsert, which must not overtake what comes now.
+        if self.pending.iter().any(|call| call.table.name == rows.table.name) {
+            self.flush().await?;
+        }
         let shape = self.shape(&rows.table).await?;
         let split = Split::new(rows)?;
         let all: Vec<usize> = (0..rows.table.columns.len()).collect();
@@ -110,16 +116,12 @@ impl Applier {
         if shape.unique && may_delete && split.may_swap() {
             return self.replace(rows, &all, &split, phase).await;
         }
-        if split.inserts.len() > FEW {
-            let part = Part { rows, columns: &all, selected: &split.inserts };
-            self.insert_many(&part, &shape).await?;
-            self.update(&Part { selected: &split.updates, ..part }, phase).await?;
-        } else if split.updates.len() + split.inserts.len() > FEW {
-            self.update(&Part { rows, columns: &all, selected: &split.updates }, phase).await?;
-            self.upsert(&Part { rows, columns: &all, selected: &split.inserts }).await?;
+        self.update(&Part { rows, columns: &all, selected: &split.updates }, phase).await?;
+        let new = Part { rows, columns: &all, selected: &split.inserts };
+        if new.selected.len() > FEW {
+            self.insert_many(&new, &shape).await?
         } else {
-            let both = split.full();
-            self.upsert(&Part { rows, columns: &all, selected: &both }).await?;
+            self.upsert(&new).await?
         }
         for partial in &split.partials {
             self.update_partial(rows, partial, phase).await?;
@@ -173,21 +175,12 @@ impl Applier {
 
     /// Rows with all their columns, which should be there.
     async fn update(&mut self, part: &Part<'_>, phase: Phase) -> Result<()> {
-        let table = &part.rows.table;
-        let whole_row_is_key = part.columns.len() == table.key.len();
-        if part.selected.len() <= FEW || phase == Phase::Copying || whole_row_is_key {
+        let whole_row_is_key = part.columns.len() == part.rows.table.key.len();
+        if phase == Phase::Copying || whole_row_is_key {
             return self.upsert(part).await;
         }
-        self.flush().await?;
-        let encoders = Encoders::new(table, &part.rows.batch, part.columns)?;
-        let feed = Feed::Stage(self.session.stage(&encoders, part.selected).await?);
-        let fed = Fed { table, columns: part.columns, feed: &feed };
-        let Some(update) = fed.update() else { return Err(Error::corrupt("an update without columns")) };
-        if self.run(table, &update).await? < part.selected.len() as u64 {
-            // Some are missing here; the rest gets the same values again.
-            self.run(table, &fed.upsert()).await?;
-        }
-        Ok(())
+        let expect = Expect::OrUpsert(part.selected.len());
+        self.feed(part, expect, |fed| fed.update().unwrap_or_default()).await
     }
 
     /// Rows of which the log carried some columns only.
@@ -217,7 +210,7 @@ impl Applier {
             let feed = Feed::Stage(self.session.stage(&encoders, part.selected).await?);
             let fed = Fed { table, columns: part.columns, feed: &feed };
             let touched = self.run(table, &text(&fed)).await?;
-            return if expect.lacks(touched) { Err(self.lacking(&fed, &[]).await) } else { Ok(()) };
+            return self.answer(&fed, &[], &expect, touched).await;
         }
         let sql = text(&Fed { table, columns: part.columns, feed: &Feed::Arrays });
         let statement = match self.session.prepared(&sql) {
@@ -302,12 +295,23 @@ impl Applier {
     ) -> Result<()> {
         for (call, result) in calls.iter().zip(results) {
             let touched = result.map_err(|e| classify_in(&call.table.name, e))?;
-            if call.expect.lacks(touched) {
-                let fed = Fed { table: &call.table, columns: &call.columns, feed: &Feed::Arrays };
-                return Err(self.lacking(&fed, &call.params).await);
-            }
+            let fed = Fed { table: &call.table, columns: &call.columns, feed: &Feed::Arrays };
+            self.answer(&fed, &call.params, &call.expect, touched).await?;
         }
         Ok(())
+    }
+
+    /// Makes good, or refuses, what a statement left out.
+    async fn answer(&mut self, fed: &Fed<'_>, params: &[Encoded], expect: &Expect, touched: u64) -> Result<()> {
+        match expect {
+            Expect::OrUpsert(rows) if touched < *rows as u64 => {
+                let statement = self.session.prepare(&fed.upsert()).await?;
+                let done = self.session.client.execute_raw(&statement, params).await;
+                done.map(drop).map_err(|e| classify_in(&fed.table.name, e))
+            }
+            Expect::Every(rows) if touched < *rows as u64 => Err(self.lacking(fed, params).await),
+            Expect::Any | Expect::Every(_) | Expect::OrUpsert(_) => Ok(()),
+        }
     }
 
     /// The error of an update whose row is not there, with the key of one such row.
@@ -362,14 +366,5 @@ impl Applier {
         ddl::alter(&self.session.client, change).await?;
         self.forget();
         Ok(())
-    }
-}
-
-impl Expect {
-    fn lacks(&self, touched: u64) -> bool {
-        match self {
-            Expect::Any => false,
-            Expect::Every(rows) => touched < *rows as u64,
-        }
     }
 }

@@ -136,11 +136,15 @@ impl std::fmt::Write for DecimalText {
 
 /// Appends what Postgres prints as `text`: `-12.50`, `NaN`, `-Infinity`. On an error nothing is appended.
 pub fn put_text(out: &mut Vec<u8>, text: &str) -> Result<(), NotNumeric> {
-    match text {
-        "NaN" => return Ok(put_header(out, 0, 0, NAN, 0)),
-        "Infinity" => return Ok(put_header(out, 0, 0, INFINITY, 0)),
-        "-Infinity" => return Ok(put_header(out, 0, 0, NEGATIVE_INFINITY, 0)),
-        _ => {}
+    let special = match text {
+        "NaN" => Some(NAN),
+        "Infinity" => Some(INFINITY),
+        "-Infinity" => Some(NEGATIVE_INFINITY),
+        _ => None,
+    };
+    if let Some(sign) = special {
+        put_header(out, 0, 0, sign, 0);
+        return Ok(());
     }
     let bytes = text.as_bytes();
     let (sign, bytes) = match bytes.split_first() {
