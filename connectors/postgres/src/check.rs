@@ -4,9 +4,10 @@
 //! `session_replication_role` from `has_parameter_privilege` (15 and later). Each finding carries the statement that mends
 //! it. What can be told only by writing (a trigger that refuses, a full disk) is not told here.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use crossfade_core::{Finding, Result, TableName, TableSchema};
+use crossfade_core::{Column, Finding, Result, TableName, TableSchema};
 use tokio_postgres::{Client, Row};
 
 use crate::catalog::{self, Existing};
@@ -50,9 +51,9 @@ SELECT pg_catalog.current_setting('server_version_num')::int4, pg_catalog.curren
            (SELECT pg_catalog.bool_and(pg_catalog.has_table_privilege(c.oid, 'SELECT')
                    AND pg_catalog.has_table_privilege(c.oid, 'INSERT')
                    AND pg_catalog.has_table_privilege(c.oid, 'UPDATE')
-                   AND pg_catalog.has_table_privilege(c.oid, 'DELETE')) AND pg_catalog.count(*) = 2
+                   AND pg_catalog.has_table_privilege(c.oid, 'DELETE'))
             FROM pg_catalog.pg_class c WHERE c.relnamespace = n.oid AND c.relname IN ('checkpoint', 'chunk')),
-           false) OR pg_catalog.has_schema_privilege(n.oid, 'CREATE'))
+           pg_catalog.has_schema_privilege(n.oid, 'CREATE')))
 FROM (SELECT) one LEFT JOIN pg_catalog.pg_namespace n ON n.nspname = 'crossfade'";
 
 async fn facts(client: &Client) -> Result<Facts> {
@@ -88,7 +89,7 @@ pub async fn check(client: &Client, tables: &[Arc<TableSchema>]) -> Result<Vec<F
     let facts = facts(client).await?;
     let mut findings = server(&facts);
     findings.push(control(&facts));
-    let checkpoints = checkpoints(client, &facts).await?;
+    let carried = carried(client, &facts).await?;
     for table in tables {
         if let Err(error) = ddl::create(table) {
             let fix = error.hint_text().unwrap_or("exclude the table").to_owned();
@@ -101,7 +102,9 @@ pub async fn check(client: &Client, tables: &[Arc<TableSchema>]) -> Result<Vec<F
             continue;
         }
         match catalog::table(client, &table.name).await? {
-            Some(existing) => findings.extend(there(client, table, &existing, &facts, checkpoints).await?),
+            Some(existing) => {
+                findings.extend(there(client, table, &existing, &facts, carried.contains(&table.name)).await?)
+            }
             None => findings.extend(missing(client, &table.name, &facts).await?),
         }
         findings.extend(foreign_keys(table, tables));
@@ -200,28 +203,18 @@ fn control(facts: &Facts) -> Finding {
     }
 }
 
-/// What is known of pipelines that have written here.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Checkpoints {
-    /// None has.
-    None,
-    /// At least one has.
-    Some,
-    /// The user may not look.
-    Unknown,
-}
-
-async fn checkpoints(client: &Client, facts: &Facts) -> Result<Checkpoints> {
+/// Tables that pipelines have prepared or begun to copy here: these may hold rows.
+async fn carried(client: &Client, facts: &Facts) -> Result<HashSet<TableName>> {
     let there = catalog::table(client, &TableName::new("crossfade", "checkpoint")).await?.is_some();
-    if !there {
-        return Ok(Checkpoints::None);
+    if !there || !facts.may_use_control {
+        return Ok(HashSet::new());
     }
-    if !facts.may_use_control {
-        return Ok(Checkpoints::Unknown);
-    }
-    let sql = "SELECT EXISTS (SELECT FROM crossfade.checkpoint)";
-    let any: bool = client.query_one(sql, &[]).await.and_then(|row| row.try_get(0)).map_err(classify)?;
-    Ok(if any { Checkpoints::Some } else { Checkpoints::None })
+    let sql = "SELECT t #>> '{name,schema}', t #>> '{name,name}' \
+                   FROM crossfade.checkpoint, pg_catalog.jsonb_array_elements(tables) t \
+               UNION SELECT table_schema, table_name FROM crossfade.chunk";
+    let rows = client.query(sql, &[]).await.map_err(classify)?;
+    let read = |row: &Row| Ok(TableName::new(row.try_get::<_, String>(0)?, row.try_get::<_, String>(1)?));
+    rows.iter().map(read).collect::<Result<_, tokio_postgres::Error>>().map_err(classify)
 }
 
 /// A table that is to be made.
@@ -256,7 +249,7 @@ async fn there(
     table: &TableSchema,
     existing: &Existing,
     facts: &Facts,
-    checkpoints: Checkpoints,
+    carried: bool,
 ) -> Result<Vec<Finding>> {
     let setting = format!("table {}", table.name);
     let name = quote::table(&table.name);
@@ -264,7 +257,48 @@ async fn there(
         .into_iter()
         .map(|d| Finding::critical(format!("{setting}, {}", d.what), d.expected, d.actual, d.fix))
         .collect();
-    let user = quote::ident(&facts.user);
+    let (readable, privileges) = privileges(client, table, existing, facts).await?;
+    found.extend(privileges);
+    if readable && !carried && matches!(existing.kind, 'r' | 'p') {
+        let sql = format!("SELECT EXISTS (SELECT FROM {name})");
+        let rows: bool = client.query_one(&sql, &[]).await.and_then(|row| row.try_get(0)).map_err(classify)?;
+        if rows {
+            found.push(Finding::critical(
+                setting.clone(),
+                "empty, as no pipeline has written to it",
+                "it holds rows",
+                format!("TRUNCATE TABLE {name}; or carry the table under another name"),
+            ));
+        }
+    }
+    found.extend(unnumbered(table, existing));
+    if !facts.may_replicate {
+        let triggers = triggers(client, existing.oid).await?;
+        if !triggers.is_empty() {
+            found.push(Finding::warning(
+                setting.clone(),
+                "no triggers, as session_replication_role may not be set",
+                format!("triggers that will fire for every change: {}", triggers.join(", ")),
+                format!("ALTER TABLE {name} DISABLE TRIGGER USER, until the cutover"),
+            ));
+        }
+    }
+    if found.is_empty() {
+        found.push(Finding::ok(setting, "there, in a shape that will do"));
+    }
+    Ok(found)
+}
+
+/// Whether the table may be read, and what the user may not do with it.
+async fn privileges(
+    client: &Client,
+    table: &TableSchema,
+    existing: &Existing,
+    facts: &Facts,
+) -> Result<(bool, Vec<Finding>)> {
+    let setting = format!("table {}", table.name);
+    let (name, user) = (quote::table(&table.name), quote::ident(&facts.user));
+    let mut found = Vec::new();
     let sql = "SELECT pg_catalog.has_schema_privilege($1, 'USAGE')";
     let usable: bool =
         client.query_one(sql, &[&table.name.schema]).await.and_then(|r| r.try_get(0)).map_err(classify)?;
@@ -286,55 +320,33 @@ async fn there(
             format!("GRANT {list} ON TABLE {name} TO {user}"),
         ));
     }
-    let readable = usable && !lacking.iter().any(|p| p == "SELECT");
-    if readable && checkpoints != Checkpoints::Some && matches!(existing.kind, 'r' | 'p') {
-        let sql = format!("SELECT EXISTS (SELECT FROM {name})");
-        let rows: bool = client.query_one(&sql, &[]).await.and_then(|row| row.try_get(0)).map_err(classify)?;
-        if rows {
-            found.push(Finding::critical(
-                setting.clone(),
-                "empty, as no pipeline has written here",
-                "it holds rows",
-                format!("TRUNCATE TABLE {name}; or carry the table under another name"),
-            ));
-        }
-    }
     if !existing.owned {
         found.push(Finding::warning(
-            setting.clone(),
+            setting,
             "owned by the user, so that indexes, foreign keys and the source's schema changes can be made",
             format!("user {} does not own it", facts.user),
             format!("ALTER TABLE {name} OWNER TO {user}"),
         ));
     }
-    for column in table.columns.iter().filter(|c| c.auto_increment) {
-        if existing.columns.iter().any(|e| e.name == column.name && !e.has_default) {
-            found.push(Finding::warning(
-                format!("{setting}, column {}", column.name),
-                "a default that numbers new rows, as in the source",
-                "none: after the cutover each row must bring its own number",
-                format!(
-                    "ALTER TABLE {name} ALTER COLUMN {} ADD GENERATED BY DEFAULT AS IDENTITY",
-                    quote::ident(&column.name)
-                ),
-            ));
-        }
-    }
-    if !facts.may_replicate {
-        let triggers = triggers(client, existing.oid).await?;
-        if !triggers.is_empty() {
-            found.push(Finding::warning(
-                setting.clone(),
-                "no triggers, as session_replication_role may not be set",
-                format!("triggers that will fire for every change: {}", triggers.join(", ")),
-                format!("ALTER TABLE {name} DISABLE TRIGGER USER, until the cutover"),
-            ));
-        }
-    }
-    if found.is_empty() {
-        found.push(Finding::ok(setting, "there, in a shape that will do"));
-    }
-    Ok(found)
+    Ok((usable && !lacking.iter().any(|p| p == "SELECT"), found))
+}
+
+/// Columns that number rows in the source and will not here.
+fn unnumbered(table: &TableSchema, existing: &Existing) -> Vec<Finding> {
+    let bare = |column: &&Column| existing.columns.iter().any(|e| e.name == column.name && !e.has_default);
+    let finding = |column: &Column| {
+        Finding::warning(
+            format!("table {}, column {}", table.name, column.name),
+            "a default that numbers new rows, as in the source",
+            "none: after the cutover each row must bring its own number",
+            format!(
+                "ALTER TABLE {} ALTER COLUMN {} ADD GENERATED BY DEFAULT AS IDENTITY",
+                quote::table(&table.name),
+                quote::ident(&column.name)
+            ),
+        )
+    };
+    table.columns.iter().filter(|c| c.auto_increment).filter(bare).map(finding).collect()
 }
 
 /// Privileges on a table that the writer needs and the user has not.

@@ -431,7 +431,8 @@ fn rows_without_a_checkpoint_shapes_and_settings() {
     database.sql(crossfade_postgres::CONTROL_SQL);
     assert_eq!(found(&session.check(&[&t]), "table s.t").level, Level::Critical);
     database.sql(
-        "insert into crossfade.checkpoint (pipeline, seq, phase, epoch, owner) values ('p', 0, 'copying', 1, '{}')",
+        "insert into crossfade.checkpoint (pipeline, seq, phase, epoch, owner, tables) \
+         values ('p', 0, 'copying', 1, '{}', '[{\"name\": {\"schema\": \"s\", \"name\": \"t\"}}]')",
     );
     assert!(!session.check(&[&t]).iter().any(|f| f.actual == "it holds rows"));
     let odd = table("s", &"n".repeat(70), vec![column("id", Logical::Int32)]);

@@ -127,17 +127,7 @@ fn oracle(logical: &Logical) -> String {
     }
 }
 
-fn samples() -> Vec<(Logical, &'static [&'static str])> {
-    let labels = || vec!["a".to_owned(), "b".to_owned()];
-    let times: &[&str] = &[
-        "-infinity",
-        "infinity",
-        "1970-01-01",
-        "1999-12-31 23:59:59.999999",
-        "4713-01-01 BC",
-        "9999-12-31 23:59:59.999999",
-        "294246-12-31",
-    ];
+fn numbers() -> Vec<(Logical, &'static [&'static str])> {
     vec![
         (Logical::Bool, &["true", "false"]),
         (Logical::Int8, &["-128", "127", "0"]),
@@ -184,6 +174,21 @@ fn samples() -> Vec<(Logical, &'static [&'static str])> {
                 "0.00010",
             ],
         ),
+    ]
+}
+
+fn other_samples() -> Vec<(Logical, &'static [&'static str])> {
+    let labels = || vec!["a".to_owned(), "b".to_owned()];
+    let times: &[&str] = &[
+        "-infinity",
+        "infinity",
+        "1970-01-01",
+        "1999-12-31 23:59:59.999999",
+        "4713-01-01 BC",
+        "9999-12-31 23:59:59.999999",
+        "294246-12-31",
+    ];
+    vec![
         (Logical::Text, &["", "it''s", "a\tb\nc\\d", "日本 🦀", "NULL"]),
         (Logical::Enum { labels: labels() }, &["a"]),
         (Logical::Set { labels: labels() }, &["a,b", ""]),
@@ -206,7 +211,7 @@ fn samples() -> Vec<(Logical, &'static [&'static str])> {
 fn every_type_comes_back() {
     for version in BOTH {
         let lab = Lab::new(version);
-        for (n, (logical, values)) in samples().into_iter().enumerate() {
+        for (n, (logical, values)) in numbers().into_iter().chain(other_samples()).enumerate() {
             let table =
                 table(&format!("t{n}"), vec![column("id", Logical::Int32), column("c", logical.clone())], vec![0]);
             lab.create(&table);
