@@ -9,7 +9,7 @@ use crossfade_core::{Error, Finding, Level, Result, TableSchema};
 use crate::store::{Put, Store};
 use crate::types::{META, reserved};
 
-/// All findings. Leaves nothing behind but, on an object store, nothing either: the probe is deleted.
+/// What stands in the way, of the store and of each table. What is tried on the way is deleted again.
 pub(crate) fn findings(store: &Store, tables: &[impl AsRef<TableSchema>]) -> Result<Vec<Finding>> {
     let mut found = vec![match store.local() {
         Some(folder) => writable(folder),
@@ -104,7 +104,8 @@ fn writable(folder: &FsPath) -> Finding {
 /// Reaches the store, and puts the same object twice: the second must be refused.
 fn conditional_put(store: &Store) -> Finding {
     let setting = "object store";
-    let path = store.path(["_crossfade", "probe"]);
+    let probe = format!("probe-{}", std::process::id());
+    let path = store.path(["_crossfade", probe.as_str()]);
     let put = |bytes: &'static [u8]| store.put_if_absent(&path, &Bytes::from_static(bytes), &path);
     let tried = store.delete(&path).and_then(|()| put(b"first")).and_then(|_| put(b"second"));
     let cleared = store.delete(&path);
@@ -113,7 +114,7 @@ fn conditional_put(store: &Store) -> Finding {
         Ok(Put::Taken(_)) => Finding::critical(
             setting,
             "objects can be deleted",
-            "the probe _crossfade/probe could not be deleted",
+            format!("_crossfade/{probe} could not be deleted"),
             "grant s3:DeleteObject on the bucket's objects",
         ),
         Ok(Put::Created) => Finding::critical(

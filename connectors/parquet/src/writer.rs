@@ -41,8 +41,27 @@ struct Transaction {
     ended: Vec<Staged>,
     /// Shapes of this transaction: the last of a table is its shape now.
     shapes: Vec<Shape>,
-    /// The `_ordinal` from which the next batch counts.
+    /// The `_ordinal` from which the next batch counts: greater than all so far.
     ordinal: i64,
+    /// The last `_ordinal` of each table.
+    last: HashMap<TableName, i64>,
+}
+
+impl Transaction {
+    /// Gives a table's next change its place: `wanted`, or what comes after the one before.
+    ///
+    /// Items stand in log order, and so do the rows of one; a place is therefore never less than the last, whatever the
+    /// rows' own `order` says.
+    fn places(&mut self, table: &TableName, wanted: impl Iterator<Item = i64>) -> Vec<i64> {
+        let last = self.last.entry(table.clone()).or_insert(-1);
+        let next = |wanted: i64| {
+            *last = wanted.max(*last + 1);
+            *last
+        };
+        let places: Vec<i64> = wanted.map(next).collect();
+        self.ordinal = self.ordinal.max(*last + 1);
+        places
+    }
 }
 
 /// Locks a log. A panic elsewhere while it was locked left it `failed`, which every use checks.
@@ -131,17 +150,18 @@ impl ParquetWriter {
             op,
             commit_time: rows.commit_micros.iter().map(|&t| Some(t)).collect(),
             seq: self.seq()?,
-            ordinal: rows.order.iter().map(|&o| base + i64::from(o)).collect(),
+            ordinal: self.open.places(&rows.table.name, rows.order.iter().map(|&o| base + i64::from(o))),
         };
         let places = self.places.clone();
         self.file(&rows.table)?.write(&places, meta, &rows.batch)?;
         self.trim()
     }
 
-    fn write_truncate(&mut self, table: &TableSchema, ordinal: i64, commit_micros: Option<i64>) -> Result<()> {
+    fn write_truncate(&mut self, table: &TableSchema, commit_micros: Option<i64>) -> Result<()> {
         let mut op = StringBuilder::new();
         op.append_value("t");
-        let meta = Meta { op, commit_time: vec![commit_micros], seq: self.seq()?, ordinal: vec![ordinal] };
+        let ordinal = self.open.places(&table.name, std::iter::once(self.open.ordinal));
+        let meta = Meta { op, commit_time: vec![commit_micros], seq: self.seq()?, ordinal };
         let places = self.places.clone();
         self.file(table)?.write_bare(&places, meta)
     }
@@ -169,24 +189,13 @@ impl ParquetWriter {
 
     fn write_items(&mut self, batch: &Batch) -> Result<()> {
         let base = self.open.ordinal;
-        // A truncation takes a place of its own behind the rows before it: all that follows moves up by one.
-        let (mut moved, mut end) = (0i64, base);
         for item in &batch.items {
             match item {
-                Item::Rows(rows) => {
-                    self.write_rows(rows, base + moved)?;
-                    let last = rows.order.iter().max().map_or(0, |&o| i64::from(o) + 1);
-                    end = end.max(base + moved + last);
-                }
+                Item::Rows(rows) => self.write_rows(rows, base)?,
                 Item::Schema(change) => self.write_schema(change)?,
-                Item::Truncate(table) => {
-                    self.write_truncate(table, end, batch.commit_micros)?;
-                    moved += 1;
-                    end += 1;
-                }
+                Item::Truncate(table) => self.write_truncate(table, batch.commit_micros)?,
             }
         }
-        self.open.ordinal = end;
         Ok(())
     }
 

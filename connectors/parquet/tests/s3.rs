@@ -11,16 +11,6 @@ use crossfade_core::{Class, Exit, Item, Level, Op};
 use crossfade_harness::{Bucket, S3, python};
 use support::*;
 
-fn url(bucket: &Bucket, endpoint: &str) -> String {
-    format!(
-        "s3://{}/lake/raw?endpoint={endpoint}&region={}&access_key_id={}&secret_access_key={}&allow_http=true",
-        bucket.name,
-        S3::REGION,
-        S3::ACCESS_KEY,
-        S3::SECRET_KEY
-    )
-}
-
 /// Keys of a bucket, without the prefix.
 fn keys(bucket: &Bucket) -> Vec<String> {
     let list = "import sys, boto3\n\
@@ -36,7 +26,7 @@ fn a_copy_and_a_stream_arrive_exactly() {
     let s3 = S3::shared();
     let bucket = s3.fresh_bucket("parquet");
     let runtime = runtime();
-    let target = open(&url(&bucket, &s3.endpoint()), &runtime);
+    let target = open(&s3_url(&bucket, &s3.endpoint()), &runtime);
     let table = table();
     let mut writer = target.open(&owner("here", std::process::id())).unwrap();
     // Enough for an upload in several parts.
@@ -57,7 +47,7 @@ fn a_copy_and_a_stream_arrive_exactly() {
     );
     assert_eq!(read.trim(), "200005");
 
-    let again = open(&url(&bucket, &s3.endpoint()), &runtime);
+    let again = open(&s3_url(&bucket, &s3.endpoint()), &runtime);
     let writer = again.open(&owner("here", std::process::id())).unwrap();
     assert_eq!((writer.epoch(), writer.checkpoint().map(|c| c.seq)), (2, Some(2)));
     assert_eq!(fingerprint(&*again, &table), wanted);
@@ -69,7 +59,7 @@ fn two_owners() {
     let bucket = s3.fresh_bucket("owners");
     let runtime = runtime();
     let (first, second) =
-        (open(&url(&bucket, &s3.endpoint()), &runtime), open(&url(&bucket, &s3.endpoint()), &runtime));
+        (open(&s3_url(&bucket, &s3.endpoint()), &runtime), open(&s3_url(&bucket, &s3.endpoint()), &runtime));
     let table = table();
     let (us, them) = (owner("here", std::process::id()), owner("there", 7));
     let mut writer = first.open(&us).unwrap();
@@ -99,7 +89,7 @@ fn a_process_of_this_machine_that_is_gone_owns_nothing() {
     let s3 = S3::shared();
     let bucket = s3.fresh_bucket("gone");
     let runtime = runtime();
-    let target = open(&url(&bucket, &s3.endpoint()), &runtime);
+    let target = open(&s3_url(&bucket, &s3.endpoint()), &runtime);
     let mut child = std::process::Command::new("true").spawn().unwrap();
     child.wait().unwrap();
     // Never dropped, as by a killed process.
@@ -113,11 +103,11 @@ fn check_tells_a_bucket_that_works_from_one_that_does_not() {
     let s3 = S3::shared();
     let bucket = s3.fresh_bucket("check");
     let runtime = runtime();
-    let good = open(&url(&bucket, &s3.endpoint()), &runtime).check(&[table()]).unwrap();
+    let good = open(&s3_url(&bucket, &s3.endpoint()), &runtime).check(&[table()]).unwrap();
     assert!(good.iter().all(|f| f.level == Level::Ok), "{good:?}");
     assert!(keys(&bucket).is_empty());
     let none = Bucket { name: "there-is-no-such-bucket".into(), ..bucket };
-    let bad = open(&url(&none, &s3.endpoint()), &runtime).check(&[]).unwrap();
+    let bad = open(&s3_url(&none, &s3.endpoint()), &runtime).check(&[]).unwrap();
     assert_eq!(bad[0].level, Level::Critical, "{bad:?}");
     assert!(!bad[0].fix.is_empty());
 }
@@ -177,7 +167,7 @@ fn a_commit_whose_answer_is_lost_is_known_as_ours() {
     // Puts of the log: 1 takes the pipeline, 2 prepares, 3 plans, 4 and 6 are commits, 5 is the chunk.
     for nth in 1..=6 {
         let (endpoint, puts) = lossy(&s3.endpoint(), nth);
-        let prefix = url(&bucket, &endpoint).replace("lake/raw", &format!("lake/{nth}"));
+        let prefix = s3_url(&bucket, &endpoint).replace("lake/raw", &format!("lake/{nth}"));
         let target = open(&prefix, &runtime);
         let mut writer = target.open(&owner("here", std::process::id())).unwrap();
         let wanted = fill(&*target, &mut *writer, &table, 100);

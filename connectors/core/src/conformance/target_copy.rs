@@ -198,11 +198,12 @@ fn stale_chunks_are_refused(fixture: &mut (dyn TargetFixture + '_)) -> Result<()
 fn copy_and_stream_converge(fixture: &mut (dyn TargetFixture + '_)) -> Result<()> {
     let mut bench = copying(fixture, "c_converge")?;
     // Not copied yet: row 1 changes in part, 2 goes, 3 is new. Only 3 may be there afterwards.
-    bench.write(2, &[Write::Partial(1, 2), Write::Delete(2), Write::Insert(3, 2)])?;
+    let part = bench.partial(1, 2);
+    bench.write(2, &[part, Write::Delete(2), Write::Insert(3, 2)])?;
     bench.commit(2, Phase::Copying)?;
     // The chunk's read saw all that, and changes still to come: 4 new, 5 gone, 6 in version 4.
     let mut rows = model(&bench, 1..=100, 1);
-    values::apply(&bench.table, &[Write::Partial(1, 2), Write::Delete(2), Write::Update(3, 2)], &mut rows);
+    values::apply(&bench.table, &[part, Write::Delete(2), Write::Update(3, 2)], &mut rows);
     values::apply(&bench.table, &[Write::Update(4, 3), Write::Delete(5), Write::Update(6, 4)], &mut rows);
     let mut loader = bench.target.loader(PIPELINE, bench.writer.epoch())?;
     for (index, rows) in [(0, &rows), (1, &Model::new()), (2, &Model::new())] {
@@ -212,7 +213,7 @@ fn copy_and_stream_converge(fixture: &mut (dyn TargetFixture + '_)) -> Result<()
         }
     }
     drop(loader);
-    let late = [Write::Insert(4, 3), Write::Partial(5, 3), Write::Delete(5), Write::Partial(6, 3), Write::Update(6, 4)];
+    let late = [Write::Insert(4, 3), bench.partial(5, 3), Write::Delete(5), bench.partial(6, 3), Write::Update(6, 4)];
     for (i, write) in late.into_iter().enumerate() {
         let n = 3 + i as u64;
         bench.writer.write(&values::batch(&bench.table, &[write], &at(n))?)?;

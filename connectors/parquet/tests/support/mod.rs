@@ -1,11 +1,15 @@
 //! A pipeline's calls on a target, shared by the tests that talk to servers and readers.
 
+// Each test file is a program of its own and uses a part of this.
+#![allow(dead_code)]
+
 use std::sync::Arc;
 
 use crossfade_core::{
     Batch, Boundary, Checkpoint, Chunk, Column, ColumnBuilder, Endpoint, Fingerprint, Item, KeyRange, Logical, Op,
     Owner, Phase, Position, Rows, RowsBuilder, TableName, TableSchema, Target, Writer,
 };
+use crossfade_harness::{Bucket, S3};
 use tokio::runtime::Runtime;
 
 pub fn runtime() -> Runtime {
@@ -14,6 +18,17 @@ pub fn runtime() -> Runtime {
 
 pub fn open(url: &str, runtime: &Runtime) -> Arc<dyn Target> {
     crossfade_parquet::open(&Endpoint::new(url, None), runtime.handle().clone()).unwrap()
+}
+
+/// A prefix of a bucket, reached through `endpoint`.
+pub fn s3_url(bucket: &Bucket, endpoint: &str) -> String {
+    format!(
+        "s3://{}/lake/raw?endpoint={endpoint}&region={}&access_key_id={}&secret_access_key={}&allow_http=true",
+        bucket.name,
+        S3::REGION,
+        S3::ACCESS_KEY,
+        S3::SECRET_KEY
+    )
 }
 
 pub fn owner(host: &str, pid: u32) -> Owner {
