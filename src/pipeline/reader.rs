@@ -41,7 +41,14 @@ pub fn read(shared: &Shared<'_>, mut stream: Box<dyn Stream>, out: &Sender<Parce
                 shared.reins.wait_parked(Duration::from_millis(100));
                 continue;
             }
-            Rule::Until(position) => Some(position),
+            Rule::Until(position) => {
+                let last = shared.reins.last_handed();
+                if at_commit && shared.source.order(&last, &position)?.is_ge() {
+                    shared.reins.handed(&last, true); // there already: nothing to wait for
+                    continue;
+                }
+                Some(position)
+            }
             // Inside a transaction there is no stopping place: read on to its end.
             Rule::Free | Rule::Stop | Rule::Hold => None,
         };
