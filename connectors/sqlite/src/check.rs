@@ -20,7 +20,7 @@ pub fn virtual_table(name: &str) -> (String, String, String) {
 pub fn run(location: &Location, selection: &Selection) -> Result<Vec<Finding>> {
     let conn = location.reader()?;
     let mut out = vec![Finding::ok("file", location.path.display().to_string())];
-    out.extend(writable(location));
+    out.extend(writable(&conn, location)?);
     out.push(journal(&conn)?);
     out.push(match install::id(&conn)? {
         Some(id) => Finding::ok("change table", format!("installed as {id}")),
@@ -45,23 +45,23 @@ pub fn run(location: &Location, selection: &Selection) -> Result<Vec<Finding>> {
     Ok(out)
 }
 
-/// Whether Crossfade may write the file, and beside it the journal or the WAL.
-fn writable(location: &Location) -> Vec<Finding> {
+/// Whether Crossfade may write the file, and beside it the journal or the WAL. SQLite itself is asked about the file: to
+/// open and close it behind SQLite's back would drop every lock that this process holds on it.
+fn writable(conn: &Connection, location: &Location) -> Result<Vec<Finding>> {
     let fix = "run Crossfade as the application's user, or grant its user write access to the file and its folder";
-    let file = std::fs::OpenOptions::new().append(true).open(&location.path);
     let folder = location.path.parent().filter(|p| !p.as_os_str().is_empty()).map_or(".".into(), |p| p.to_path_buf());
-    let read_only = std::fs::metadata(&folder).map(|m| m.permissions().readonly());
-    vec![
-        match file {
-            Ok(_) => Finding::ok("write access to the file", "yes"),
-            Err(e) => Finding::critical("write access to the file", "yes", e.to_string(), fix),
-        },
-        match read_only {
-            Ok(false) => Finding::ok("write access to the folder", "yes"),
-            Ok(true) => Finding::critical("write access to the folder", "yes", "no", fix),
-            Err(e) => Finding::critical("write access to the folder", "yes", e.to_string(), fix),
-        },
-    ]
+    let finding = |setting: &str, read_only: Result<bool, String>| match read_only {
+        Ok(false) => Finding::ok(setting, "yes"),
+        Ok(true) => Finding::critical(setting, "yes", "no", fix),
+        Err(e) => Finding::critical(setting, "yes", e, fix),
+    };
+    Ok(vec![
+        finding("write access to the file", Ok(conn.is_readonly("main").doing("looking at the database's file")?)),
+        finding(
+            "write access to the folder",
+            std::fs::metadata(&folder).map(|m| m.permissions().readonly()).map_err(|e| e.to_string()),
+        ),
+    ])
 }
 
 fn journal(conn: &Connection) -> Result<Finding> {

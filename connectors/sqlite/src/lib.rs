@@ -13,7 +13,7 @@
 //! [`types`] (how untyped values travel).
 
 use std::cmp::Ordering;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crossfade_core::{
     Consistency, Endpoint, Error, Finding, Position, Result, Selection, Snapshot, Source, Stream, TableSchema,
@@ -42,7 +42,7 @@ use mark::Mark;
 
 /// Opens `sqlite:///path/to/file.db?busy_timeout=5s` as a source. The file is not touched before it is asked for.
 pub fn open(endpoint: &Endpoint) -> Result<Arc<dyn Source>> {
-    Ok(Arc::new(Sqlite { location: Location::parse(endpoint)? }))
+    Ok(Arc::new(Sqlite { location: Location::parse(endpoint)?, asked: Mutex::new(None) }))
 }
 
 /// Removes everything that Crossfade installed in the database: triggers, change table, control tables. Returns the names of
@@ -53,6 +53,9 @@ pub fn uninstall(endpoint: &Endpoint) -> Result<Vec<String>> {
 
 struct Sqlite {
     location: Location,
+    /// The connection that [`Source::position`] asks, and the file that it opened: positions are asked for at every
+    /// chunk of a copy, and opening a connection means parsing every trigger.
+    asked: Mutex<Option<(Connection, (u64, u64))>>,
 }
 
 impl Sqlite {
@@ -120,9 +123,16 @@ impl Source for Sqlite {
     }
 
     fn position(&self) -> Result<Position> {
-        let conn = self.location.reader()?;
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let identity = self.location.identity()?;
+        let conn = match asked.take().filter(|(_, opened)| *opened == identity) {
+            Some((conn, _)) => conn,
+            None => self.location.reader()?,
+        };
         let id = install::require_id(&conn)?;
-        Ok(install::last_mark(&conn)?.position(&id))
+        let mark = install::last_mark(&conn)?;
+        *asked = Some((conn, identity));
+        Ok(mark.position(&id))
     }
 
     fn order(&self, a: &Position, b: &Position) -> Result<Ordering> {

@@ -4,8 +4,9 @@
 //! INSERT ──► _bi  rows in conflict with NEW ──► _crossfade_touched_<id>_<n>
 //!            (REPLACE deletes them without firing a delete trigger)
 //!        ──► _ai  touched rows that are gone now: D;  the row as it stands: I ──► _crossfade_change
-//! UPDATE ──► _bu  as _bi, but for the row itself
-//!        ──► _au  touched rows that are gone: D;  key changed: D(old), I(new);  else U
+//! UPDATE ──► _bu  as _bi, but for the row itself; only where a unique value changes
+//!        ──► _au  where a unique value changes: touched rows that are gone: D;  key changed: D(old), I(new);  else U
+//!        ──► _av  elsewhere: U
 //! DELETE ──► _ad  D, if the row is gone
 //! ```
 //!
@@ -43,7 +44,7 @@ pub mod op {
 }
 
 /// The triggers' suffixes.
-pub const SUFFIXES: [&str; 5] = ["bi", "ai", "bu", "au", "ad"];
+pub const SUFFIXES: [&str; 6] = ["bi", "ai", "bu", "au", "av", "ad"];
 
 /// A trigger's name.
 pub fn trigger_name(id: i64, suffix: &str) -> String {
@@ -107,11 +108,14 @@ impl Writer<'_> {
             );
             (name, sql)
         };
+        let changes = self.unique_changes();
+        let when = |condition: &str| format!("WHEN {condition} ");
         let triggers = vec![
             body("bi", "BEFORE INSERT", String::new(), self.note("")),
             body("ai", "AFTER INSERT", String::new(), self.after_insert()),
-            body("bu", "BEFORE UPDATE", self.when_unique_changes(), self.note(&self.other_than_old())),
-            body("au", "AFTER UPDATE", String::new(), self.after_update()),
+            body("bu", "BEFORE UPDATE", when(&changes), self.note(&self.other_than_old())),
+            body("au", "AFTER UPDATE", when(&changes), self.after_update()),
+            body("av", "AFTER UPDATE", when(&format!("NOT ({changes})")), vec![self.log_row("2")]),
             body("ad", "AFTER DELETE", String::new(), vec![self.log_gone("OLD", "")]),
         ];
         Script { helpers, triggers }
@@ -149,16 +153,13 @@ impl Writer<'_> {
             if self.table.alias == Some(*ordinal) {
                 return format!("{a} = {b}");
             }
-            format!("{a} = {b} COLLATE {collation} AND {}", identical(&a, &b))
+            format!("{a} = {b} COLLATE {collation} AND {}", self.identical_to(*ordinal, &a, &b))
         })
     }
 
     /// Whether an update leaves the key as it is, byte for byte.
     fn key_stays(&self) -> String {
-        join(0..self.table.key.len(), " AND ", |i| {
-            let c = self.column(self.table.key[i].0);
-            identical(&format!("OLD.{c}"), &format!("NEW.{c}"))
-        })
+        join(0..self.table.key.len(), " AND ", |i| self.identical(self.table.key[i].0, "OLD", "NEW"))
     }
 
     /// Finds the row that `NEW` became.
@@ -193,14 +194,7 @@ impl Writer<'_> {
 
     fn after_insert(&self) -> Vec<String> {
         let mut out = self.settle("1");
-        out.push(format!(
-            "INSERT INTO {CHANGE}(t, op, at, {}) SELECT {}, 1, julianday('now'), {} FROM {} AS _r WHERE {}",
-            self.slots(),
-            self.id,
-            self.row(),
-            self.name,
-            self.is_new()
-        ));
+        out.push(self.log_row("1"));
         out
     }
 
@@ -208,36 +202,52 @@ impl Writer<'_> {
         let stays = self.key_stays();
         let mut out = self.settle(&format!("NOT ({stays})"));
         out.push(self.log_gone("OLD", &format!("NOT ({stays}) AND ")));
-        out.push(format!(
-            "INSERT INTO {CHANGE}(t, op, at, {}) SELECT {}, CASE WHEN {stays} THEN 2 ELSE 1 END, julianday('now'), {} FROM {} AS _r WHERE {}",
+        out.push(self.log_row(&format!("CASE WHEN {stays} THEN 2 ELSE 1 END")));
+        out
+    }
+
+    /// Whether an update changes a unique value, so that a look for conflicts is due. Predicates and expressions may
+    /// depend on any column.
+    fn unique_changes(&self) -> String {
+        let mut terms = Vec::new();
+        for (unique, (term, _)) in self.table.uniques.iter().flat_map(|u| u.terms.iter().map(move |t| (u, t))) {
+            let term = match term {
+                _ if unique.filter.is_some() => return "1".into(),
+                Term::Expression(_) => return "1".into(),
+                Term::Column(i) if self.table.columns[*i].generated => return "1".into(),
+                Term::Column(i) => format!("NOT ({})", self.identical(*i, "NEW", "OLD")),
+                Term::Rowid => format!("NEW.{0} <> OLD.{0}", self.table.rowid.unwrap_or("rowid")),
+            };
+            if !terms.contains(&term) {
+                terms.push(term);
+            }
+        }
+        terms.join(" OR ")
+    }
+
+    /// That a column is the same byte for byte in two rows, so of the same type as well.
+    fn identical(&self, ordinal: usize, a: &str, b: &str) -> String {
+        let c = self.column(ordinal);
+        self.identical_to(ordinal, &format!("{a}.{c}"), &format!("{b}.{c}"))
+    }
+
+    fn identical_to(&self, ordinal: usize, a: &str, b: &str) -> String {
+        if self.table.alias == Some(ordinal) {
+            return format!("{a} IS {b}");
+        }
+        format!("{a} IS {b} COLLATE BINARY AND typeof({a}) = typeof({b})")
+    }
+
+    /// Logs the row that `NEW` became, as it stands.
+    fn log_row(&self, op: &str) -> String {
+        format!(
+            "INSERT INTO {CHANGE}(t, op, at, {}) SELECT {}, {op}, julianday('now'), {} FROM {} AS _r WHERE {}",
             self.slots(),
             self.id,
             self.row(),
             self.name,
             self.is_new()
-        ));
-        out
-    }
-
-    /// Updates that touch no unique value need no look for conflicts. Predicates and expressions may depend on any column.
-    fn when_unique_changes(&self) -> String {
-        let mut terms = Vec::new();
-        for unique in &self.table.uniques {
-            for (term, _) in &unique.terms {
-                let name = match term {
-                    _ if unique.filter.is_some() => return String::new(),
-                    Term::Expression(_) => return String::new(),
-                    Term::Column(i) if self.table.columns[*i].generated => return String::new(),
-                    Term::Column(i) => self.column(*i),
-                    Term::Rowid => self.table.rowid.unwrap_or("rowid").to_owned(),
-                };
-                let term = format!("NEW.{name} IS NOT OLD.{name} COLLATE BINARY");
-                if !terms.contains(&term) {
-                    terms.push(term);
-                }
-            }
-        }
-        format!("WHEN {} ", terms.join(" OR "))
+        )
     }
 
     fn needs_probe(&self) -> bool {
@@ -334,7 +344,8 @@ impl Writer<'_> {
             let values = join(0..count, ", ", |i| pairs[i].0.clone());
             let noted = join(0..count, " AND ", |i| format!("_x.u{i} = {} COLLATE {}", pairs[i].1, unique.terms[i].1));
             let same = join(0..self.table.key.len(), " AND ", |i| {
-                identical(&format!("_x.k{i}"), &format!("_r.{}", self.column(self.table.key[i].0)))
+                let ordinal = self.table.key[i].0;
+                self.identical_to(ordinal, &format!("_x.k{i}"), &format!("_r.{}", self.column(ordinal)))
             });
             out.push(format!(
                 "INSERT INTO {touched}({columns}, {keys}) SELECT {values}, {} FROM {} AS _r WHERE {conflict}{filter}{and} AND NOT EXISTS (SELECT 1 FROM {touched} AS _x WHERE {noted} AND {same})",
@@ -368,7 +379,8 @@ impl Writer<'_> {
                 let touched = self.touched(n);
                 let here = self.same_key("_e", |i| format!("{touched}.k{i}"));
                 let replaced = join(0..self.table.key.len(), " AND ", |i| {
-                    identical(&format!("{touched}.k{i}"), &format!("NEW.{}", self.column(self.table.key[i].0)))
+                    let ordinal = self.table.key[i].0;
+                    self.identical_to(ordinal, &format!("{touched}.k{i}"), &format!("NEW.{}", self.column(ordinal)))
                 });
                 let own = if same == "1" { replaced } else { format!("{same} AND {replaced}") };
                 format!("{noted} AND (({own}) OR NOT EXISTS (SELECT 1 FROM {} AS _e WHERE {here}))", self.name)
@@ -388,11 +400,6 @@ impl Writer<'_> {
     }
 }
 
-/// That two values are the same bytes of the same type.
-fn identical(a: &str, b: &str) -> String {
-    format!("{a} IS {b} COLLATE BINARY AND typeof({a}) = typeof({b})")
-}
-
 /// A type name of the same affinity.
 fn affinity(declared: &str) -> &'static str {
     let upper = declared.to_ascii_uppercase();
@@ -407,5 +414,49 @@ fn affinity(declared: &str) -> &'static str {
         "REAL"
     } else {
         "NUMERIC"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog;
+
+    /// The example that people read is what the code writes. `UPDATE_SCHEMAS=1` writes it anew.
+    #[test]
+    fn the_example_in_schemas_is_current() {
+        let db = rusqlite::Connection::open_in_memory().unwrap();
+        let create = "CREATE TABLE orders (\n    id INTEGER PRIMARY KEY,\n    number TEXT NOT NULL UNIQUE COLLATE NOCASE,\n    total DECIMAL(10, 2)\n)";
+        db.execute_batch(create).unwrap();
+        let table = catalog::table(&db, "orders").unwrap().unwrap();
+        let mut out = format!(
+            "-- What Crossfade installs beside sqlite-control.sql for one table, here with number 1 in _crossfade_table:\n--\n{}\n\
+             --\n-- Entries of the log are observations of the table, not copies of NEW and OLD; connectors/sqlite/src/triggers.rs\n\
+             -- says why, and what the touched tables are for.\n\n",
+            create.lines().map(|l| format!("-- {l}")).collect::<Vec<_>>().join("\n")
+        );
+        let script = script(&table, 1);
+        for (_, sql) in script.helpers.iter().chain(&script.triggers) {
+            out.push_str(&format!("{sql};\n\n"));
+        }
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../schemas/sqlite-triggers.sql");
+        if std::env::var_os("UPDATE_SCHEMAS").is_some() {
+            std::fs::write(path, &out).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(path).unwrap_or_default(), out, "run the test with UPDATE_SCHEMAS=1");
+        // And it is SQL that SQLite takes.
+        db.execute_batch(include_str!("../../../schemas/sqlite-control.sql")).unwrap();
+        db.execute_batch("ALTER TABLE _crossfade_change ADD COLUMN c2").unwrap();
+        db.execute_batch(&out).unwrap();
+        db.execute_batch("INSERT INTO orders VALUES (1, 'A-1', 9.99); REPLACE INTO orders VALUES (2, 'a-1', 5)")
+            .unwrap();
+        let log: Vec<(i64, i64)> = db
+            .prepare("SELECT op, c0 FROM _crossfade_change ORDER BY seq")
+            .unwrap()
+            .query_map([], |r| Ok((r.get(0)?, r.get(1)?)))
+            .unwrap()
+            .collect::<rusqlite::Result<_>>()
+            .unwrap();
+        assert_eq!(log, [(op::INSERT, 1), (op::DELETE, 1), (op::INSERT, 2)]);
     }
 }

@@ -147,7 +147,7 @@ fn transaction(app: &Connection, dice: &mut Dice) {
     app.execute_batch(dice.pick(&["COMMIT", "COMMIT", "COMMIT", "ROLLBACK"])).unwrap();
 }
 
-fn scenario(seed: u64, steps: usize, mode: &str, recursive: bool, extra: &str, strict: bool) {
+fn scenario(seed: u64, steps: usize, mode: &str, recursive: bool, extra: &str, strict: &'static str) {
     let db = Db::new(&format!("PRAGMA journal_mode = {mode}; {SCHEMA}"));
     let app = db.app();
     app.execute_batch(&format!(
@@ -157,15 +157,15 @@ fn scenario(seed: u64, steps: usize, mode: &str, recursive: bool, extra: &str, s
     // The application's own triggers, from before and from after the installation.
     app.execute_batch(extra).unwrap();
     let mut dice = Dice(seed);
-    // Untyped columns hold values of all kinds from the start, so they become literals.
-    app.execute_batch(
-        "INSERT INTO loose VALUES (X'07', 100, 'x'), (1.25, 101, 2);
-         INSERT INTO kv VALUES ('y', 100, 'x'), ('z', 101, 2); INSERT INTO plain VALUES (100, 'y', 'x', 1), (101, 'z', 2, 2)",
-    )
-    .unwrap();
     for _ in 0..dice.roll(20) {
         transaction(&app, &mut dice);
     }
+    // Untyped columns hold values of all kinds from the start, so they become literals.
+    app.execute_batch(
+        "INSERT OR REPLACE INTO loose VALUES (X'07', 100, 'x'), (1.25, 101, 2);
+         INSERT OR REPLACE INTO kv VALUES ('y', 100, 'x'), ('z', 101, 2); INSERT OR REPLACE INTO plain VALUES (100, 'y', 'x', 1), (101, 'z', 2, 2)",
+    )
+    .unwrap();
     let tables = db.tables();
     let start = db.source.begin(&tables).unwrap();
     let mut replica = Replica::copy(&*db.source, &tables);
@@ -213,9 +213,12 @@ CREATE TRIGGER node_more AFTER DELETE ON node WHEN OLD.tag = 1 BEGIN INSERT OR I
 CREATE TRIGGER pair_more BEFORE INSERT ON pair WHEN NEW.b = 2 BEGIN DELETE FROM pair WHERE a = NEW.a AND b = 3; END;
 ";
 
+/// Not `node`: a key change that cascades to its own row logs the cascade's update before the row's insert.
+const STRICT: &str = "plain kv pair loose we\"ird, ta.ble audit";
+
 /// Few in everyday runs; `PROPTEST_CASES=1000` for a night.
 fn cases() -> u32 {
-    std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(12)
+    std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(8)
 }
 
 proptest! {
@@ -223,11 +226,11 @@ proptest! {
 
     #[test]
     fn replay_gives_the_tables(seed: u64, wal: bool, recursive: bool) {
-        scenario(seed, 120, if wal { "wal" } else { "delete" }, recursive, "", true);
+        scenario(seed, 120, if wal { "wal" } else { "delete" }, recursive, "", STRICT);
     }
 
     #[test]
     fn with_triggers_of_the_application(seed: u64, recursive: bool) {
-        scenario(seed, 120, "wal", recursive, NESTED, false);
+        scenario(seed, 120, "wal", recursive, NESTED, "");
     }
 }
