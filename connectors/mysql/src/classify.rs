@@ -31,6 +31,8 @@ pub fn server(code: u16, state: &str, message: &str) -> Error {
         1146 => Error::unavailable(text).hint("the table was dropped or renamed: correct the selection of tables"),
         // Too many connections (also per user), host blocked by failed handshakes.
         1040 | 1203 | 1226 | 1129 => Error::transient(text),
+        // A column that was there when the tables were listed: the log will tell of the change.
+        1054 => Error::transient(text),
         // Lock wait timeout, deadlock, table definition changed under a snapshot, lock interrupted.
         1205 | 1213 | 1412 | 3572 => Error::transient(text),
         // Server shutdown, query killed, timeouts on the net, malformed or out-of-order packets, connection killed.

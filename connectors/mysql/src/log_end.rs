@@ -58,8 +58,17 @@ pub fn position_under_lock(server: &Server, session: &mut Session) -> Result<MyS
 }
 
 /// The end of MariaDB's log as the transaction's consistent snapshot has it.
-pub fn of_snapshot(session: &mut Session) -> Result<MySqlPosition> {
+pub fn of_snapshot(server: &Server, session: &mut Session) -> Result<MySqlPosition> {
     let at = snapshot_file(session)?;
+    // The server finds the GTIDs of a place by reading the file up to it. Where nothing has been written since, its
+    // current GTIDs are those: the log's end is read under the lock that a commit holds while it writes, so two equal
+    // ends admit no commit in between.
+    let (before, _) = status(server, session)?;
+    let gtids = session.value("SELECT @@gtid_binlog_pos")?.unwrap_or_default();
+    let (after, _) = status(server, session)?;
+    if before == at && after == at {
+        return Ok(MySqlPosition::MariaDb { list: GtidList::parse(&gtids)?, at: Some(at) });
+    }
     let query = format!("SELECT BINLOG_GTID_POS({}, {})", literal(&at.file), at.offset);
     let gtids = session.value(&query)?.ok_or_else(|| {
         Error::transient(format!("the server cannot tell the GTIDs at {at}: the file has been purged meanwhile"))

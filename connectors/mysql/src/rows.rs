@@ -400,10 +400,22 @@ fn display(r: &mut Reader<'_>, wire: WireColumn) -> Read<String> {
         kind::LONGLONG => integer(r.u64()?, 64),
         kind::FLOAT => f32::from_le_bytes(r.array()?).to_string(),
         kind::DOUBLE => f64::from_le_bytes(r.array()?).to_string(),
-        kind::DATE | kind::DATETIME | kind::TIMESTAMP | kind::TIME => {
+        kind::DATE | kind::DATETIME | kind::TIMESTAMP => {
             let length = r.u8()?;
-            format!("{:?}", r.take(length.into())?)
+            let mut parts = Reader(r.take(length.into())?);
+            let mut text = match length {
+                0 => String::from("0000-00-00"),
+                _ => format!("{:04}-{:02}-{:02}", parts.u16()?, parts.u8()?, parts.u8()?),
+            };
+            if length > 4 {
+                text += &format!(" {:02}:{:02}:{:02}", parts.u8()?, parts.u8()?, parts.u8()?);
+            }
+            if length > 7 {
+                text += &format!(".{:06}", parts.u32()?);
+            }
+            text
         }
+        kind::TIME => format!("{} microseconds", duration(r)?),
         _ => {
             let bytes = r.lenenc_bytes()?;
             utf8(bytes).map(str::to_owned).unwrap_or_else(|_| bytes.iter().map(|b| format!("{b:02x}")).collect())

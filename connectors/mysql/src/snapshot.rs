@@ -46,7 +46,7 @@ impl ServerSnapshot {
             (Consistency::AtLeast, _) => log_end::position(server, &mut session)?,
             (Consistency::Exact, Flavor::MariaDb) => {
                 start(&mut session)?;
-                log_end::of_snapshot(&mut session)?
+                log_end::of_snapshot(server, &mut session)?
             }
             (Consistency::Exact, Flavor::MySql) => {
                 let mut locker = server.session()?;

@@ -272,6 +272,11 @@ fn tls_as_the_url_demands() {
         ] {
             assert_eq!(cipher(&format!("{}?{options}", db.url())).unwrap(), 1, "{name}: {options}");
         }
+        // An address that the certificate does not name, though the server listens there.
+        let unnamed = db.url().replace("127.0.0.1", "[::ffff:127.0.0.1]");
+        assert_eq!(cipher(&format!("{unnamed}?ssl-mode=VERIFY_CA&ssl-ca={ca}")).unwrap(), 1, "{name}");
+        let error = refused(&format!("{unnamed}?ssl-mode=VERIFY_IDENTITY&ssl-ca={ca}"));
+        assert_eq!(error.exit(), Exit::Config, "{name}: {error:?}");
         // The public authorities did not sign the certificate.
         for options in ["ssl-mode=VERIFY_CA".to_owned(), "ssl-mode=VERIFY_IDENTITY".to_owned()] {
             let error = refused(&format!("{}?{options}", db.url()));
