@@ -80,10 +80,8 @@ fn step(clause: &[Token], steps: &mut Vec<AlterStep>) {
         _ if word(0, "CONVERT") && word(1, "TO") => steps.push(AlterStep::Convert),
         _ if word(0, "CONVERT") => steps.push(AlterStep::Rows(words(clause))),
         _ if any(0, &["ADD", "DROP"]) && word(1, "PRIMARY") => steps.push(AlterStep::Key),
-        _ if word(0, "ADD") && any(1, &["CONSTRAINT"]) => {
-            if clause.iter().any(|t| t.is("PRIMARY")) {
-                steps.push(AlterStep::Key);
-            }
+        _ if word(0, "ADD") && word(1, "CONSTRAINT") && clause.iter().any(|t| t.is("PRIMARY")) => {
+            steps.push(AlterStep::Key);
         }
         _ if word(0, "ADD") && any(1, &NOT_COLUMNS) => {}
         _ if word(0, "ADD") => add(clause, named(1), steps),

@@ -55,8 +55,8 @@ pub enum Decode {
     Json,
     /// MariaDB's UUID.
     Uuid,
-    /// MariaDB's INET4 and INET6.
-    Inet,
+    /// MariaDB's INET4 and INET6: 4 or 16 bytes.
+    Inet(usize),
 }
 
 /// What the log or the catalog says of a column beyond its wire type.
@@ -98,7 +98,7 @@ impl Decode {
             (Wire::Timestamp, Logical::TimestampTz) if !traits.source_type.contains('(') => Decode::Timestamp,
             (Wire::Time, Logical::Duration) if !traits.source_type.contains('(') => Decode::Time,
             (Wire::String { max: 16 }, Logical::Uuid) => Decode::Uuid,
-            (Wire::String { max: 4 | 16 }, Logical::Text) if matches!(kind, "inet4" | "inet6") => Decode::Inet,
+            (Wire::String { max }, Logical::Text) if matches!(kind, "inet4" | "inet6") => Decode::Inet(max.into()),
             (Wire::String { .. }, Logical::Text) => text(true)?,
             (Wire::Varchar { .. } | Wire::Blob(_), Logical::Text | Logical::Json) => text(false)?,
             (Wire::String { max }, Logical::Bytes) => Decode::Bytes(max.into()),
@@ -143,9 +143,7 @@ impl Decode {
                 push_str(b, if *padded { text.trim_end_matches(' ') } else { &text })?;
             }
             (Decode::Bytes(pad), C::Binary(b)) if bytes.len() < *pad => {
-                let mut padded = bytes.to_vec();
-                padded.resize(*pad, 0);
-                push_bytes(b, &padded)?;
+                push_bytes(b, &padded(bytes, *pad)?)?;
             }
             (Decode::Bytes(_), C::Binary(b)) => push_bytes(b, bytes)?,
             (Decode::Enum(labels), C::Utf8(b)) => push_str(b, label(labels, bytes)?)?,
@@ -157,14 +155,24 @@ impl Decode {
                 push_str(b, &text)?;
             }
             (Decode::Uuid, C::Uuid(b)) => {
-                let uuid = mariadb::uuid(bytes)?;
+                let uuid = mariadb::uuid(&padded(bytes, 16)?)?;
                 b.append_value(uuid).map_err(|_| Fault::Malformed("a UUID of other than 16 bytes"))?;
             }
-            (Decode::Inet, C::Utf8(b)) => push_str(b, &mariadb::inet(bytes)?)?,
+            (Decode::Inet(n), C::Utf8(b)) => push_str(b, &mariadb::inet(&padded(bytes, *n)?)?)?,
             _ => return Err(Fault::Malformed("the decoder does not fit the column")),
         }
         Ok(())
     }
+}
+
+/// The log strips zeros from the end of what has a fixed length.
+fn padded(bytes: &[u8], length: usize) -> Read<Vec<u8>> {
+    if bytes.len() > length {
+        return Err(Fault::Malformed("more bytes than its column holds"));
+    }
+    let mut padded = bytes.to_vec();
+    padded.resize(length, 0);
+    Ok(padded)
 }
 
 #[inline]

@@ -74,12 +74,12 @@ pub fn push_quoted(text: &str, out: &mut String) {
 
 const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
-/// Appends base64 with a line feed after every 76 characters that others follow, as `base64_encode` does
-/// (`mysys/base64.cc`).
+/// Appends base64 with a line feed, which JSON writes as `\\n`, after every 76 characters that others follow, as
+/// `base64_encode` does (`mysys/base64.cc`).
 pub fn push_base64(bytes: &[u8], out: &mut String) {
     for (i, three) in bytes.chunks(3).enumerate() {
         if i > 0 && i % 19 == 0 {
-            out.push('\n');
+            out.push_str("\\n");
         }
         let group = three.iter().fold(0u32, |sum, &b| sum << 8 | u32::from(b)) << (8 * (3 - three.len()));
         for k in 0..4 {

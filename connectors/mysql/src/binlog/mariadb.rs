@@ -8,9 +8,14 @@ use flate2::read::ZlibDecoder;
 use super::reader::{Fault, Read, Reader};
 
 /// A UUID from its record form. The server keeps versions 1 to 5 with their last group first, so that an index on them
-/// follows time, and versions 6 and later as they print (`plugin/type_uuid/sql_type_uuid.h`).
+/// follows time, and others as they print. What it keeps turned shows by its variant at byte 6 and its version at byte 8
+/// (`UUID::rec_need_swap` in `plugin/type_uuid/sql_type_uuid.h`).
 pub fn uuid(bytes: &[u8]) -> Read<[u8; 16]> {
     let stored: [u8; 16] = bytes.try_into().map_err(|_| Fault::Malformed("a UUID of other than 16 bytes"))?;
+    let turned = stored[6] & 0x80 != 0 && (1..=0x80).contains(&stored[8]);
+    if !turned {
+        return Ok(stored);
+    }
     let mut uuid = [0; 16];
     // Groups node, clock, version, middle, low: 6, 2, 2, 2, 4 bytes.
     uuid[..4].copy_from_slice(&stored[12..16]);

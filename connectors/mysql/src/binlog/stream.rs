@@ -71,11 +71,11 @@ impl BinlogStream {
     /// Asks the server for its log after `from`, with the tables in the shape they had there.
     pub fn start(server: &Server, from: &Position, tables: &[Arc<TableSchema>]) -> Result<Self> {
         let position = MySqlPosition::parse(from)?;
-        if let (MySqlPosition::File { server: made_by, .. }, Some(uuid)) = (&position, &server.server_uuid) {
-            if made_by != uuid {
-                return Err(Error::unavailable(format!("position {from} is of another server: this one is {uuid}"))
-                    .hint("file positions hold on one server only; copy anew, or switch gtid_mode on"));
-            }
+        if let (MySqlPosition::File { server: made_by, .. }, Some(uuid)) = (&position, &server.server_uuid)
+            && made_by != uuid
+        {
+            return Err(Error::unavailable(format!("position {from} is of another server: this one is {uuid}"))
+                .hint("file positions hold on one server only; copy anew, or switch gtid_mode on"));
         }
         let tables = Tables::new(server, tables)?;
         let wire = dump::open(server, &position)?;

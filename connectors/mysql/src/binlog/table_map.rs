@@ -4,6 +4,7 @@
 //! (`binlog_row_metadata`) is the same in MariaDB since 10.5.
 
 use super::reader::{Fault, Read, Reader, bit};
+use crate::connect::Flavor;
 
 /// How a column's values lie in a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,9 +93,10 @@ impl Wire {
         r.take(n)
     }
 
+    /// Whether the signedness bitmap has a bit for it: a YEAR, too, derives from the servers' numbers.
     fn is_numeric(self) -> bool {
         use Wire::*;
-        matches!(self, Tiny | Short | Int24 | Long | LongLong | Float | Double | Decimal { .. })
+        matches!(self, Tiny | Short | Int24 | Long | LongLong | Float | Double | Decimal { .. } | Year)
     }
 
     fn is_text(self) -> bool {
@@ -158,7 +160,7 @@ fn length_and_name(r: &mut Reader<'_>) -> Read<String> {
 const MAX_COLUMNS: usize = 4096;
 
 /// Reads a whole TABLE_MAP body.
-pub fn parse(body: &[u8]) -> Read<TableMap> {
+pub fn parse(body: &[u8], flavor: Flavor) -> Read<TableMap> {
     let mut r = Reader(body);
     let (id, schema, name) = head(&mut r)?;
     let count = r.length()?;
@@ -183,7 +185,7 @@ pub fn parse(body: &[u8]) -> Read<TableMap> {
     if !meta.is_empty() {
         return Err(Fault::Malformed("column metadata longer than its columns"));
     }
-    optional(&mut r, &mut columns)?;
+    optional(&mut r, &mut columns, flavor)?;
     Ok(TableMap { id, schema, name, columns })
 }
 
@@ -261,7 +263,9 @@ fn string_like(kind: u8, first: u8, second: u8) -> Read<Wire> {
 }
 
 /// Optional metadata: `type, length, value` until the end. Unknown types say nothing that values depend on.
-fn optional(r: &mut Reader<'_>, columns: &mut [LogColumn]) -> Read<()> {
+fn optional(r: &mut Reader<'_>, columns: &mut [LogColumn], flavor: Flavor) -> Read<()> {
+    // MariaDB lists a collation for whatever has one, geometry included.
+    let text = |w: Wire| w.is_text() || flavor == Flavor::MariaDb && matches!(w, Wire::Geometry(_));
     while !r.is_empty() {
         let kind = r.u8()?;
         let mut value = Reader(r.lenenc_bytes()?);
@@ -273,8 +277,8 @@ fn optional(r: &mut Reader<'_>, columns: &mut [LogColumn]) -> Read<()> {
                     column.unsigned = Some(byte >> (7 - i % 8) & 1 == 1);
                 }
             }
-            2 => default_collations(&mut value, columns, Wire::is_text)?,
-            3 => collations(&mut value, columns, Wire::is_text)?,
+            2 => default_collations(&mut value, columns, text)?,
+            3 => collations(&mut value, columns, text)?,
             4 => {
                 for column in columns.iter_mut() {
                     let n = value.length()?;
@@ -345,7 +349,7 @@ mod tests {
 
     #[test]
     fn a_map_with_metadata() {
-        let map = parse(&example()).unwrap();
+        let map = parse(&example(), Flavor::MySql).unwrap();
         assert_eq!((map.id, map.schema.as_str(), map.name.as_str()), (9, "s", "t"));
         let wires: Vec<Wire> = map.columns.iter().map(|c| c.wire).collect();
         let decimal = Wire::Decimal { precision: 10, scale: 2 };
@@ -368,7 +372,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..120)) {
-            let _ = parse(&bytes);
+            let _ = (parse(&bytes, Flavor::MySql), parse(&bytes, Flavor::MariaDb));
             let _ = parse_name(&bytes);
         }
 
@@ -377,7 +381,7 @@ mod tests {
             let mut body = example();
             let n = body.len();
             body[at % n] = to;
-            let _ = parse(&body);
+            let _ = parse(&body, Flavor::MySql);
         }
     }
 }

@@ -83,7 +83,7 @@ impl Tables {
     }
 
     fn plan(&mut self, i: usize, body: &[u8], batcher: &mut Batcher, place: &Place) -> Result<Arc<Plan>> {
-        let map = table_map::parse(body).map_err(|f| f.at(place))?;
+        let map = table_map::parse(body, self.server.flavor).map_err(|f| f.at(place))?;
         let steps = std::mem::take(&mut self.carried[i].steps);
         let schema = Arc::clone(&self.carried[i].schema);
         let change = follow(&map, &schema, &steps, || self.fresh(&schema.name))?;

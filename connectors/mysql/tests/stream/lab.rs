@@ -23,7 +23,8 @@ pub type State = BTreeMap<String, Vec<Option<String>>>;
 const TEXT: &str = "hex(convert({} using utf8mb4))";
 const DAYS: &str = "datediff({}, '1970-01-01')";
 const MICROS: &str = "timestampdiff(microsecond, '1970-01-01', {})";
-const LENGTH: &str = "cast(round(time_to_sec({}) * 1000000 + if({} < 0, -1, 1) * microsecond({})) as signed)";
+const LENGTH: &str =
+    "cast(round(truncate(time_to_sec({}), 0) * 1000000 + if({} < 0, -1, 1) * microsecond({})) as signed)";
 
 macro_rules! shared_columns {
     ($($more:expr),* $(,)?) => {
@@ -140,6 +141,8 @@ pub const MARIADB_COLUMNS: &[Type] = shared_columns![
         ]
     ),
     ("i4", "inet4", "hex(cast({} as char))", &["'192.0.2.128'", "'0.0.0.0'"]),
+    ("zl", "varchar(10) character set latin1", TEXT, &["'€'"]),
+    ("zu", "varchar(10) character set utf8mb3", TEXT, &["'日'"]),
 ];
 
 /// One test's database on a server, opened as a source.

@@ -67,7 +67,9 @@ fn mariadb_types_full_image() {
 
 #[test]
 fn mariadb_types_minimal_image() {
-    types_round_trip(&Lab::new(MariaDb::shared()), MARIADB_COLUMNS, "SET SESSION binlog_row_image = MINIMAL;");
+    // A minimal image of a new row leaves its virtual columns out: see `refusals`.
+    let columns: Vec<lab::Type> = MARIADB_COLUMNS.iter().filter(|c| c.0 != "gv").copied().collect();
+    types_round_trip(&Lab::new(MariaDb::shared()), &columns, "SET SESSION binlog_row_image = MINIMAL;");
 }
 
 #[test]
