@@ -6,10 +6,12 @@
 //! since threads are real and a seed does not fix their interleaving), `CROSSFADE_SEEDS=n` sets how many seeds run.
 
 mod apply;
+mod bounds;
 mod codec;
 mod conformance;
 mod faults;
 mod oracle;
+mod proof;
 mod random;
 mod scenario;
 mod source;
