@@ -7,8 +7,10 @@
 //! inside, the target's stream does not move on that table; and `low`, taken inside, is not before anything that the
 //! stream has already applied. As a second gain, chunk and stream never wait for each other's row locks.
 //!
-//! A waiting writer goes first: no further chunk enters a table that a writer wants. A writer that holds one table and
-//! waits for another cannot deadlock, because a chunk that has entered waits for nobody.
+//! They take turns: no further chunk enters a table that a writer wants, and a writer that holds no table yet lets the
+//! chunks in that wait already; else several busy targets, of which one always holds the table, would starve the copy.
+//! A writer that holds one table and waits for another cannot deadlock, because a chunk that has entered waits for
+//! nobody, and because only a writer that holds nothing stands back for a chunk that waits.
 
 use std::collections::HashMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -26,6 +28,8 @@ pub struct Gate {
 #[derive(Debug, Default)]
 struct Presence {
     chunks: usize,
+    /// Chunks that wait for writers to leave.
+    waiting: usize,
     /// Writers (one per target) that hold the table or wait for it.
     writers: usize,
 }
@@ -51,14 +55,19 @@ impl Gate {
     /// Lets a chunk in; waits while a writer has or wants the table. `None` once `over` says so.
     pub fn enter(&self, table: &TableName, over: impl Fn() -> bool) -> Option<Entered<'_>> {
         let mut tables = self.lock();
-        while tables.get(table).is_some_and(|p| p.writers > 0) {
-            if over() {
-                return None;
+        tables.entry(table.clone()).or_default().waiting += 1;
+        let mut stay = true;
+        while stay && tables.get(table).is_some_and(|p| p.writers > 0) {
+            stay = !over();
+            if stay {
+                tables = self.wait(tables);
             }
-            tables = self.wait(tables);
         }
-        tables.entry(table.clone()).or_default().chunks += 1;
-        Some(Entered { gate: self, table: table.clone() })
+        let presence = tables.entry(table.clone()).or_default();
+        presence.waiting -= 1;
+        presence.chunks += usize::from(stay);
+        self.changed.notify_all();
+        stay.then(|| Entered { gate: self, table: table.clone() })
     }
 
     /// A writer's set of closed tables, empty at first.
@@ -85,6 +94,12 @@ impl Closed<'_> {
             return true;
         }
         let mut tables = self.gate.lock();
+        while self.tables.is_empty() && tables.get(table).is_some_and(|p| p.waiting > 0) {
+            if over() {
+                return false;
+            }
+            tables = self.gate.wait(tables);
+        }
         tables.entry(table.clone()).or_default().writers += 1;
         self.tables.push(table.clone());
         while tables.get(table).is_some_and(|p| p.chunks > 0) {
@@ -158,6 +173,29 @@ mod tests {
             writer.join().unwrap();
         });
         assert!(gate.enter(&a, never).is_some(), "open again");
+    }
+
+    #[test]
+    fn writers_that_relieve_each_other_do_not_starve_the_copy() {
+        let gate = Gate::default();
+        let a = TableName::new("s", "a");
+        let over = AtomicBool::new(false);
+        std::thread::scope(|s| {
+            for _ in 0..4 {
+                s.spawn(|| {
+                    let mut closed = gate.closer();
+                    while !over.load(Ordering::SeqCst) && closed.close(&a, || over.load(Ordering::SeqCst)) {
+                        std::thread::sleep(Duration::from_millis(2));
+                        closed.open();
+                    }
+                });
+            }
+            let deadline = std::time::Instant::now() + Duration::from_secs(10);
+            let entered =
+                (0..100).filter(|_| gate.enter(&a, || std::time::Instant::now() > deadline).is_some()).count();
+            over.store(true, Ordering::SeqCst);
+            assert_eq!(entered, 100);
+        });
     }
 
     #[test]
