@@ -36,6 +36,9 @@ use crate::sql::{self, Fed, Feed};
 /// Up to so many rows travel as arrays: above it COPY is faster, below it the round trips of COPY cost more.
 const FEW: usize = 500;
 
+/// Larger arrays are not made (the server refuses 1 GiB): their rows go through staging, however few they are.
+const ARRAY_BYTES: usize = 8 << 20;
+
 /// Statements wait for company up to so many bytes of parameters, and so many statements.
 const PENDING_BYTES: usize = 1 << 20;
 const PENDING_CALLS: usize = 16;
@@ -74,6 +77,12 @@ struct Part<'a> {
     rows: &'a Rows,
     columns: &'a [usize],
     selected: &'a [usize],
+}
+
+/// One array per column; `None` if one of them would be too large to be a parameter.
+fn arrays(encoders: &Encoders<'_>, part: &Part<'_>) -> Result<Option<Vec<Encoded>>> {
+    let array = |at| Ok(encoders.array(at, part.selected, ARRAY_BYTES)?.map(Encoded));
+    (0..part.columns.len()).map(array).collect()
 }
 
 impl Applier {
@@ -205,13 +214,14 @@ impl Applier {
         }
         let table = &part.rows.table;
         let encoders = Encoders::new(table, &part.rows.batch, part.columns)?;
-        if part.selected.len() > FEW {
+        let params = if part.selected.len() <= FEW { arrays(&encoders, part)? } else { None };
+        let Some(params) = params else {
             self.flush().await?;
             let feed = Feed::Stage(self.session.stage(&encoders, part.selected).await?);
             let fed = Fed { table, columns: part.columns, feed: &feed };
             let touched = self.run(table, &text(&fed)).await?;
             return self.answer(&fed, &[], &expect, touched).await;
-        }
+        };
         let sql = text(&Fed { table, columns: part.columns, feed: &Feed::Arrays });
         let statement = match self.session.prepared(&sql) {
             Some(statement) => statement,
@@ -220,9 +230,6 @@ impl Applier {
                 self.session.prepare(&sql).await?
             }
         };
-        let params: Result<Vec<_>> =
-            (0..part.columns.len()).map(|at| encoders.array(at, part.selected).map(Encoded)).collect();
-        let params = params?;
         self.pending_bytes += params.iter().map(|p| p.0.len()).sum::<usize>();
         let columns = part.columns.to_vec();
         self.pending.push(Call { table: Arc::clone(table), columns, statement, params, expect });
@@ -249,7 +256,9 @@ impl Applier {
         self.session.copy(&copy, &encoders(0)?, &full).await?;
         let feed = Feed::Stage(number);
         let fed = Fed { table, columns: all, feed: &feed };
-        for (partial, tag) in split.partials.iter().zip(1..=i16::MAX) {
+        for (n, partial) in split.partials.iter().enumerate() {
+            let tag = i16::try_from(n + 1);
+            let tag = tag.map_err(|_| Error::unavailable("one batch has more than 32767 sets of absent columns"))?;
             self.session.copy(&copy, &encoders(tag)?, &partial.rows).await?;
             let absent: Vec<usize> = all.iter().copied().filter(|i| !partial.present.contains(i)).collect();
             let Some(fill) = fed.fill(&absent, tag) else { continue };

@@ -109,8 +109,8 @@ impl<'a> Encoders<'a> {
     }
 
     /// A one-dimensional array of the `at`-th chosen column's values in these rows, as `array_recv` in the server's
-    /// `utils/adt/arrayfuncs.c` reads it.
-    pub fn array(&self, at: usize, rows: &[usize]) -> Result<Vec<u8>> {
+    /// `utils/adt/arrayfuncs.c` reads it; `None` if it would be longer than `limit` bytes.
+    pub fn array(&self, at: usize, rows: &[usize], limit: usize) -> Result<Option<Vec<u8>>> {
         let mut out = Vec::with_capacity(20 + rows.len() * 12);
         let element = types::oid(&self.table.columns[self.ordinals[at]].logical);
         for word in [1, 1, element as i32, rows.len() as i32, 1] {
@@ -118,8 +118,11 @@ impl<'a> Encoders<'a> {
         }
         for &row in rows {
             self.columns[at].put(row, &mut out).map_err(|refusal| self.refuse(at, row, refusal))?;
+            if out.len() > limit {
+                return Ok(None);
+            }
         }
-        Ok(out)
+        Ok(Some(out))
     }
 
     #[cold]

@@ -331,3 +331,33 @@ fn a_refused_value_leaves_nothing() {
         assert_eq!(site.sql("select count(*) from shop.s"), "0");
     }
 }
+
+#[test]
+fn an_update_with_all_columns_brings_a_missing_row() {
+    let site = Site::new(PgVersion::V15);
+    let (t, mut writer) = (small(), site.writer());
+    writer.prepare(&[Arc::clone(&t)]).unwrap();
+    let row = |id, v: &str| vec![V::I(id), common::t(v), V::Null];
+    for count in [4, MANY] {
+        let half: Vec<Vec<V>> = (0..count / 2).map(|id| row(id, "old")).collect();
+        let all: Vec<Vec<V>> = (0..count).map(|id| row(id, "new")).collect();
+        write(&mut writer, vec![Item::Truncate(Arc::clone(&t))], Phase::Streaming);
+        write(&mut writer, vec![Item::Rows(rows(&t, &with_op(Op::Insert, &half)))], Phase::Streaming);
+        write(&mut writer, vec![Item::Rows(rows(&t, &with_op(Op::Update, &all)))], Phase::Streaming);
+        assert_eq!(site.sql("select count(*), min(v), max(v) from shop.s"), format!("{count}\tnew\tnew"));
+    }
+}
+
+#[test]
+fn a_few_large_values_arrive() {
+    let site = Site::new(PgVersion::V15);
+    let (t, mut writer) = (small(), site.writer());
+    writer.prepare(&[Arc::clone(&t)]).unwrap();
+    let long = "x".repeat(6 << 20);
+    for (op, v) in [(Op::Insert, "v"), (Op::Update, "w")] {
+        let given: Vec<_> = (0..3).map(|id| (op, vec![V::I(id), common::t(v), common::t(&long)])).collect();
+        write(&mut writer, vec![Item::Rows(rows(&t, &given))], Phase::Streaming);
+        assert_eq!(site.sql("select count(*), sum(length(w)) from shop.s"), format!("3\t{}", 3 * long.len()));
+        assert_eq!(site.sql("select distinct v from shop.s"), v);
+    }
+}
