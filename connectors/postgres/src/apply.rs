@@ -12,7 +12,7 @@
 //! matter, but for one thing: two rows that swap a value of a secondary unique index collide whichever goes first. Tables
 //! with such an index lose all touched rows before they get the new ones.
 //!
-//! Few rows ([`FEW`]) travel as array parameters, and statements of one batch are sent without waiting for one another's
+//! Few rows (`FEW`) travel as array parameters, and statements of one batch are sent without waiting for one another's
 //! answers ([`Applier::flush`]): a small batch costs one round trip. Many rows travel by COPY. `UPDATE .. FROM` costs the
 //! server less than `ON CONFLICT`, which locks each row first, with a log record of its own; but it finds only rows that are
 //! there, and while the initial copy runs they often are not.
