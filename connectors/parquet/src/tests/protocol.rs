@@ -165,23 +165,37 @@ fn exactly_once(lab: &Lab, tables: &[Arc<TableSchema>; 2], steps: &[Step]) {
     }
 }
 
-#[test]
-fn a_kill_at_every_call() {
+fn fixed_steps() -> [Step; 5] {
     use Change::{Delete, Put, Truncate};
-    let steps = [
+    [
         Step::Stream(vec![Put(Op::Insert, 1, 10), Put(Op::Insert, 2, 20)], vec![Put(Op::Insert, 1, 1)]),
         Step::Copy(0, vec![-1, -2]),
         Step::Stream(vec![Put(Op::Update, 1, 11), Delete(2), Put(Op::Insert, 2, 21)], vec![]),
         Step::Copy(1, vec![-3]),
         Step::Stream(vec![Delete(-1)], vec![Put(Op::Insert, 5, 5), Truncate, Put(Op::Insert, 6, 6)]),
-    ];
+    ]
+}
+
+/// Every call that the whole run makes, with each of these faults.
+fn at_every_call(faults: [fn(usize) -> Death; 2]) {
+    let steps = fixed_steps();
     let calls = die_and_recover(&steps, Death::Never);
     assert!(calls > 40, "{calls}");
     for n in 0..calls {
-        for death in [Death::Before(n), Death::After(n), Death::Refuse(n), Death::Lie(n)] {
-            die_and_recover(&steps, death);
-        }
+        faults.iter().for_each(|fault| {
+            die_and_recover(&steps, fault(n));
+        });
     }
+}
+
+#[test]
+fn a_kill_at_every_call() {
+    at_every_call([Death::Before, Death::After]);
+}
+
+#[test]
+fn a_failure_at_every_call() {
+    at_every_call([Death::Refuse, Death::Lie]);
 }
 
 fn changes() -> impl Strategy<Value = Vec<Change>> {

@@ -77,6 +77,53 @@ fn an_owner_that_was_fenced_out_commits_nothing() {
 }
 
 #[test]
+fn nothing_is_committed_behind_a_commit_that_failed() {
+    let mut failed = 0;
+    for n in 0..60 {
+        let lab = Lab::new();
+        let (target, _) = lab.target(Death::Refuse(n));
+        let Ok(mut writer) = target.open(&owner()) else { continue };
+        if writer
+            .prepare(&[table("orders")])
+            .and_then(|()| writer.plan(&table("orders").name, &[KeyRange::ALL]))
+            .is_err()
+        {
+            continue;
+        }
+        let mut loader = target.loader("p", 1).unwrap();
+        let chunk = Chunk { table: table("orders"), index: 0, range: KeyRange::ALL, low: at(0) };
+        loader.begin(&chunk, false).unwrap();
+        loader.write(&rows(&table("orders"), &[put(1, 1)]).batch).unwrap();
+        if loader.commit(&at(0)).is_ok() {
+            continue;
+        }
+        // Unless the chunk did not get as far as the log, what that holds is not known now.
+        if let Err(e) = writer.commit(&checkpoint(1, 1, 1)) {
+            assert!(e.is_transient(), "{e:?}");
+            failed += 1;
+        }
+        drop(writer);
+        let healthy = lab.healthy();
+        assert!(healthy.open(&owner()).unwrap().checkpoint().is_none_or(|c| c.seq == 1));
+    }
+    assert!(failed > 0);
+}
+
+#[test]
+fn odd_names_are_folders_and_nothing_else() {
+    let lab = Lab::new();
+    let target = lab.healthy();
+    let odd = table("../a b/ü%2F*");
+    let mut writer = target.open(&owner()).unwrap();
+    writer.prepare(&[Arc::clone(&odd)]).unwrap();
+    commit(&mut *writer, &odd, &[put(1, 1)]);
+    assert_eq!(state(&target, &odd), Model::from([(1, 1)]));
+    let schemas: Vec<_> = lab.folder.path().read_dir().unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(schemas.len(), 2, "{schemas:?}");
+    assert_eq!(lab.folder.path().join("shop").read_dir().unwrap().count(), 1);
+}
+
+#[test]
 fn an_answer_that_was_lost_is_found_again() {
     let lab = Lab::new();
     let (path, ours) = (lab.healthy_store().path(["x"]), Bytes::from_static(b"ours"));
@@ -242,7 +289,7 @@ fn many_passes_find_the_same_rows_as_one() {
     let places = crate::log::Places { store: lab.healthy_store(), pipeline: "p".into() };
     let snapshot = crate::snapshot::LogSnapshot::new(places, std::slice::from_ref(&orders)).unwrap();
     let one = snapshot.winners_of(&orders, 1 << 20).unwrap();
-    for keys in [1, 7, 100, 999] {
+    for keys in [40, 100, 999] {
         assert_eq!(snapshot.winners_of(&orders, keys).unwrap(), one, "{keys} keys a pass");
     }
     assert_eq!(one.iter().map(arrow_buffer::BooleanBuffer::count_set_bits).sum::<usize>(), 400);
