@@ -10,6 +10,7 @@ use crossfade_core::batch::SchemaStep;
 use crossfade_core::{Column, Error, Index, Logical, Result, SchemaChange, TableSchema};
 
 use super::alter::{AlterStep, Default};
+use super::facts::Fact;
 use super::plan::METADATA_HINT;
 use super::table_map::TableMap;
 
@@ -184,6 +185,51 @@ fn assemble(
     Ok(SchemaChange { from: Arc::clone(table), to, steps })
 }
 
+/// MODIFY, CHANGE and CONVERT rewrite the rows that are there, and no row event says so: an error unless the column is as it
+/// was, or wider. `fresh` and `now` are the catalog's columns and character sets of the present.
+pub fn retyped(table: &TableSchema, then: &[Fact], fresh: &[Column], now: &[Fact], steps: &[AlterStep]) -> Result<()> {
+    let all = steps.contains(&AlterStep::Convert);
+    for known in &table.columns {
+        let renamed = steps.iter().find_map(|s| match s {
+            AlterStep::Rename(from, to) if *from == known.name => Some(to),
+            _ => None,
+        });
+        let name = renamed.unwrap_or(&known.name);
+        if !all && !steps.iter().any(|s| matches!(s, AlterStep::Retype(n) if n == name)) {
+            continue;
+        }
+        let charset =
+            |facts: &[Fact], name: &str| facts.iter().find(|f| f.name == name).and_then(|f| f.charset.clone());
+        let (before, after) = (charset(then, &known.name), charset(now, name));
+        let same = fresh.iter().find(|c| c.name == *name).is_some_and(|c| {
+            (c.source_type == known.source_type || is_wider(&known.source_type, &c.source_type))
+                && (c.nullable || !known.nullable)
+                && (before == after || after.as_deref() == Some("utf8mb4"))
+        });
+        if !same {
+            let message = format!("its type {} was changed, and with it perhaps its values", known.source_type);
+            return Err(Error::data(&table.name, message).column(name).hint(ANEW));
+        }
+    }
+    Ok(())
+}
+
+/// Whether every value of a text or bytes type is one of another, unchanged.
+fn is_wider(old: &str, new: &str) -> bool {
+    let length = |t: &str| {
+        t.split_once('(').and_then(|(kind, n)| Some((kind.to_owned(), n.strip_suffix(')')?.parse::<u32>().ok()?)))
+    };
+    if let (Some((a, n)), Some((b, m))) = (length(old), length(new)) {
+        return a == b && matches!(a.as_str(), "varchar" | "varbinary" | "char") && n <= m;
+    }
+    [["tinytext", "text", "mediumtext", "longtext"], ["tinyblob", "blob", "mediumblob", "longblob"]].iter().any(
+        |kinds| {
+            let at = |t: &str| kinds.iter().position(|k| *k == t);
+            matches!((at(old), at(new)), (Some(a), Some(b)) if a <= b)
+        },
+    )
+}
+
 /// What rows that were there hold in an added column.
 fn fill(table: &TableSchema, column: &Column, alters: &[AlterStep]) -> Result<Option<String>> {
     let unknown = |what: &str| {
@@ -287,6 +333,21 @@ mod tests {
         assert_eq!(kinds(&c), want);
         assert_eq!((c.to.key.as_slice(), c.to.indexes.len()), (&[0][..], 0));
         assert!(go(&["id", "b", "a"], "MODIFY a int AFTER b").unwrap().is_none(), "order alone is no change");
+    }
+
+    #[test]
+    fn types_may_grow_and_nothing_else() {
+        for (old, new, wider) in [
+            ("varchar(20)", "varchar(40)", true),
+            ("varchar(40)", "varchar(20)", false),
+            ("text", "longtext", true),
+            ("longblob", "blob", false),
+            ("datetime(6)", "datetime", false),
+            ("datetime(3)", "datetime(6)", false),
+            ("varchar(20)", "char(40)", false),
+        ] {
+            assert_eq!(is_wider(old, new), wider, "{old} {new}");
+        }
     }
 
     #[test]

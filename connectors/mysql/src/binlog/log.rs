@@ -42,6 +42,8 @@ pub struct Log {
     /// Where the last event begins.
     began: FilePosition,
     heard: Instant,
+    /// When an event was last asked for: silence counts only while somebody listens.
+    asked: Instant,
 }
 
 /// An event that has been read; its bytes are the log's [`Log::take`].
@@ -64,6 +66,7 @@ impl Log {
             began: at.clone(),
             at,
             heard: Instant::now(),
+            asked: Instant::now(),
         }
     }
 
@@ -111,6 +114,10 @@ impl Log {
             }
             self.payload = None;
         }
+        if self.asked.elapsed() > HEARTBEAT {
+            self.heard = Instant::now();
+        }
+        self.asked = Instant::now();
         let silence = self.heard + HEARTBEAT * MISSED;
         let wait = match wait {
             Wait::No => Wait::No,

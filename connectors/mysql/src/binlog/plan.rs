@@ -108,6 +108,11 @@ fn choose(
 
 fn changed(column: &LogColumn, table: &TableSchema, ordinal: usize) -> Error {
     let known = &table.columns[ordinal];
+    if let Wire::VarcharCompressed { .. } | Wire::BlobCompressed(_) = column.wire {
+        return Error::data(&table.name, "a COMPRESSED column cannot be read from the log")
+            .column(&known.name)
+            .hint("ALTER TABLE ... MODIFY the column without COMPRESSED, or exclude it");
+    }
     Error::data(&table.name, format!("the log has {:?} where {} was known", column.wire, known.source_type))
         .column(&known.name)
         .hint("the column's type was changed: such a change is not followed; copy the table anew, or exclude it")

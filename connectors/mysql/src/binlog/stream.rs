@@ -400,6 +400,10 @@ impl Stream for BinlogStream {
             let applied = self.apply(event, &bytes, until.as_ref());
             self.log.put(bytes);
             applied?;
+            // Inside a long transaction nothing can be handed on: the caller gets its thread back, and asks again.
+            if self.open.is_some() && Instant::now() >= limit.deadline {
+                return Ok(None);
+            }
         }
     }
 

@@ -8,7 +8,7 @@ use crossfade_core::{Column, Error, Item, Result, Selection, TableName, TableSch
 use super::alter::AlterStep;
 use super::batcher::Batcher;
 use super::facts::{self, Fact};
-use super::follow::follow;
+use super::follow::{follow, retyped};
 use super::log::Place;
 use super::plan::{Collations, Plan};
 use super::statement::{Statement, mentions};
@@ -86,11 +86,11 @@ impl Tables {
         let map = table_map::parse(body, self.server.flavor).map_err(|f| f.at(place))?;
         let steps = std::mem::take(&mut self.carried[i].steps);
         let schema = Arc::clone(&self.carried[i].schema);
-        let change = follow(&map, &schema, &steps, || self.fresh(&schema.name))?;
+        let change = follow(&map, &schema, &steps, || Ok(self.fresh(&schema.name)?.0))?;
         if let Some(change) = change {
-            let mut session = self.server.session()?;
+            let facts = self.fresh(&schema.name)?.1;
             let carried = &mut self.carried[i];
-            carried.facts = facts::columns(&mut session, &schema.name)?;
+            carried.facts = facts;
             carried.schema = Arc::clone(&change.to);
             batcher.push(Item::Schema(change), i)?;
         }
@@ -99,12 +99,12 @@ impl Tables {
     }
 
     /// The table's columns as the catalog has them now.
-    fn fresh(&self, name: &TableName) -> Result<Vec<Column>> {
+    fn fresh(&self, name: &TableName) -> Result<(Vec<Column>, Vec<Fact>)> {
         let mut session = self.server.session()?;
         let selection = Selection { include: vec![name.to_string()], exclude: vec![] };
         let all = catalog::inventory(&self.server, &mut session, &selection)?;
         let found = all.into_iter().find(|t| t.schema.name == *name);
-        Ok(found.map(|t| t.schema.columns).unwrap_or_default())
+        Ok((found.map(|t| t.schema.columns).unwrap_or_default(), facts::columns(&mut session, name)?))
     }
 
     /// What rows of this id belong to: `None` for a table that is not carried.
@@ -142,6 +142,11 @@ impl Tables {
                     if let Some(step) = steps.iter().find(|s| fatal(s)) {
                         let e = Error::data(&name, format!("{place}: ALTER TABLE with {step:?}"));
                         return Err(e.hint("such a change is not followed: copy the table anew, or exclude it"));
+                    }
+                    if steps.iter().any(|s| matches!(s, AlterStep::Retype(_) | AlterStep::Convert)) {
+                        let known = &self.carried[i];
+                        let (columns, facts) = self.fresh(&known.schema.name)?;
+                        retyped(&known.schema, &known.facts, &columns, &facts, &steps)?;
                     }
                     self.carried[i].steps.extend(steps);
                 }

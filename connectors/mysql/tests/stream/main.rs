@@ -213,7 +213,18 @@ fn shapes(lab: &Lab) {
     });
     let names: Vec<String> = last.unwrap().columns.iter().map(|c| c.name.clone()).collect();
     assert_eq!(names, ["id", "c", "name"]);
-    lab.db.sql("alter table t modify c bigint; insert into t (id, c) values (9, 9)");
+    // Wider text is no change; a column that loses digits rewrites rows, and no event says so.
+    lab.db.sql("alter table t modify name varchar(200), convert to character set utf8mb4; insert into t (id, name) values (5, 'v')");
+    let until = {
+        let end = lab.source.position().unwrap();
+        let last = batches.iter().flat_map(|b| &b.items).rev().find_map(|i| match i {
+            Item::Rows(r) => Some(r.table.clone()),
+            _ => None,
+        });
+        read_until(&lab.source, &until, &end, &[last.unwrap()]);
+        end
+    };
+    lab.db.sql("alter table t modify c decimal(6,1) not null default 1");
     let e = lab.error_from(&until, &batches);
     assert!(e.to_string().contains("column c") && e.hint_text().is_some(), "{e}");
 }
