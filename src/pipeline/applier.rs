@@ -5,7 +5,8 @@
 //! files want size. A batch that only advances the position is committed at most once a second.
 //!
 //! At the end of the initial copy this thread builds indexes, foreign keys and sequences and turns the phase to
-//! streaming, once its checkpoint has passed everything that the copy's reads may have seen.
+//! streaming, once its checkpoint has passed everything that the copy's reads may have seen. A change of shape before
+//! that ends the session once it is committed, since the copy's chunks are cut for the old shape.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -49,6 +50,8 @@ struct Pending {
     commit_micros: Option<i64>,
     /// Whether there is anything but a position: rows, a truncation, a change of shape.
     changes: bool,
+    /// A table that changed its shape during the initial copy.
+    reshaped: Option<String>,
     rows: u64,
     bytes: usize,
     since: Instant,
@@ -70,6 +73,15 @@ impl<'a> Applier<'a> {
 
     /// Writes until the queue ends; then commits what is whole.
     pub fn run(mut self, queue: &Receiver<Arc<Shaped>>) -> Result<()> {
+        let result = self.work(queue);
+        if result.is_err() {
+            // Before the gate opens: a chunk that came in now could wait for ever for what the writer has locked.
+            self.shared.halt.abort();
+        }
+        result
+    }
+
+    fn work(&mut self, queue: &Receiver<Arc<Shaped>>) -> Result<()> {
         loop {
             if self.shared.halt.aborted() {
                 return Ok(());
@@ -110,7 +122,8 @@ impl<'a> Applier<'a> {
     /// False: the session is over.
     fn write(&mut self, shaped: &Shaped) -> Result<bool> {
         let batch = &shaped.batch;
-        if self.copying() && self.history == History::Net && !self.close_tables(&batch.items) {
+        let copying = self.copying();
+        if copying && self.history == History::Net && !self.close_tables(&batch.items) {
             return Ok(false);
         }
         self.writer.write(batch)?;
@@ -122,6 +135,7 @@ impl<'a> Applier<'a> {
             position: None,
             commit_micros: None,
             changes: false,
+            reshaped: None,
             rows: 0,
             bytes: 0,
             since: Instant::now(),
@@ -131,6 +145,10 @@ impl<'a> Applier<'a> {
         if !pending.changes && !batch.items.is_empty() {
             pending.changes = true;
             pending.since = Instant::now();
+        }
+        let reshaped = batch.items.iter().find_map(|i| if let Item::Schema(c) = i { Some(c) } else { None });
+        if let Some(change) = reshaped.filter(|_| copying) {
+            pending.reshaped = Some(change.from.name.to_string());
         }
         pending.rows += batch.rows() as u64;
         pending.bytes += batch.bytes();
@@ -166,15 +184,19 @@ impl<'a> Applier<'a> {
                 }
             }
         }
-        let Some(Pending { position: Some(position), commit_micros, rows, .. }) = self.pending.take() else {
+        let Some(Pending { position: Some(position), commit_micros, rows, reshaped, .. }) = self.pending.take() else {
             return Ok(());
         };
         let last = self.checkpoint()?;
         let commit_micros = commit_micros.or(last.commit_micros);
         let next = Checkpoint { seq: last.seq + 1, position, commit_micros, ..last };
         self.writer.commit(&next)?;
-        self.closed.open();
         self.shared.committed(self.index, &next, rows);
+        if let Some(table) = reshaped {
+            // The copy holds the old shape; a new session plans the rest of it in the new one.
+            return Err(Error::transient(format!("table {table} changed its shape during the initial copy")));
+        }
+        self.closed.open();
         Ok(())
     }
 

@@ -3,16 +3,21 @@
 //! Each chunk is read in a snapshot of its own, so that no long transaction burdens the source, and committed with its
 //! completion, so that a restart goes on with the chunks that are missing. A chunk whose rows meet rows that the stream
 //! brought before is read once more and merged. What keeps chunk and stream apart is told in [`super::gate`].
+//!
+//! A chunk is read and written in the shape that the target's table has. When the source has moved on to another shape,
+//! a read may fail, or worse, succeed with another column under an old name; so the source's shape is looked at after
+//! each read, and what does not fit is not committed. The stream is about to bring the change, which starts the session
+//! again in the new shape; until then the copy of such a table waits.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crossfade_core::{
-    Chunk, ChunkState, Consistency, Error, KeyRange, Loaded, Loader, Position, Result, Source, TableSchema, Target,
-    Writer,
+    Chunk, ChunkState, Consistency, Error, KeyRange, Loaded, Loader, Position, Result, Selection, Source, TableSchema,
+    Target, Writer,
 };
 
-use super::session::Shared;
+use super::session::{Shared, TICK};
 use crate::transform::Mapped;
 
 /// A chunk that some targets still lack.
@@ -57,10 +62,7 @@ impl Plan {
             let has = |s: &Vec<ChunkState>| s.iter().any(|c| c.table == *name);
             let ranges = match states.iter().find(|s| has(s)) {
                 Some(known) => ranges_of(known, mapped),
-                None => {
-                    let mut snapshot = source.snapshot(std::slice::from_ref(&mapped.source), Consistency::AtLeast)?;
-                    snapshot.split(&mapped.source, chunk_rows)?
-                }
+                None => split(source, &mapped.source, chunk_rows)?,
             };
             for (writer, state) in writers.iter_mut().zip(&mut states) {
                 if !has(state) && !ranges.is_empty() {
@@ -141,9 +143,19 @@ pub fn copy(shared: &Shared<'_>, plan: &Plan, destinations: &[Destination<'_>]) 
                 loaders[i] = Some(d.target.loader(shared.pipeline, d.epoch)?);
             }
         }
-        match copy_chunk(shared, &job, &mut loaders)? {
-            Some(high) => highs.push(high),
-            None => return Ok(highs),
+        match copy_chunk(shared, &job, &mut loaders) {
+            Ok(Some(high)) => highs.push(high),
+            Ok(None) => return Ok(highs),
+            Err(e) if !e.is_transient() && is_outdated(shared.source, &job.table.source)? => {
+                // What the loaders hold open must not stand in the way of the change.
+                drop(loaders);
+                tracing::warn!(table = %job.table.source.name, "changed its shape; its copy waits for the stream");
+                while !shared.halt.over() {
+                    std::thread::sleep(TICK);
+                }
+                return Ok(highs);
+            }
+            Err(e) => return Err(e),
         }
         shared.progress.update(|v| {
             if let Some(c) = &mut v.copy {
@@ -165,6 +177,9 @@ fn copy_chunk(shared: &Shared<'_>, job: &Job, loaders: &mut [Option<Box<dyn Load
         let Some(_inside) = shared.gate.enter(&job.table.target.name, || shared.halt.over()) else {
             return Ok(None);
         };
+        if shared.halt.over() {
+            return Ok(None); // a writer that failed may have opened the gate
+        }
         let mut active: Vec<(usize, &mut Box<dyn Loader>)> = loaders
             .iter_mut()
             .enumerate()
@@ -173,6 +188,9 @@ fn copy_chunk(shared: &Shared<'_>, job: &Job, loaders: &mut [Option<Box<dyn Load
             .collect();
         debug_assert_eq!(active.len(), missing.len(), "every missing target has a loader");
         read_chunk(shared, job, &mut active, merge)?;
+        if is_outdated(shared.source, &job.table.source)? {
+            return Err(Error::data(&job.table.source.name, "its shape changed while a chunk of it was read"));
+        }
         let high = shared.source.position()?;
         let mut collided = Vec::new();
         for (i, loader) in active {
@@ -193,6 +211,31 @@ fn copy_chunk(shared: &Shared<'_>, job: &Job, loaders: &mut [Option<Box<dyn Load
         missing = collided;
         merge = true;
     }
+}
+
+/// Cuts a table by its keys. Only values of the key matter, so the table's present shape serves, whichever it is.
+fn split(source: &dyn Source, table: &Arc<TableSchema>, rows: u64) -> Result<Vec<KeyRange>> {
+    let table = present(source, table)?.unwrap_or_else(|| Arc::clone(table));
+    let snapshot = source.snapshot(std::slice::from_ref(&table), Consistency::AtLeast);
+    match snapshot.and_then(|mut s| s.split(&table, rows)) {
+        Err(e) if !e.is_transient() && is_outdated(source, &table)? => {
+            Err(Error::transient(format!("table {} changed its shape while its copy was planned", table.name))
+                .caused_by(e))
+        }
+        other => other,
+    }
+}
+
+/// The source's table as it is now.
+fn present(source: &dyn Source, table: &TableSchema) -> Result<Option<Arc<TableSchema>>> {
+    let selection = Selection { include: vec![table.name.to_string()], exclude: Vec::new() };
+    Ok(source.tables(&selection)?.into_iter().find(|t| t.name == table.name))
+}
+
+/// Whether the source's table no longer has this shape.
+fn is_outdated(source: &dyn Source, table: &TableSchema) -> Result<bool> {
+    let shape = |t: &TableSchema| t.columns.iter().map(|c| (c.name.clone(), c.logical.clone())).collect::<Vec<_>>();
+    Ok(present(source, table)?.is_none_or(|now| shape(&now) != shape(table)))
 }
 
 fn read_chunk(

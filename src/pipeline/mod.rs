@@ -209,7 +209,12 @@ fn begin_fresh(pipeline: &Pipeline, opened: &mut [Opened<'_>]) -> Result<()> {
     }
     let mapped = Transform::new(pipeline.rules.clone()).map_all(&tables)?;
     let arriving: Vec<Arc<TableSchema>> = mapped.iter().map(|m| Arc::clone(&m.target)).collect();
-    let position = pipeline.source.begin(&tables)?;
+    pipeline.source.begin(&tables)?;
+    // The log may have begun in an earlier attempt, at a time when tables had other shapes: begin where they have these.
+    let position = pipeline.source.position()?;
+    if pipeline.source.tables(&pipeline.selection)? != tables {
+        return Err(Error::transient("a table changed its shape while the pipeline began"));
+    }
     for o in opened.iter_mut().filter(|o| o.writer.checkpoint().is_none()) {
         o.writer.prepare(&arriving)?;
         let first = Checkpoint {

@@ -13,6 +13,7 @@ use super::target::Tables;
 pub enum Change {
     Row(TableName, Op, Key, Vec<Option<Cell>>),
     Truncate(TableName),
+    Rename(TableName, String),
 }
 
 /// The tables that a batch changes.
@@ -49,6 +50,10 @@ pub fn apply(
             }
             Item::Schema(change) => {
                 settle(&mut run, changes);
+                changes.extend(change.steps.iter().filter_map(|step| match step {
+                    SchemaStep::Rename { to, .. } => Some(Change::Rename(change.from.name.clone(), to.clone())),
+                    SchemaStep::Add { .. } | SchemaStep::Drop { .. } => None,
+                }));
                 reshape(change, tables)?;
                 let from = shapes.iter_mut().find(|s| s.name == change.from.name);
                 *from.ok_or_else(|| Error::corrupt(format!("no table {}", change.from.name)))? =

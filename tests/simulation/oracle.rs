@@ -7,7 +7,7 @@ use crossfade_core::{Checkpoint, Error, History, Op, Phase, Result, TableSchema,
 
 use super::apply::Change;
 use super::codec::{self, Cell};
-use super::source::{Database, Entry, Store, number};
+use super::source::{Database, Entry, Store, names, number};
 use super::target::{MemoryTarget, Tables, TargetStore};
 
 /// An error unless the condition holds.
@@ -36,6 +36,11 @@ impl Sample {
     /// While streaming, it is what the source was at the checkpoint's position.
     pub fn judge(&self, store: &Store) -> Result<()> {
         let Some(checkpoint) = self.checkpoint.as_ref().filter(|c| c.phase == Phase::Streaming) else { return Ok(()) };
+        let at = number(&checkpoint.position)?;
+        for shape in &self.shapes {
+            let (found, expected) = (names(shape), store.columns(&shape.name.name, at));
+            ensure(found == expected, || format!("{} has columns {found:?}, not {expected:?}", shape.name))?;
+        }
         same(&self.shapes, &self.tables, &*store.at(&checkpoint.position)?)
             .map_err(|e| e.context(format!("at {}, seq {}", checkpoint.position, checkpoint.seq)))
     }
@@ -47,7 +52,10 @@ fn same(shapes: &[Arc<TableSchema>], tables: &Tables, database: &Database) -> Re
         let mut state = State::new();
         let none = Arc::default();
         let rows = tables.get(&shape.name).unwrap_or(&none);
-        collect(shape, &codec::decode(shape, rows.values())?, &mut state)?;
+        // The rows are read by the names that the columns had at first.
+        let mut shape = (**shape).clone();
+        shape.columns.iter_mut().zip(["id", "n", "t"]).for_each(|(c, name)| name.clone_into(&mut c.name));
+        collect(&shape, &codec::decode(&shape, rows.values())?, &mut state)?;
         let expected = &database[&shape.name.name];
         let ids = state.keys().chain(expected.keys());
         if let Some(id) = ids.into_iter().find(|id| state.get(id) != expected.get(id)) {
@@ -105,7 +113,11 @@ fn history(store: &Store, target: &TargetStore) -> Result<()> {
 
 fn changed(table: &str, entry: &Entry) -> Result<Change> {
     let name = crossfade_core::TableName::new(super::source::SCHEMA, table);
-    let Entry::Row(op, id, cells, absent) = entry else { return Ok(Change::Truncate(name)) };
+    let (op, id, cells, absent) = match entry {
+        Entry::Truncate => return Ok(Change::Truncate(name)),
+        Entry::Rename(_, to) => return Ok(Change::Rename(name, to.clone())),
+        Entry::Row(op, id, cells, absent) => (op, id, cells, absent),
+    };
     let key = codec::integer(Some(*id))?;
     if *op == Op::Delete {
         return Ok(Change::Row(name, *op, vec![key], vec![None; 3]));

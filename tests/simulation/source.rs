@@ -26,6 +26,8 @@ pub enum Entry {
     Row(Op, i64, Cells, [bool; 2]),
     /// All rows are gone.
     Truncate,
+    /// A column has another name.
+    Rename(String, String),
 }
 
 /// The states of all tables.
@@ -37,6 +39,8 @@ struct Inner {
     log: Vec<Arc<Vec<(String, Entry)>>>,
     /// One more than the log has transactions.
     states: Vec<Arc<Database>>,
+    /// From which position on a table has these columns, in log order.
+    names: Vec<(u64, String, Vec<String>)>,
     begun: Option<u64>,
     /// Everything before is gone.
     purged: u64,
@@ -83,6 +87,8 @@ impl Store {
             foreign_keys: Vec::new(),
         };
         let mut inner = self.lock();
+        let now = inner.log.len() as u64;
+        inner.names.push((now, name.to_owned(), names(&table)));
         inner.tables.push(Arc::new(table));
         if let Some(last) = inner.states.last_mut() {
             Arc::make_mut(last).insert(name.to_owned(), Arc::default());
@@ -109,6 +115,29 @@ impl Store {
         inner.log.push(Arc::new(entries));
         inner.states.push(Arc::new(database));
         self.committed.notify_all();
+    }
+
+    /// Renames a column, in a transaction of its own. Returns false if there is none of that name.
+    pub fn rename(&self, table: &str, from: &str, to: &str) -> bool {
+        let mut inner = self.lock();
+        let at = inner.log.len() as u64 + 1;
+        let Some(shape) = inner.tables.iter_mut().find(|t| t.name.name == table) else { return false };
+        let Some(renamed) = renamed(shape, from, to) else { return false };
+        *shape = Arc::new(TableSchema { version: shape.version, ..renamed });
+        let names = names(shape);
+        inner.names.push((at, table.to_owned(), names));
+        inner.log.push(Arc::new(vec![(table.to_owned(), Entry::Rename(from.to_owned(), to.to_owned()))]));
+        let same = inner.states.last().cloned().unwrap_or_default();
+        inner.states.push(same);
+        self.committed.notify_all();
+        true
+    }
+
+    /// The columns that a table had at a position.
+    pub fn columns(&self, table: &str, at: u64) -> Vec<String> {
+        let inner = self.lock();
+        let known = inner.names.iter().rev().find(|(from, name, _)| *from <= at && name == table);
+        known.map(|(.., names)| names.clone()).unwrap_or_default()
     }
 
     /// The state now.
@@ -176,6 +205,19 @@ fn logged(change: &Change, state: &State, minimal: &mut impl FnMut() -> bool) ->
     }
 }
 
+/// The columns' names.
+pub fn names(table: &TableSchema) -> Vec<String> {
+    table.columns.iter().map(|c| c.name.clone()).collect()
+}
+
+/// The table with a column under another name, one version on.
+pub fn renamed(table: &TableSchema, from: &str, to: &str) -> Option<TableSchema> {
+    let at = table.ordinal(from)?;
+    let mut table = TableSchema { version: table.version + 1, ..table.clone() };
+    to.clone_into(&mut table.columns[at].name);
+    Some(table)
+}
+
 /// The position after `n` transactions.
 pub fn position(n: u64) -> Position {
     Position::new(format!("mem:{n}"))
@@ -229,6 +271,9 @@ impl Source for MemorySource {
 
     fn stream(&self, from: &Position, tables: &[Arc<TableSchema>]) -> Result<Box<dyn Stream>> {
         let from = number(from)?;
+        if let Some(table) = tables.iter().find(|t| names(t) != self.0.columns(&t.name.name, from)) {
+            return Err(Error::corrupt(format!("{} did not have the shape {:?} at {from}", table.name, names(table))));
+        }
         let inner = self.0.lock();
         if from < inner.purged {
             return Err(Error::unavailable(format!("the log begins at {}, not at {from}", inner.purged)));
@@ -246,6 +291,10 @@ struct MemorySnapshot {
 
 impl MemorySnapshot {
     fn rows(&self, table: &TableSchema) -> Result<Arc<State>> {
+        let at = if self.frozen.is_some() { number(&self.at)? } else { self.store.end() };
+        if names(table) != self.store.columns(&table.name.name, at) {
+            return Err(Error::data(&table.name, format!("no such columns: {:?}", names(table))));
+        }
         let database = self.frozen.clone().unwrap_or_else(|| self.store.now());
         let missing = || Error::corrupt(format!("no table {}", table.name));
         database.get(&table.name.name).cloned().ok_or_else(missing)
@@ -312,7 +361,7 @@ fn append(columns: &mut [ColumnBuilder], id: i64, cells: &Cells, absent: [bool; 
 
 /// Appends a change.
 pub fn append_entry(rows: &mut RowsBuilder, entry: &Entry, order: u32, micros: i64) -> Result<()> {
-    let Entry::Row(op, id, cells, absent) = entry else { return Err(Error::corrupt("a truncation is no row")) };
+    let Entry::Row(op, id, cells, absent) = entry else { return Err(Error::corrupt(format!("{entry:?} is no row"))) };
     append(&mut rows.columns, *id, cells, *absent)?;
     for (i, _) in absent.iter().enumerate().filter(|(_, gone)| **gone) {
         rows.append_absent(i + 1);

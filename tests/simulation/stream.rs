@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
-use crossfade_core::{Batch, Boundary, Item, Limit, Position, Result, RowsBuilder, Stream, TableSchema};
+use crossfade_core::batch::SchemaStep;
+use crossfade_core::{
+    Batch, Boundary, Error, Item, Limit, Position, Result, RowsBuilder, SchemaChange, Stream, TableSchema,
+};
 
-use super::source::{Entry, Store, append_entry, empty, number, position, stands_at};
+use super::source::{Entry, Store, append_entry, empty, number, position, renamed, stands_at};
 
 /// A reader that stands between two transactions, or inside a large one.
 pub struct MemoryStream {
@@ -20,7 +23,7 @@ pub struct MemoryStream {
 fn bytes(entry: &Entry) -> usize {
     match entry {
         Entry::Row(_, _, cells, _) => 40 + cells.1.as_ref().map_or(0, String::len),
-        Entry::Truncate => 8,
+        Entry::Truncate | Entry::Rename(..) => 8,
     }
 }
 
@@ -79,18 +82,27 @@ impl MemoryStream {
         self.batch(piece, Boundary::Commit(position(self.at)))
     }
 
-    fn batch(&self, entries: Vec<(u64, String, Entry)>, end: Boundary) -> Result<Batch> {
+    fn batch(&mut self, entries: Vec<(u64, String, Entry)>, end: Boundary) -> Result<Batch> {
         let mut items = Vec::new();
         let mut open: Vec<RowsBuilder> = Vec::new();
         let commit_micros = entries.last().map(|(n, ..)| *n as i64);
         for (order, (n, name, entry)) in entries.into_iter().enumerate() {
-            let Some(table) = self.tables.iter().find(|t| t.name.name == name) else { continue };
-            if entry == Entry::Truncate {
+            let Some(table) = self.tables.iter_mut().find(|t| t.name.name == name) else { continue };
+            if !matches!(entry, Entry::Row(..)) {
                 for mut rows in open.drain(..) {
                     items.push(Item::Rows(rows.finish()?));
                 }
-                items.push(Item::Truncate(Arc::clone(table)));
-                continue;
+            }
+            match &entry {
+                Entry::Row(..) => {}
+                Entry::Truncate => {
+                    items.push(Item::Truncate(Arc::clone(table)));
+                    continue;
+                }
+                Entry::Rename(from, to) => {
+                    items.push(Item::Schema(rename(table, from, to)?));
+                    continue;
+                }
             }
             let at = open.iter().position(|b| b.table().name == table.name).unwrap_or_else(|| {
                 open.push(RowsBuilder::new(Arc::clone(table)));
@@ -103,6 +115,15 @@ impl MemoryStream {
         }
         Ok(Batch { items, end, commit_micros })
     }
+}
+
+/// Changes the reader's shape of a table.
+fn rename(table: &mut Arc<TableSchema>, from: &str, to: &str) -> Result<SchemaChange> {
+    let missing = || Error::corrupt(format!("{} has no column {from}", table.name));
+    let after = Arc::new(renamed(table, from, to).ok_or_else(missing)?);
+    let before = std::mem::replace(table, Arc::clone(&after));
+    let steps = vec![SchemaStep::Rename { from: from.to_owned(), to: to.to_owned() }];
+    Ok(SchemaChange { from: before, to: after, steps })
 }
 
 impl Stream for MemoryStream {

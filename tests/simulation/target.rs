@@ -174,6 +174,9 @@ impl Writer for MemoryWriter {
         let mut inner = self.store.lock();
         inner.guard(self.epoch)?;
         for table in tables {
+            if inner.checkpoint.is_none() {
+                inner.shapes.retain(|t| t.name != table.name);
+            }
             if !inner.shapes.iter().any(|t| t.name == table.name) {
                 inner.shapes.push(Arc::clone(table));
                 inner.tables.insert(table.name.clone(), Arc::default());
@@ -304,6 +307,9 @@ impl Loader for MemoryLoader {
         let (low, touched) = (number(&chunk.low)?, inner.touched.get(name).copied().unwrap_or(0));
         if low < touched {
             inner.violated(format!("chunk {} of {name}, read at {low}, commits after {touched}", chunk.index));
+        }
+        if !inner.shapes.iter().any(|s| s.name == *name && s.columns == chunk.table.columns) {
+            inner.violated(format!("chunk {} of {name} commits in a shape that the table has not", chunk.index));
         }
         let mut table = inner.tables.get(name).map(|t| (**t).clone()).unwrap_or_default();
         for row in rows {

@@ -127,6 +127,13 @@ impl Writer {
 
     /// Commits one transaction.
     pub fn transaction(&mut self) {
+        if self.random.one_in(60) {
+            let table = &self.tables[self.random.between(0, self.tables.len() as u64) as usize];
+            if !self.store.rename(table, "t", "text") {
+                self.store.rename(table, "text", "t");
+            }
+            return;
+        }
         let mut state = (*self.store.now()).clone();
         let steps = match self.random.between(0, 20) {
             0 => self.random.between(50, 200), // larger than a batch
