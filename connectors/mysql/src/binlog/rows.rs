@@ -96,6 +96,7 @@ pub fn decode_rows(
     let mut before = Vec::with_capacity(width);
     let mut after = Vec::with_capacity(width);
     while !r.is_empty() {
+        let left = r.len();
         image(&mut r, plan, first, &mut before).map_err(corrupt)?;
         let mut row = Row { plan, sink, place };
         match layout.change {
@@ -106,6 +107,10 @@ pub fn decode_rows(
                 row.update(&before, &after)?;
             }
         }
+        // Images without any column have no bytes: there would be no end of them.
+        if r.len() == left {
+            return Err(corrupt(Fault::Malformed("a row without columns")));
+        }
     }
     Ok(())
 }
@@ -114,11 +119,6 @@ pub fn decode_rows(
 fn image<'a>(r: &mut Reader<'a>, plan: &Plan, present: &[u8], cells: &mut Vec<Cell<'a>>) -> Read<()> {
     cells.clear();
     let count = (0..plan.columns.len()).filter(|&i| bit(present, i)).count();
-    // An image without columns has no bytes: the caller's loop ends because an update's other image has some, or not at
-    // all, so it must not be entered for a table without columns.
-    if plan.columns.is_empty() {
-        return Err(Fault::Malformed("rows of a table without columns"));
-    }
     let nulls = r.take(count.div_ceil(8))?;
     let mut at = 0;
     for (i, column) in plan.columns.iter().enumerate() {
@@ -280,4 +280,94 @@ fn column_name(table: &TableSchema, ordinal: usize) -> &str {
 fn is_signed(table: &TableSchema, ordinal: usize) -> bool {
     use crossfade_core::Logical::*;
     matches!(table.columns[ordinal].logical, Int8 | Int16 | Int32 | Int64)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use crossfade_core::{Column, Logical, TableName};
+    use proptest::prelude::*;
+
+    use super::super::charset::Charset;
+    use super::super::decode::Decode;
+    use super::super::plan::PlanColumn;
+    use super::super::table_map::Wire;
+    use super::*;
+
+    /// `id int primary key, v varchar(20), j json`
+    fn plan() -> Plan {
+        let column = |name: &str, logical| Column {
+            name: name.into(),
+            source_type: String::new(),
+            logical,
+            nullable: true,
+            auto_increment: false,
+        };
+        let columns = vec![column("id", Logical::Int32), column("v", Logical::Text), column("j", Logical::Json)];
+        let name = TableName::new("s", "t");
+        let table = TableSchema { name, version: 1, columns, key: vec![0], indexes: vec![], foreign_keys: vec![] };
+        let wires = [
+            (Wire::Long, Decode::Int),
+            (Wire::Varchar { max: 80 }, Decode::Text(Charset::Utf8, false)),
+            (Wire::Json(4), Decode::Json),
+        ];
+        let columns = wires.into_iter().enumerate().map(|(i, (wire, d))| PlanColumn { wire, target: Some((i, d)) });
+        Plan { table: Arc::new(table), columns: columns.collect(), key: vec![0] }
+    }
+
+    fn decode(change: Change, compressed: bool, body: &[u8]) -> Result<RowsBuilder> {
+        let plan = plan();
+        let mut builder = RowsBuilder::new(Arc::clone(&plan.table));
+        let mut order = 0;
+        let mut sink = Sink { builder: &mut builder, commit_micros: 0, order: &mut order };
+        let layout = Layout { change, extra: false, compressed };
+        decode_rows(Reader(body), layout, &plan, &mut sink, &"binlog.000001:4")?;
+        Ok(builder)
+    }
+
+    fn row(id: i32, v: &[u8]) -> Vec<u8> {
+        [&[0b100][..], &id.to_le_bytes(), &[v.len() as u8], v].concat()
+    }
+
+    #[test]
+    fn a_changed_key_is_a_delete_and_an_insert() {
+        let update = [&[3, 7, 7][..], &row(1, b"a"), &row(1, b"b"), &row(1, b"b"), &row(-2, b"c")].concat();
+        let rows = decode(Change::Update, false, &update).unwrap().finish().unwrap();
+        assert_eq!(rows.ops, [Op::Update, Op::Delete, Op::Insert]);
+        assert_eq!(rows.order, [0, 1, 2]);
+    }
+
+    #[test]
+    fn a_minimal_image_leaves_out_what_did_not_change() {
+        // Before: id; after: v.
+        let update = [&[3, 0b001, 0b010][..], &[0], &7i32.to_le_bytes(), &[0, 1, b'x']].concat();
+        let rows = decode(Change::Update, false, &update).unwrap().finish().unwrap();
+        assert!(!rows.is_absent(0, 0) && !rows.is_absent(1, 0) && rows.is_absent(2, 0));
+        let insert = [&[3, 0b001][..], &[0], &7i32.to_le_bytes()].concat();
+        let e = decode(Change::Write, false, &insert).unwrap_err();
+        assert!(e.to_string().contains("s.t, column v, row id=7"), "{e}");
+    }
+
+    #[test]
+    fn broken_text_names_its_row() {
+        let e = decode(Change::Write, false, &[&[3, 7][..], &row(-5, b"\xff")].concat()).unwrap_err();
+        assert!(e.to_string().contains("column v, row id=-5") && e.hint_text().is_some(), "{e}");
+        let e = decode(Change::Write, false, &[&[3, 7][..], &row(1, b"abc")[..7]].concat()).unwrap_err();
+        assert!(e.to_string().starts_with("binlog.000001:4"), "{e}");
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_decoded_or_refused(
+            change in prop::sample::select(vec![Change::Write, Change::Update, Change::Delete]),
+            compressed: bool,
+            bytes in prop::collection::vec(any::<u8>(), 0..120),
+            known: bool,
+        ) {
+            let head: &[u8] = if known { &[3, 7, 7] } else { &[] };
+            let _ = decode(change, compressed, &[head, &bytes[..]].concat());
+            let _ = super::head(&bytes, Layout { change, extra: true, compressed });
+        }
+    }
 }

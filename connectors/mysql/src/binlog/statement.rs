@@ -1,7 +1,7 @@
 //! Statements in the log: just enough of SQL to know what they do to which tables.
 //!
 //! In a row-based log statements are transaction control and DDL. The reader is conservative: what it cannot place is
-//! [`Statement::Other`], and the caller looks whether a carried table is mentioned there at all.
+//! [`Statement::Dml`], and the caller looks whether a carried table is mentioned there at all.
 
 use crossfade_core::TableName;
 
