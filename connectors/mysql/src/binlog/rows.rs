@@ -5,7 +5,7 @@
 //! row   = NULL bitmap over the present columns, then the present values that are not NULL
 //! ```
 //!
-//! A row is read in two steps: where its values lie ([`Cell`]), then what they are. The first costs little and gives
+//! A row is read in two steps: where its values lie, then what they are. The first costs little and gives
 //! updates what they need: whether the key changed is a comparison of bytes.
 
 use std::fmt::Display;
