@@ -27,7 +27,8 @@ pub struct Run {
     until_caught_up: bool,
 }
 
-/// Wait for, or bring about, that the target holds all that the source held when this began.
+/// Wait for, or bring about, that the target holds all that the source held when this began; then set the target's
+/// sequences to what its tables hold, so that the application can write there.
 #[derive(Debug, Args)]
 pub struct CatchUp {
     #[command(flatten)]
@@ -118,6 +119,9 @@ pub fn catch_up(args: &CatchUp) -> Result<u8> {
         wait_for_daemon(&pipeline, &position, args.timeout)?;
     } else {
         bring_about(&config, &pipeline, &position, args.timeout)?;
+    }
+    for spec in &pipeline.targets {
+        spec.target.settle(&pipeline.name)?;
     }
     println!("caught up with {position} in {}", print::seconds(began.elapsed().as_secs_f64()));
     Ok(0)

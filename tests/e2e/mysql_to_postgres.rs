@@ -73,7 +73,7 @@ fn with_a_writer_running(client: &Client, sample: &Sample, target: &Postgres) {
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
         let writer = scope.spawn(|| write_until(client, source.name(), sample, &stop));
-        let mut daemon = pipeline.command("run", &[]).start();
+        let daemon = pipeline.command("run", &[]).start();
         let caught_up = pipeline.ended("catch-up", &["--timeout", "200s"]);
         assert!(caught_up.status.success(), "{}\n{}", caught_up.stderr, daemon.stderr());
         assert_eq!(pipeline.verify_equal(), sample.tables, "every base table arrived");

@@ -52,6 +52,12 @@ pub trait Target: Send + Sync {
     /// A further connection that writes chunks of the initial copy under the writer's epoch.
     fn loader(&self, pipeline: &str, epoch: u64) -> Result<Box<dyn Loader>>;
 
+    /// Brings level what does not move while rows stream in: sequences, set to what their tables hold. Called when the
+    /// pipeline has caught up, before a cutover. Idempotent; needs no ownership. A target without such things does nothing.
+    fn settle(&self, _pipeline: &str) -> Result<()> {
+        Ok(())
+    }
+
     /// The tables at the pipeline's last checkpoint, exactly; [`Snapshot::position`] is that checkpoint's.
     fn snapshot(&self, pipeline: &str, tables: &[Arc<TableSchema>]) -> Result<Box<dyn Snapshot>>;
 }

@@ -30,7 +30,6 @@ struct Facts {
     database: String,
     encoding: String,
     recovery: bool,
-    synchronous_commit: String,
     max_wal_mib: i64,
     may_replicate: bool,
     may_create_schema: bool,
@@ -42,7 +41,7 @@ struct Facts {
 const FACTS: &str = "\
 SELECT pg_catalog.current_setting('server_version_num')::int4, pg_catalog.current_setting('server_version'),
        current_user::text, pg_catalog.current_database()::text, pg_catalog.current_setting('server_encoding'),
-       pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('synchronous_commit'),
+       pg_catalog.pg_is_in_recovery(),
        (SELECT setting::int8 FROM pg_catalog.pg_settings WHERE name = 'max_wal_size'),
        pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE'),
        (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user),
@@ -74,13 +73,12 @@ fn read_facts(row: &Row) -> Result<Facts, tokio_postgres::Error> {
         database: row.try_get(3)?,
         encoding: row.try_get(4)?,
         recovery: row.try_get(5)?,
-        synchronous_commit: row.try_get(6)?,
-        max_wal_mib: row.try_get(7)?,
-        may_create_schema: row.try_get(8)?,
-        may_replicate: row.try_get(9)?,
-        may_stage: row.try_get(10)?,
-        has_control: row.try_get(11)?,
-        may_use_control: row.try_get(12)?,
+        max_wal_mib: row.try_get(6)?,
+        may_create_schema: row.try_get(7)?,
+        may_replicate: row.try_get(8)?,
+        may_stage: row.try_get(9)?,
+        has_control: row.try_get(10)?,
+        may_use_control: row.try_get(11)?,
     })
 }
 
@@ -157,16 +155,6 @@ fn server(facts: &Facts) -> Vec<Finding> {
             format!("GRANT TEMPORARY ON DATABASE {} TO {}", quote::ident(&facts.database), quote::ident(&facts.user)),
         ));
     }
-    found.push(match facts.synchronous_commit.as_str() {
-        "off" => Finding::warning(
-            "synchronous_commit",
-            "on",
-            "off: a crash of the server may take back the last commits. Data and checkpoint go together, so the target \
-             stays exact, but a source that was told to discard its log could no longer bring them again",
-            format!("ALTER ROLE {} SET synchronous_commit = on", quote::ident(&facts.user)),
-        ),
-        other => Finding::ok("synchronous_commit", other),
-    });
     found.push(match facts.max_wal_mib {
         SMALL_WAL_MIB.. => Finding::ok("max_wal_size", format!("{} MB", facts.max_wal_mib)),
         mib => Finding::warning(

@@ -25,6 +25,11 @@ use crate::types::PgType;
 const PLANNER: &str = "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; \
     SET enable_material = off; SET jit = off; SET plan_cache_mode = auto; SET max_parallel_workers_per_gather = 0";
 
+/// The source is told to discard its log once a commit has returned: then the commit must survive a crash of this server,
+/// whatever its default is. Stricter settings than `on` stay as they are.
+const DURABLE: &str = "SELECT pg_catalog.set_config('synchronous_commit', 'on', false) \
+    WHERE pg_catalog.current_setting('synchronous_commit') = 'off'";
+
 /// Statements and staging tables kept before the session forgets them all: sets of absent columns could be many.
 const MAX_KEPT: usize = 500;
 
@@ -73,6 +78,7 @@ impl Session {
     /// Readies a connection for writing.
     pub async fn new(client: Client) -> Result<Session> {
         client.batch_execute(PLANNER).await.map_err(classify)?;
+        client.batch_execute(DURABLE).await.map_err(classify)?;
         let replica = match client.batch_execute("SET session_replication_role = replica").await {
             Ok(()) => true,
             // `check` warns of it: triggers and foreign keys of the target then fire for replicated rows too.

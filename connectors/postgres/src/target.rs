@@ -11,6 +11,7 @@ use tokio_postgres::Client;
 use crate::check;
 use crate::connect::Server;
 use crate::control::{self, State};
+use crate::finish;
 use crate::loader::PostgresLoader;
 use crate::snapshot::TargetSnapshot;
 use crate::writer::PostgresWriter;
@@ -69,6 +70,16 @@ impl Target for PostgresTarget {
 
     fn loader(&self, pipeline: &str, epoch: u64) -> Result<Box<dyn Loader>> {
         Ok(Box::new(PostgresLoader::open(&self.server, pipeline, epoch)?))
+    }
+
+    fn settle(&self, pipeline: &str) -> Result<()> {
+        self.server.block_on(async {
+            let (client, state) = self.state(pipeline).await?;
+            match state {
+                Some(state) => finish::set_sequences(&client, &state.tables).await,
+                None => Ok(()),
+            }
+        })
     }
 
     fn snapshot(&self, pipeline: &str, _: &[Arc<TableSchema>]) -> Result<Box<dyn Snapshot>> {
