@@ -57,7 +57,7 @@ pub fn numeric(value: ValueRef<'_>) -> Option<String> {
     match value {
         ValueRef::Integer(i) => Some(i.to_string()),
         ValueRef::Real(f) if f.is_infinite() => Some(if f > 0.0 { "Infinity" } else { "-Infinity" }.into()),
-        ValueRef::Real(f) if f == 0.0 => Some("0".into()),
+        ValueRef::Real(0.0) => Some("0".into()), // matches -0.0 too
         ValueRef::Real(f) => Some(format!("{f}")),
         ValueRef::Null | ValueRef::Text(_) | ValueRef::Blob(_) => None,
     }
