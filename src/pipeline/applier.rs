@@ -114,7 +114,8 @@ impl<'a> Applier<'a> {
     fn patience(&self) -> Duration {
         let tick = Duration::from_millis(20);
         match &self.pending {
-            Some(p) if p.changes => self.policy.interval.saturating_sub(p.since.elapsed()).min(tick),
+            // Inside a transaction there is nothing to commit: no haste.
+            Some(p) if p.changes && p.position.is_some() => self.policy.interval.saturating_sub(p.since.elapsed()).min(tick),
             _ => tick,
         }
     }

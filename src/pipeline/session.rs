@@ -240,7 +240,11 @@ fn start<T>(
     let first_error: Mutex<Option<Error>> = Mutex::new(None);
     let fail = |e: Error| {
         shared.halt.abort();
-        first_error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(e);
+        let mut first = first_error.lock().unwrap_or_else(PoisonError::into_inner);
+        // A thread that was interrupted may report before the one whose error it was: what cannot pass comes first.
+        if first.as_ref().is_none_or(|f| f.is_transient() && !e.is_transient()) {
+            *first = Some(e);
+        }
     };
     let fail = &fail;
     let indexes: Vec<usize> = members.iter().map(|m| m.index).collect();

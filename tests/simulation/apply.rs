@@ -56,8 +56,7 @@ pub fn apply(
                 }));
                 reshape(change, tables)?;
                 let from = shapes.iter_mut().find(|s| s.name == change.from.name);
-                *from.ok_or_else(|| Error::corrupt(format!("no table {}", change.from.name)))? =
-                    Arc::clone(&change.to);
+                *from.ok_or_else(|| Error::corrupt(format!("no table {}", change.from.name)))? = Arc::clone(&change.to);
             }
         }
     }

@@ -1,8 +1,8 @@
 //! What may be on its way: with a target that stands still, the reader stops after an exact number of batches, goes on
 //! acknowledging, and resumes.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crossfade::pipeline::applier::CommitPolicy;

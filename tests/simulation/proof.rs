@@ -13,8 +13,11 @@ use super::codec::Table;
 use super::source::SCHEMA;
 use super::world::World;
 
-/// Ways to spoil a table of ten rows.
-const CORRUPTIONS: [(&str, fn(&mut Table)); 5] = [
+/// What it is called, and what it does.
+type Corruption = (&'static str, fn(&mut Table));
+
+/// Ways to spoil a table with rows.
+const CORRUPTIONS: [Corruption; 5] = [
     ("a row is missing", |t| drop(t.pop_first())),
     ("a row is there under a second key", |t| {
         if let Some((mut key, row)) = t.last_key_value().map(|(k, r)| (k.clone(), r.clone())) {

@@ -143,11 +143,10 @@ impl Play<'_> {
                 // As if the process had been killed: nothing is drained.
                 1 => return Err(Error::transient("killed")),
                 2..=6 if streaming(shared, pipeline) => {
-                    if let Err(e) = self.prove(shared, pipeline) {
-                        if !e.is_transient() {
-                            wrong.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(e);
-                            stop.store(true, Ordering::SeqCst);
-                        }
+                    let proved = self.prove(shared, pipeline);
+                    if let Some(e) = proved.err().filter(|e| !e.is_transient()) {
+                        wrong.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(e);
+                        stop.store(true, Ordering::SeqCst);
                     }
                 }
                 _ => {}

@@ -336,7 +336,8 @@ impl Snapshot for MemorySnapshot {
         let inside = |id: i64| after.is_none_or(|a| id > a) && to.is_none_or(|t| id <= t);
         let rows: Vec<(i64, &Cells)> = state.iter().filter(|(id, _)| inside(**id)).map(|(id, c)| (*id, c)).collect();
         for part in rows.chunks(16) {
-            let mut columns: Vec<ColumnBuilder> = table.columns.iter().map(|c| ColumnBuilder::new(&c.logical)).collect();
+            let mut columns: Vec<ColumnBuilder> =
+                table.columns.iter().map(|c| ColumnBuilder::new(&c.logical)).collect();
             part.iter().try_for_each(|(id, cells)| append(&mut columns, *id, cells, [false, false]))?;
             sink(builder::finish_columns(table, &mut columns)?)?;
         }

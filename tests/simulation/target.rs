@@ -83,7 +83,10 @@ impl Inner {
                 for row in table.values() {
                     let values: Vec<_> = index.columns.iter().map(|&i| &row[i]).collect();
                     if !values.iter().any(|cell| codec::is_null(cell)) && !seen.insert(values) {
-                        return Err(Error::corrupt(format!("{}: index {} holds a value twice", shape.name, index.name)));
+                        return Err(Error::corrupt(format!(
+                            "{}: index {} holds a value twice",
+                            shape.name, index.name
+                        )));
                     }
                 }
             }
