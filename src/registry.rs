@@ -63,6 +63,14 @@ pub fn target(endpoint: &Endpoint, runtime: &Handle) -> Result<Arc<dyn Target>> 
     }
 }
 
+/// Removes what a source had installed for its log, and names it. Only SQLite has something installed.
+pub fn uninstall(endpoint: &Endpoint) -> Result<Vec<String>> {
+    match source_scheme(endpoint.url())? {
+        SourceKind::MySql => Ok(Vec::new()),
+        SourceKind::Sqlite => crossfade_sqlite::uninstall(endpoint),
+    }
+}
+
 /// A pipeline as configured.
 pub fn pipeline(config: &Config, runtime: &Handle) -> Result<Pipeline> {
     let targets = config.targets.iter().map(|t| {

@@ -87,6 +87,11 @@ enum Command {
     CatchUp(run::CatchUp),
     /// Compare both sides at one position, table by table
     Verify(prove::Verify),
+    /// Remove what was installed at the source (SQLite's triggers and change table); the pipeline ends with it
+    Uninstall {
+        #[command(flatten)]
+        which: Which,
+    },
     /// Print shell completions
     Completions {
         /// The shell
@@ -131,6 +136,7 @@ fn dispatch(command: Command) -> Result<u8> {
         Command::Status(args) => observe::status(&args),
         Command::CatchUp(args) => run::catch_up(&args),
         Command::Verify(args) => prove::verify(&args),
+        Command::Uninstall { which } => run::uninstall(&which),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "crossfade", &mut std::io::stdout());
             Ok(0)

@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::pipeline::progress::State;
 use crate::pipeline::session::{Goal, Shared};
 use crate::pipeline::{self, Conduct, Pipeline};
+use crate::registry;
 use crate::service::{self, Server, Wanted};
 use crate::verify;
 
@@ -197,4 +198,21 @@ fn bring_about(config: &Config, pipeline: &Pipeline, position: &Position, timeou
         }
     }
     Ok(())
+}
+
+/// Removes what is installed at the source, unless a daemon needs it.
+pub fn uninstall(which: &Which) -> Result<u8> {
+    let config = which.config()?;
+    if let Some(Ok(status)) = service::ask_status(&config.name) {
+        return Err(Error::owned(format!("process {} runs the pipeline {}", status.pid, config.name))
+            .hint(format!("stop it first: kill {}", status.pid)));
+    }
+    let removed = registry::uninstall(&config.source)?;
+    if removed.is_empty() {
+        println!("nothing was installed at {}", config.source);
+    }
+    for name in removed {
+        println!("removed {name}");
+    }
+    Ok(0)
 }
