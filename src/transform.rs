@@ -79,36 +79,6 @@ impl Mapped {
             .map_err(|e| Error::corrupt(format!("table {}: projecting its columns", self.source.name)).caused_by(e))
     }
 
-    /// This mapping as it was when the table arrived in the shape `arrived`: restores the source's shape of that time.
-    pub fn as_of(&self, arrived: &Arc<TableSchema>) -> Result<Mapped> {
-        let same = TableSchema { version: arrived.version, ..(*self.target).clone() };
-        if same.columns == arrived.columns && same.key == arrived.key {
-            let source = Arc::new(TableSchema { version: arrived.version, ..(*self.source).clone() });
-            return Ok(Mapped { source, target: Arc::clone(arrived), keep: self.keep.clone() });
-        }
-        if self.keep.len() != self.source.columns.len() {
-            return Err(Error::data(
-                &self.source.name,
-                "its shape changed while the pipeline was down, and columns are excluded",
-            )
-            .hint("copy the table again: its earlier shape cannot be restored"));
-        }
-        // Nothing is excluded, so the arrived shape is the source's, but for names.
-        let original = |name: &str| {
-            let at = self.target.ordinal(name);
-            at.map_or(name, |i| self.source.columns[i].name.as_str()).to_owned()
-        };
-        let columns = arrived.columns.iter().map(|c| crossfade_core::Column { name: original(&c.name), ..c.clone() });
-        let source = TableSchema {
-            name: self.source.name.clone(),
-            columns: columns.collect(),
-            foreign_keys: Vec::new(),
-            ..(**arrived).clone()
-        };
-        let keep = (0..arrived.columns.len()).collect();
-        Ok(Mapped { source: Arc::new(source), target: Arc::clone(arrived), keep })
-    }
-
     fn rows(&self, rows: Rows) -> Result<Rows> {
         let batch = self.project(&rows.batch)?;
         let mut absent: Vec<_> = match rows.absent.is_empty() {
@@ -152,6 +122,27 @@ impl Transform {
         Ok(mapped)
     }
 
+    /// How tables that a target remembers arrived: from the shapes that they had at the source then. An error if the rules
+    /// would now make something else of them.
+    pub fn restore(&mut self, arrived: &[Arc<TableSchema>]) -> Result<Vec<Mapped>> {
+        let restore = |table: &Arc<TableSchema>| {
+            let Some(origin) = &table.origin else {
+                return Err(Error::corrupt(format!("table {}: the target does not know its shape at the source", table.name)));
+            };
+            let mapped = self.map(&Arc::new((**origin).clone()))?;
+            let now = &mapped.target;
+            if (&now.name, &now.columns, &now.key) != (&table.name, &table.columns, &table.key) {
+                return Err(Error::config(format!(
+                    "the rules now make another table of {} than {}, which is what the target holds",
+                    origin.name, table.name
+                ))
+                .hint("take the changed [[route]] or [[column]] rules back, or begin anew under another pipeline name"));
+            }
+            Ok(mapped)
+        };
+        arrived.iter().map(restore).collect()
+    }
+
     fn map(&mut self, table: &Arc<TableSchema>) -> Result<Mapped> {
         if let Some(known) = self.seen.get(&table.name)
             && (Arc::ptr_eq(&known.source, table) || known.source == *table)
@@ -161,6 +152,13 @@ impl Transform {
         let mapped = map_table(&self.rules, table)?;
         self.seen.insert(table.name.clone(), mapped.clone());
         Ok(mapped)
+    }
+
+    /// Every table it has seen, in its last shape.
+    pub fn seen(&self) -> Vec<Mapped> {
+        let mut all: Vec<Mapped> = self.seen.values().cloned().collect();
+        all.sort_by(|a, b| a.source.name.cmp(&b.source.name));
+        all
     }
 
     /// The batch as it arrives.
@@ -236,6 +234,7 @@ fn map_table(rules: &Rules, table: &Arc<TableSchema>) -> Result<Mapped> {
         key,
         indexes: indexes.collect(),
         foreign_keys: foreign_keys.collect(),
+        origin: Some(Box::new((**table).clone())),
         columns,
     };
     Ok(Mapped { source: Arc::clone(table), target: Arc::new(target), keep })
@@ -273,6 +272,7 @@ mod tests {
                 on_delete: "NO ACTION".into(),
                 on_update: "NO ACTION".into(),
             }],
+            origin: None,
         })
     }
 

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use crate::pipeline::Pipeline;
 use crate::pipeline::reins::Rule;
 use crate::pipeline::session::Shared;
-use crate::transform::{Mapped, Transform};
+use crate::transform::Mapped;
 
 /// What a comparison came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,17 +99,16 @@ pub fn fence(shared: &Shared<'_>, pipeline: &Pipeline, globs: &[String]) -> Resu
         return Err(Error::transient("a target that lags behind the others is being brought level with them")
             .hint("run `crossfade catch-up` first, then verify"));
     }
-    let tables = tables(shared, pipeline, globs)?;
     let flushing = shared.flushing();
-    let fenced = hold(shared, pipeline, tables);
+    let fenced = hold(shared, pipeline, globs);
     shared.set_flushing(flushing);
     shared.reins.set(Rule::Free);
     fenced
 }
 
-fn tables(shared: &Shared<'_>, pipeline: &Pipeline, globs: &[String]) -> Result<Vec<Mapped>> {
-    let mut all = Transform::new(pipeline.rules.clone()).map_all(&pipeline.source.tables(&pipeline.selection)?)?;
-    all.retain(|m| shared.carried.contains(&m.source.name));
+/// The carried tables that the globs pick, in their present shape.
+fn tables(shared: &Shared<'_>, globs: &[String]) -> Result<Vec<Mapped>> {
+    let mut all = shared.carried();
     if globs.is_empty() {
         return Ok(all);
     }
@@ -124,19 +123,21 @@ fn tables(shared: &Shared<'_>, pipeline: &Pipeline, globs: &[String]) -> Result<
     Ok(all)
 }
 
-fn hold(shared: &Shared<'_>, pipeline: &Pipeline, tables: Vec<Mapped>) -> Result<Fenced> {
+fn hold(shared: &Shared<'_>, pipeline: &Pipeline, globs: &[String]) -> Result<Fenced> {
     let over = || shared.halt.over();
     let began = Instant::now();
     shared.set_flushing(true);
     shared.reins.set(Rule::Hold);
     shared.reins.wait_until_parked(PATIENCE, over)?;
-    let sources: Vec<Arc<TableSchema>> = tables.iter().map(|m| Arc::clone(&m.source)).collect();
-    let arriving: Vec<Arc<TableSchema>> = tables.iter().map(|m| Arc::clone(&m.target)).collect();
+    let sources: Vec<Arc<TableSchema>> = tables(shared, globs)?.into_iter().map(|m| m.source).collect();
     let source = pipeline.source.snapshot(&sources, Consistency::Exact)?;
     let position = source.position().clone();
     shared.reins.set(Rule::Until(position.clone()));
     shared.reins.wait_until_parked(PATIENCE, over)?;
     wait_committed(shared, pipeline, &position)?;
+    // What came up to the fence may have changed a shape.
+    let tables = tables(shared, globs)?;
+    let arriving: Vec<Arc<TableSchema>> = tables.iter().map(|m| Arc::clone(&m.target)).collect();
     let mut targets = Vec::new();
     for spec in &pipeline.targets {
         let snapshot = spec.target.snapshot(&pipeline.name, &arriving)?;

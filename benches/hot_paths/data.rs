@@ -54,6 +54,7 @@ pub fn table() -> Arc<TableSchema> {
         key: vec![0],
         indexes: vec![],
         foreign_keys: vec![],
+        origin: None,
     })
 }
 

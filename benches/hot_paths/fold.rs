@@ -36,6 +36,7 @@ fn table(key: Logical) -> Arc<TableSchema> {
         key: vec![0],
         indexes: vec![],
         foreign_keys: vec![],
+        origin: None,
     })
 }
 

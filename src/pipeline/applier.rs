@@ -115,7 +115,9 @@ impl<'a> Applier<'a> {
         let tick = Duration::from_millis(20);
         match &self.pending {
             // Inside a transaction there is nothing to commit: no haste.
-            Some(p) if p.changes && p.position.is_some() => self.policy.interval.saturating_sub(p.since.elapsed()).min(tick),
+            Some(p) if p.changes && p.position.is_some() => {
+                self.policy.interval.saturating_sub(p.since.elapsed()).min(tick)
+            }
             _ => tick,
         }
     }

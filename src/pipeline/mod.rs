@@ -112,7 +112,7 @@ pub const MAX_BACKOFF: Duration = Duration::from_secs(30);
 pub fn run(pipeline: &Pipeline, goal: &Goal, conduct: &mut Conduct<'_>) -> Result<()> {
     let mut failures = 0u32;
     loop {
-        let started = Instant::now();
+        let before = committed(pipeline);
         pipeline.progress.update(|v| v.state = State::Starting);
         match attempt(pipeline, goal, conduct) {
             Ok(()) => {
@@ -120,7 +120,8 @@ pub fn run(pipeline: &Pipeline, goal: &Goal, conduct: &mut Conduct<'_>) -> Resul
                 return Ok(());
             }
             Err(e) if e.is_transient() && !conduct.stop.load(Ordering::SeqCst) => {
-                if started.elapsed() > MAX_BACKOFF {
+                // Patience grows only while nothing is achieved.
+                if committed(pipeline) > before {
                     failures = 0;
                 }
                 failures += 1;
@@ -141,6 +142,11 @@ pub fn run(pipeline: &Pipeline, goal: &Goal, conduct: &mut Conduct<'_>) -> Resul
             return Ok(());
         }
     }
+}
+
+/// Commits of all targets so far.
+fn committed(pipeline: &Pipeline) -> u64 {
+    pipeline.progress.view().targets.iter().filter_map(|t| Some(t.checkpoint.as_ref()?.seq)).sum()
 }
 
 /// `first`, doubling to 30 s, each between half and all of it, so that many pipelines do not knock together.
@@ -260,31 +266,8 @@ fn indexes(checkpoints: &[Checkpoint], which: impl Fn(&Checkpoint) -> bool) -> V
     checkpoints.iter().enumerate().filter(|(_, c)| which(c)).map(|(i, _)| i).collect()
 }
 
-/// The source's tables in the shape that they had at a target's checkpoint.
-///
-/// The target remembers shapes as they arrive, under its own names; the source's present shapes tell where they come
-/// from. Where both agree nothing has changed since; where they differ, the log holds the change and the stream has to
-/// start from the shape before it, so the source is asked to restore it.
+/// The source's tables in the shape that they had at a target's checkpoint, and how they arrive. The target remembers both,
+/// so a table that was created, changed or dropped at the source since does not matter here: the log tells of it.
 fn shapes(pipeline: &Pipeline, opened: &mut [Opened<'_>], index: usize) -> Result<Vec<Mapped>> {
-    let stored = opened[index].writer.tables()?;
-    let now = pipeline.source.tables(&pipeline.selection)?;
-    let mut transform = Transform::new(pipeline.rules.clone());
-    let mapped = transform.map_all(&now)?;
-    let mut out = Vec::new();
-    for arrived in &stored {
-        let Some(m) = mapped.iter().find(|m| m.target.name == arrived.name) else {
-            return Err(Error::data(
-                &arrived.name,
-                "the target has it, but no table of the source becomes it any more",
-            )
-            .hint("the table was dropped or renamed at the source, or the configuration excludes it now"));
-        };
-        out.push(m.as_of(arrived)?);
-    }
-    for m in &mapped {
-        if !stored.iter().any(|t| t.name == m.target.name) {
-            tracing::warn!(table = %m.source.name, "came after the pipeline began and is not carried");
-        }
-    }
-    Ok(out)
+    Transform::new(pipeline.rules.clone()).restore(&opened[index].writer.tables()?)
 }

@@ -1,7 +1,7 @@
 //! What can be seen of a running pipeline: positions, phase, rates, the copy's progress, the last error.
 //!
-//! It is a view for people and for `lag`, kept by the threads that do the work. Nothing is decided from it: recovery
-//! and goals read the targets' checkpoints.
+//! It is a view for people and for `lag`, kept by the threads that do the work. Nothing is decided from it but
+//! how long to wait after an error: recovery and goals read the targets' checkpoints.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};

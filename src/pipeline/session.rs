@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
 use crossfade_core::{
-    Checkpoint, Error, Phase, Position, Result, Source, Stream, TableName, TableSchema, Target, Writer,
+    Checkpoint, Error, Phase, Position, Result, Source, Stream, TableSchema, Target, Writer,
 };
 
 use super::applier::Applier;
@@ -85,11 +85,11 @@ pub struct Shared<'a> {
     pub reins: Reins,
     /// The targets that this session runs, by their place in the pipeline; others wait until these are level with them.
     pub members: Vec<usize>,
-    /// The source's tables that this session carries.
-    pub carried: Vec<TableName>,
     /// What people see.
     pub progress: &'a Progress,
     flush: AtomicBool,
+    /// The tables that this session carries, in the shape of the last batch handed to the targets.
+    carried: Mutex<Vec<Mapped>>,
     /// The checkpoints of all the pipeline's targets, also of those that this session does not run.
     checkpoints: Mutex<Vec<Checkpoint>>,
     /// Set when the copy has ended: the last position after a read, if anything was read at all.
@@ -127,6 +127,16 @@ impl Shared<'_> {
     /// The checkpoint of a target.
     pub fn checkpoint(&self, index: usize) -> Checkpoint {
         self.checkpoints.lock().unwrap_or_else(PoisonError::into_inner)[index].clone()
+    }
+
+    /// The tables that this session carries, as they are for the batch last handed to the targets.
+    pub fn carried(&self) -> Vec<Mapped> {
+        self.carried.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A table has another shape from here on.
+    pub fn reshaped(&self, tables: Vec<Mapped>) {
+        *self.carried.lock().unwrap_or_else(PoisonError::into_inner) = tables;
     }
 
     /// Whether targets must commit what they can now.
@@ -210,7 +220,7 @@ pub fn run(attempt: Attempt<'_>, mut members: Vec<Member<'_>>) -> Result<()> {
         gate: Gate::default(),
         reins: Reins::new(from.position.clone(), rule),
         members: members.iter().map(|m| m.index).collect(),
-        carried: tables.iter().map(|m| m.source.name.clone()).collect(),
+        carried: Mutex::new(tables.clone()),
         progress: &pipeline.progress,
         flush: AtomicBool::new(goal != Goal::Forever),
         checkpoints: Mutex::new(checkpoints),

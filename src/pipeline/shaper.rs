@@ -47,6 +47,9 @@ pub fn shape(
         };
         let (batch, permits) = join(shared, &mut transform, first, parcels)?;
         let permits = Arc::new(permits);
+        if batch.items.iter().any(|i| matches!(i, Item::Schema(_))) {
+            shared.reshaped(transform.seen());
+        }
         for history in [History::Full, History::Net] {
             let wanted = || outlets.iter().filter(|o| o.history == history);
             if wanted().next().is_none() {

@@ -2,7 +2,7 @@
 //! then told otherwise; that delays calls; and that kills a session, so that all later calls on the same object fail.
 
 use std::cmp::Ordering;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering as Memory};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering as Memory};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -30,6 +30,8 @@ pub struct Faults {
     /// One call in so many is hit; 0: none.
     every: u64,
     left: AtomicUsize,
+    /// A target's write takes up to so many microseconds: batches wait behind it and are joined.
+    pub slow: AtomicU64,
     /// The largest batch that a stream handed over.
     pub largest: AtomicUsize,
     /// Batches that a stream handed over.
@@ -43,9 +45,18 @@ impl Faults {
             random: Mutex::new(random),
             every,
             left: AtomicUsize::new(left),
+            slow: AtomicU64::new(0),
             largest: AtomicUsize::new(0),
             handed: AtomicUsize::new(0),
         })
+    }
+
+    fn dawdle(&self) {
+        let slow = self.slow.load(Memory::SeqCst);
+        if slow > 0 {
+            let micros = self.random.lock().unwrap_or_else(PoisonError::into_inner).between(0, slow);
+            std::thread::sleep(Duration::from_micros(micros));
+        }
     }
 
     fn draw(&self) -> Option<Fault> {
@@ -254,6 +265,7 @@ impl Writer for Faulty<dyn Writer> {
     }
 
     fn write(&mut self, batch: &Batch) -> Result<()> {
+        self.0.faults.dawdle();
         self.0.call("write", || self.1.write(batch))
     }
 

@@ -85,6 +85,7 @@ impl Store {
             key: vec![0],
             indexes: if unique { vec![index] } else { Vec::new() },
             foreign_keys: Vec::new(),
+            origin: None,
         };
         let mut inner = self.lock();
         let now = inner.log.len() as u64;

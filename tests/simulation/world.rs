@@ -41,6 +41,7 @@ impl World {
         TABLES[TABLES.len() - tables..].iter().for_each(|t| drop(store.create(t, t.starts_with('u'))));
         let every = if faulty { random.between(10, 200) } else { 0 };
         let faults = Faults::new(Random::new(seed, 2), every, random.between(0, 12) as usize);
+        faults.slow.store([0, 500, 5000][random.between(0, 3) as usize], Ordering::SeqCst);
         let histories: &[History] = match random.between(0, 5) {
             0 => &[History::Net],
             1 => &[History::Full],

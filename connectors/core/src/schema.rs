@@ -201,6 +201,10 @@ pub struct TableSchema {
     /// References to other tables.
     #[serde(default)]
     pub foreign_keys: Vec<ForeignKey>,
+    /// For a table as it arrives at a target: its shape at the source, before routes and column rules. Targets store it
+    /// with the rest, so that a restart knows the shape that the log had at the checkpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Box<TableSchema>>,
 }
 
 impl TableSchema {

@@ -157,7 +157,7 @@ impl Inventory {
             self.by_name.insert((schema, table), self.tables.len());
             let (columns, key, indexes, foreign_keys) = (vec![], vec![], vec![], vec![]);
             self.tables.push(TableInfo {
-                schema: TableSchema { name, version: 1, columns, key, indexes, foreign_keys },
+                schema: TableSchema { name, version: 1, columns, key, indexes, foreign_keys, origin: None },
                 engine: engine.unwrap_or_default(),
                 refused,
                 left_out: vec![],

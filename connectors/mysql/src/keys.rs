@@ -207,6 +207,7 @@ mod tests {
             key: (0..key.len()).collect(),
             indexes: vec![],
             foreign_keys: vec![],
+            origin: None,
         }
     }
 

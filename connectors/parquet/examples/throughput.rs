@@ -41,6 +41,7 @@ fn table() -> Arc<TableSchema> {
         key: vec![0],
         indexes: vec![],
         foreign_keys: vec![],
+        origin: None,
     })
 }
 

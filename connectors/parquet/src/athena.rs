@@ -113,6 +113,7 @@ mod tests {
             key,
             indexes: vec![],
             foreign_keys: vec![],
+            origin: None,
         }
     }
 

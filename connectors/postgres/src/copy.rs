@@ -403,6 +403,7 @@ mod tests {
             key: vec![0],
             indexes: vec![],
             foreign_keys: vec![],
+            origin: None,
         };
         let batch = RecordBatch::try_new(table.arrow(), vec![Arc::new(Int64Array::from(vec![7])), array]).unwrap();
         let mut out = Vec::new();

@@ -137,6 +137,7 @@ mod tests {
             key,
             indexes: vec![],
             foreign_keys: vec![],
+            origin: None,
         })
     }
 

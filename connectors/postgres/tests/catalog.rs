@@ -32,6 +32,7 @@ fn table(schema: &str, name: &str, columns: Vec<Column>) -> TableSchema {
         key: vec![0],
         indexes: vec![],
         foreign_keys: vec![],
+        origin: None,
     }
 }
 

@@ -26,6 +26,7 @@ fn table(name: &str, columns: Vec<Column>, key: Vec<usize>) -> Arc<TableSchema> 
         key,
         indexes: vec![],
         foreign_keys: vec![],
+        origin: None,
     })
 }
 

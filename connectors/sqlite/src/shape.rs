@@ -106,6 +106,7 @@ pub fn schema(table: &Table, logical: Vec<Logical>, version: u32, spelling: &Has
         key: table.key.iter().map(|(i, _)| *i).collect(),
         indexes: table.indexes.clone(),
         foreign_keys: foreign_keys.collect(),
+        origin: None,
     }
 }
 

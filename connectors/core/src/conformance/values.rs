@@ -100,6 +100,7 @@ fn make(schema: &str, name: &str, columns: &[(&str, &str, Logical)]) -> Arc<Tabl
         key: vec![0],
         indexes: Vec::new(),
         foreign_keys: Vec::new(),
+        origin: None,
     })
 }
 

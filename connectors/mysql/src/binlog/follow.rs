@@ -181,7 +181,7 @@ fn assemble(
         .filter_map(|f| all(&f.columns).map(|columns| crossfade_core::ForeignKey { columns, ..f.clone() }));
     let foreign_keys = foreign_keys.collect();
     let name = table.name.clone();
-    let to = Arc::new(TableSchema { name, version: table.version + 1, columns, key, indexes, foreign_keys });
+    let to = Arc::new(TableSchema { name, version: table.version + 1, columns, key, indexes, foreign_keys, origin: None });
     Ok(SchemaChange { from: Arc::clone(table), to, steps })
 }
 
@@ -296,6 +296,7 @@ mod tests {
             key: vec![0],
             indexes: vec![Index { name: "i".into(), columns: vec![1], unique: false }],
             foreign_keys: vec![],
+            origin: None,
         })
     }
 

@@ -139,6 +139,7 @@ mod tests {
             key: vec![0],
             indexes: vec![],
             foreign_keys: vec![],
+            origin: None,
         })
     }
 

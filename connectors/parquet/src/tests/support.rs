@@ -31,6 +31,7 @@ pub(super) fn table_of(name: &str, columns: Vec<Column>) -> Arc<TableSchema> {
         key: vec![0],
         indexes: vec![],
         foreign_keys: vec![],
+        origin: None,
     })
 }
 

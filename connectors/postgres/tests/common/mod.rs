@@ -81,6 +81,7 @@ pub fn table(name: &str, columns: &[(&str, Logical)], key: &[usize]) -> Arc<Tabl
         key: key.to_vec(),
         indexes: vec![],
         foreign_keys: vec![],
+        origin: None,
     })
 }
 
