@@ -111,6 +111,10 @@ impl Plan {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner).len() as u64
     }
 
+    fn put_back(&self, job: Job) {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner).push_front(job);
+    }
+
     fn next(&self) -> Option<Job> {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
     }
@@ -136,6 +140,7 @@ fn planned(mapped: &Mapped, ranges: &[KeyRange]) -> Vec<ChunkState> {
 pub fn copy(shared: &Shared<'_>, plan: &Plan, destinations: &[Destination<'_>]) -> Result<Vec<Position>> {
     let mut loaders: Vec<Option<Box<dyn Loader>>> = destinations.iter().map(|_| None).collect();
     let mut highs = Vec::new();
+    let mut failed = false;
     while let Some(job) = plan.next() {
         for &i in &job.missing {
             if loaders[i].is_none() {
@@ -144,7 +149,10 @@ pub fn copy(shared: &Shared<'_>, plan: &Plan, destinations: &[Destination<'_>]) 
             }
         }
         match copy_chunk(shared, &job, &mut loaders) {
-            Ok(Some(high)) => highs.push(high),
+            Ok(Some(high)) => {
+                highs.push(high);
+                failed = false;
+            }
             Ok(None) => return Ok(highs),
             Err(e) if !e.is_transient() && is_outdated(shared.source, &job.table.source)? => {
                 // What the loaders hold open must not stand in the way of the change.
@@ -154,6 +162,14 @@ pub fn copy(shared: &Shared<'_>, plan: &Plan, destinations: &[Destination<'_>]) 
                     std::thread::sleep(TICK);
                 }
                 return Ok(highs);
+            }
+            Err(e) if !e.is_transient() && !failed => {
+                // The table may have had another shape only for the moment of the read: what is wrong with the data
+                // fails again.
+                failed = true;
+                loaders.iter_mut().for_each(|l| *l = None);
+                plan.put_back(job);
+                continue;
             }
             Err(e) => return Err(e),
         }

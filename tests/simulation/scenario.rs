@@ -135,13 +135,15 @@ impl Play<'_> {
             if (*goal == Goal::Forever && finished()) || Instant::now() > deadline {
                 stop.store(true, Ordering::SeqCst);
             }
+            // Every fourth world is left alone: what waits for a restart in vain must not be saved by one.
+            let alone = self.world.seed % 4 == 1;
             match self.random.between(0, 60) {
-                0 => {
+                0 if !alone => {
                     self.tally.stops += 1;
                     stop.store(true, Ordering::SeqCst);
                 }
                 // As if the process had been killed: nothing is drained.
-                1 => return Err(Error::transient("killed")),
+                1 if !alone => return Err(Error::transient("killed")),
                 2..=6 if streaming(shared, pipeline) => {
                     let proved = self.prove(shared, pipeline);
                     if let Some(e) = proved.err().filter(|e| !e.is_transient()) {
