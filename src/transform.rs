@@ -127,7 +127,10 @@ impl Transform {
     pub fn restore(&mut self, arrived: &[Arc<TableSchema>]) -> Result<Vec<Mapped>> {
         let restore = |table: &Arc<TableSchema>| {
             let Some(origin) = &table.origin else {
-                return Err(Error::corrupt(format!("table {}: the target does not know its shape at the source", table.name)));
+                return Err(Error::corrupt(format!(
+                    "table {}: the target does not know its shape at the source",
+                    table.name
+                )));
             };
             let mapped = self.map(&Arc::new((**origin).clone()))?;
             let now = &mapped.target;
@@ -136,7 +139,9 @@ impl Transform {
                     "the rules now make another table of {} than {}, which is what the target holds",
                     origin.name, table.name
                 ))
-                .hint("take the changed [[route]] or [[column]] rules back, or begin anew under another pipeline name"));
+                .hint(
+                    "take the changed [[route]] or [[column]] rules back, or begin anew under another pipeline name",
+                ));
             }
             Ok(mapped)
         };

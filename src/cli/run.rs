@@ -11,9 +11,9 @@ use super::check::{findings, report};
 use super::print::{self, Progressing};
 use super::{Which, parse_duration};
 use crate::config::Config;
-use crate::pipeline::progress::State;
+use crate::pipeline::progress::{State, View};
 use crate::pipeline::session::{Goal, Shared};
-use crate::pipeline::{self, Conduct, Pipeline};
+use crate::pipeline::{self, Conduct, Ended, Pipeline};
 use crate::registry;
 use crate::service::{self, Server, Wanted};
 use crate::verify;
@@ -45,7 +45,7 @@ pub fn run(args: &Run) -> Result<u8> {
     let server = Server::bind(&pipeline.name)?;
     preflight(&pipeline)?;
     let goal = match args.until_caught_up {
-        true => Goal::Reach(pipeline.source.position()?),
+        true => Goal::Level,
         false => Goal::Forever,
     };
     tracing::info!(pipeline = pipeline.name, source = pipeline.source_name, pid = std::process::id(), "starting");
@@ -71,7 +71,7 @@ fn preflight(pipeline: &Pipeline) -> Result<()> {
 }
 
 /// Runs a pipeline with its control socket, systemd's notifications and a line of progress.
-fn drive(pipeline: &Pipeline, goal: &Goal, stop: &AtomicBool, server: &Server) -> Result<()> {
+fn drive(pipeline: &Pipeline, goal: &Goal, stop: &AtomicBool, server: &Server) -> Result<Ended> {
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| server.serve(pipeline, &over));
@@ -114,17 +114,16 @@ fn prove<'scope>(
 
 pub fn catch_up(args: &CatchUp) -> Result<u8> {
     let (config, _runtime, pipeline) = args.which.open()?;
-    let position = pipeline.source.position()?;
     let began = Instant::now();
     if service::ask_status(&pipeline.name).is_some() {
-        wait_for_daemon(&pipeline, &position, args.timeout)?;
+        wait_for_daemon(&pipeline, args.timeout)?;
     } else {
-        bring_about(&config, &pipeline, &position, args.timeout)?;
+        bring_about(&config, &pipeline, args.timeout)?;
     }
     for spec in &pipeline.targets {
         spec.target.settle(&pipeline.name)?;
     }
-    println!("caught up with {position} in {}", print::seconds(began.elapsed().as_secs_f64()));
+    println!("caught up in {}; sequences are set", print::seconds(began.elapsed().as_secs_f64()));
     Ok(0)
 }
 
@@ -133,22 +132,24 @@ fn late(timeout: Duration) -> Error {
         .hint("look at `crossfade lag`; run catch-up again with a longer --timeout")
 }
 
-fn wait_for_daemon(pipeline: &Pipeline, position: &Position, timeout: Option<Duration>) -> Result<()> {
+/// Waits until the daemon has brought every target to where the source is now (or, if the pipeline is still being begun, to
+/// where it is when it has begun).
+fn wait_for_daemon(pipeline: &Pipeline, timeout: Option<Duration>) -> Result<()> {
     let began = Instant::now();
     let progressing = Progressing::start();
+    let mut position: Option<Position> = None;
     loop {
         let Some(status) = service::ask_status(&pipeline.name) else {
             return Err(Error::transient("the daemon ended before it had caught up").hint("look at its log"));
         };
         let view = status?.view;
-        let mut there = !view.targets.is_empty();
-        for target in &view.targets {
-            there &= match &target.checkpoint {
-                Some(c) => c.phase == Phase::Streaming && pipeline.source.order(&c.position, position)?.is_ge(),
-                None => false,
-            };
+        let begun = !view.targets.is_empty() && view.targets.iter().all(|t| t.checkpoint.is_some());
+        if begun && position.is_none() {
+            position = Some(pipeline.source.position()?);
         }
-        if there {
+        if let Some(position) = &position
+            && holds(pipeline, &view, position)?
+        {
             return Ok(());
         }
         if let Some(timeout) = timeout.filter(|t| began.elapsed() > *t) {
@@ -163,41 +164,45 @@ fn wait_for_daemon(pipeline: &Pipeline, position: &Position, timeout: Option<Dur
     }
 }
 
-/// Without a daemon: run the pipeline here until it holds the position.
-fn bring_about(config: &Config, pipeline: &Pipeline, position: &Position, timeout: Option<Duration>) -> Result<()> {
-    let stop = service::stop_on_signals(config.drain)?;
-    let server = Server::bind(&pipeline.name)?;
-    preflight(pipeline)?;
-    let done = AtomicBool::new(false);
-    let result = std::thread::scope(|scope| {
-        if let Some(timeout) = timeout {
-            let done = &done;
-            scope.spawn(move || {
-                let began = Instant::now();
-                while !done.load(Ordering::SeqCst) {
-                    if began.elapsed() > timeout {
-                        stop.store(true, Ordering::SeqCst);
-                        return;
-                    }
-                    std::thread::sleep(Duration::from_millis(20));
-                }
-            });
-        }
-        let result = drive(pipeline, &Goal::Reach(position.clone()), stop, &server);
-        done.store(true, Ordering::SeqCst);
-        result
-    });
-    result?;
-    for target in &pipeline.progress.view().targets {
+/// Whether every target streams and holds everything up to the position.
+fn holds(pipeline: &Pipeline, view: &View, position: &Position) -> Result<bool> {
+    for target in &view.targets {
         let there = match &target.checkpoint {
             Some(c) => c.phase == Phase::Streaming && pipeline.source.order(&c.position, position)?.is_ge(),
             None => false,
         };
         if !there {
-            return Err(timeout.map_or_else(|| Error::transient("interrupted before it had caught up"), late));
+            return Ok(false);
         }
     }
-    Ok(())
+    Ok(true)
+}
+
+/// Without a daemon: run the pipeline here until it is level.
+fn bring_about(config: &Config, pipeline: &Pipeline, timeout: Option<Duration>) -> Result<()> {
+    let stop = service::stop_on_signals(config.drain)?;
+    let server = Server::bind(&pipeline.name)?;
+    preflight(pipeline)?;
+    let done = AtomicBool::new(false);
+    let ended = std::thread::scope(|scope| {
+        if let Some(timeout) = timeout {
+            let done = &done;
+            scope.spawn(move || {
+                let began = Instant::now();
+                while !done.load(Ordering::SeqCst) && began.elapsed() < timeout {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                stop.store(true, Ordering::SeqCst);
+            });
+        }
+        let ended = drive(pipeline, &Goal::Level, stop, &server);
+        done.store(true, Ordering::SeqCst);
+        ended
+    });
+    match ended? {
+        Ended::Reached => Ok(()),
+        Ended::Stopped => Err(timeout.map_or_else(|| Error::transient("interrupted before it had caught up"), late)),
+    }
 }
 
 /// Removes what is installed at the source, unless a daemon needs it.

@@ -98,6 +98,10 @@ pub fn parse(text: &str) -> Result<Config> {
 
 /// A configuration of nothing but two URLs.
 pub fn from_urls(name: Option<&str>, from: &str, to: &[String], tables: &[String]) -> Result<Config> {
+    crate::registry::source_scheme(from)?;
+    for url in to {
+        crate::registry::target_scheme(url)?;
+    }
     let source = Endpoint::new(from, None);
     let targets = to.iter().map(|url| TargetConfig::new(Endpoint::new(url, None))).collect::<Vec<_>>();
     if targets.is_empty() {

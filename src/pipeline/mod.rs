@@ -108,16 +108,26 @@ pub struct Conduct<'a> {
 /// Longest wait between attempts.
 pub const MAX_BACKOFF: Duration = Duration::from_secs(30);
 
+/// Why a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// Its goal was reached.
+    Reached,
+    /// It was told to stop.
+    Stopped,
+}
+
 /// Runs a pipeline until its goal is reached or a signal stops it.
-pub fn run(pipeline: &Pipeline, goal: &Goal, conduct: &mut Conduct<'_>) -> Result<()> {
+pub fn run(pipeline: &Pipeline, goal: &Goal, conduct: &mut Conduct<'_>) -> Result<Ended> {
     let mut failures = 0u32;
+    let mut goal = goal.clone();
     loop {
         let before = committed(pipeline);
         pipeline.progress.update(|v| v.state = State::Starting);
-        match attempt(pipeline, goal, conduct) {
-            Ok(()) => {
+        match attempt(pipeline, &mut goal, conduct) {
+            Ok(ended) => {
                 pipeline.progress.update(|v| v.state = State::Stopping);
-                return Ok(());
+                return Ok(ended);
             }
             Err(e) if e.is_transient() && !conduct.stop.load(Ordering::SeqCst) => {
                 // Patience grows only while nothing is achieved.
@@ -139,7 +149,7 @@ pub fn run(pipeline: &Pipeline, goal: &Goal, conduct: &mut Conduct<'_>) -> Resul
             Err(e) => return Err(e),
         }
         if conduct.stop.load(Ordering::SeqCst) {
-            return Ok(());
+            return Ok(Ended::Stopped);
         }
     }
 }
@@ -163,7 +173,7 @@ struct Opened<'a> {
     writer: Box<dyn Writer>,
 }
 
-fn attempt(pipeline: &Pipeline, goal: &Goal, conduct: &mut Conduct<'_>) -> Result<()> {
+fn attempt(pipeline: &Pipeline, goal: &mut Goal, conduct: &mut Conduct<'_>) -> Result<Ended> {
     let owner = Owner { pipeline: pipeline.name.clone(), host: crate::host_name(), pid: std::process::id() };
     let mut opened = Vec::new();
     for (index, spec) in pipeline.targets.iter().enumerate() {
@@ -181,6 +191,10 @@ fn attempt(pipeline: &Pipeline, goal: &Goal, conduct: &mut Conduct<'_>) -> Resul
     });
     loop {
         begin_fresh(pipeline, &mut opened)?;
+        if *goal == Goal::Level {
+            // Only now has every kind of source a log that can be asked.
+            *goal = Goal::Reach(pipeline.source.position()?);
+        }
         let checkpoints = checkpoints(&opened)?;
         let (group, level) = hindmost(pipeline.source.as_ref(), &checkpoints)?;
         let everyone = group.len() == opened.len();
@@ -192,9 +206,9 @@ fn attempt(pipeline: &Pipeline, goal: &Goal, conduct: &mut Conduct<'_>) -> Resul
         let members = opened.iter_mut().filter(|o| group.contains(&o.index));
         let members = members.map(|o| Member { index: o.index, target: o.target, writer: o.writer.as_mut() }).collect();
         let attempt = Attempt { pipeline, tables, stream, checkpoints, goal, stop: conduct.stop, serve: conduct.serve };
-        session::run(attempt, members)?;
-        if everyone || conduct.stop.load(Ordering::SeqCst) {
-            return Ok(());
+        let ended = session::run(attempt, members)?;
+        if everyone || ended == Ended::Stopped {
+            return Ok(ended);
         }
     }
 }

@@ -20,9 +20,7 @@ use std::thread::Scope;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
-use crossfade_core::{
-    Checkpoint, Error, Phase, Position, Result, Source, Stream, TableSchema, Target, Writer,
-};
+use crossfade_core::{Checkpoint, Error, Phase, Position, Result, Source, Stream, TableSchema, Target, Writer};
 
 use super::applier::Applier;
 use super::budget::Budget;
@@ -32,7 +30,7 @@ use super::progress::{CopyProgress, Progress, State};
 use super::reader::read;
 use super::reins::{Reins, Rule};
 use super::shaper::{Outlet, shape};
-use super::{Limits, Pipeline};
+use super::{Ended, Limits, Pipeline};
 use crate::transform::{Mapped, Transform};
 
 /// Waits re-check this often whether the session is over.
@@ -160,6 +158,8 @@ impl Shared<'_> {
 pub enum Goal {
     /// Never.
     Forever,
+    /// When every target streams and holds all that the source held when the run began.
+    Level,
     /// When every target streams and holds everything up to this position.
     Reach(Position),
     /// At exactly this position: a target that lags behind another catches up with it.
@@ -197,7 +197,7 @@ pub struct Attempt<'a> {
 }
 
 /// Runs a session to its end. All members have the same checkpoint position and phase.
-pub fn run(attempt: Attempt<'_>, mut members: Vec<Member<'_>>) -> Result<()> {
+pub fn run(attempt: Attempt<'_>, mut members: Vec<Member<'_>>) -> Result<Ended> {
     let Attempt { pipeline, tables, stream, checkpoints, goal, stop, serve } = attempt;
     let from = checkpoints[members[0].index].clone();
     let plan = match from.phase {
@@ -209,7 +209,7 @@ pub fn run(attempt: Attempt<'_>, mut members: Vec<Member<'_>>) -> Result<()> {
     };
     let rule = match &goal {
         Goal::Exactly(position) => Rule::Until(position.clone()),
-        Goal::Forever | Goal::Reach(_) | Goal::Copied => Rule::Free,
+        Goal::Forever | Goal::Level | Goal::Reach(_) | Goal::Copied => Rule::Free,
     };
     let shared = Shared {
         pipeline: &pipeline.name,
@@ -361,14 +361,14 @@ fn conduct(
     goal: &Goal,
     stop: &AtomicBool,
     serve: &mut dyn FnMut(&Shared<'_>) -> Result<()>,
-) -> Result<()> {
+) -> Result<Ended> {
     let mut looked: Option<Instant> = None;
     loop {
         if shared.halt.over() || stop.load(Ordering::SeqCst) {
-            return Ok(());
+            return Ok(Ended::Stopped);
         }
         if reached(shared, members, goal)? {
-            return Ok(());
+            return Ok(Ended::Reached);
         }
         if looked.is_none_or(|at| at.elapsed() >= Duration::from_secs(1)) {
             look(shared)?;
@@ -383,7 +383,8 @@ fn reached(shared: &Shared<'_>, members: &[usize], goal: &Goal) -> Result<bool> 
     for &i in members {
         let checkpoint = shared.checkpoint(i);
         let there = match goal {
-            Goal::Forever => false,
+            // A run replaces `Level` by the position as soon as the source has a log.
+            Goal::Forever | Goal::Level => false,
             Goal::Copied => checkpoint.phase == Phase::Streaming,
             Goal::Reach(p) => {
                 checkpoint.phase == Phase::Streaming && shared.source.order(&checkpoint.position, p)?.is_ge()

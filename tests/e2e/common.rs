@@ -1,6 +1,7 @@
 //! What the end-to-end tests share: the built binary, its answers, sample databases under names of their own.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crossfade_harness::{Client, Database, Ended, Program, sample};
@@ -17,7 +18,8 @@ pub struct Pipeline {
 impl Pipeline {
     /// A pipeline of two URLs; its name is unique to the test's process and the target's URL.
     pub fn new(name: &str, from: &str, to: &[&str]) -> Self {
-        let mut args = vec!["--name".to_owned(), format!("{name}-{}", std::process::id()), "--from".into(), from.into()];
+        let mut args =
+            vec!["--name".to_owned(), format!("{name}-{}", std::process::id()), "--from".into(), from.into()];
         for url in to {
             args.extend(["--to".to_owned(), (*url).to_owned()]);
         }
@@ -84,7 +86,9 @@ pub fn load_sample(client: &Client, files: &[&str], original: &str, database: &D
             || upper.starts_with("USE "))
     };
     let kept: Vec<&str> = script.lines().filter(drop_and_create).collect();
-    let script = kept.join("\n").replace(&format!("`{original}`"), &format!("`{name}`"));
+    let script = kept.join("\n");
+    let script = script.replace(&format!("`{original}`"), &format!("`{name}`"));
+    let script = script.replace(&format!("{original}."), &format!("{name}."));
     client.sql(name, &script);
 }
 
@@ -98,4 +102,13 @@ pub fn folder() -> (tempfile::TempDir, PathBuf) {
 /// Pulls `{"verdict": …}` apart for messages.
 pub fn code(ended: &Ended) -> i32 {
     ended.status.code().unwrap_or(-1)
+}
+
+/// Lets the writer of a test end when the test ends early: a scope waits for its threads, also when it panics.
+pub struct StopOnDrop<'a>(pub &'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
 }

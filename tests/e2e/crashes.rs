@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crossfade_harness::{Client, MariaDb, MySql, PgVersion, Postgres};
 
-use crate::common::{PATIENCE, Pipeline, load_sample};
+use crate::common::{PATIENCE, Pipeline, StopOnDrop, load_sample};
 use crate::mysql_to_postgres::{CHINOOK, SAKILA, Sample, write_until};
 
 /// Kills the daemon ten times, the first ones within the copy, and ends in `verify`.
@@ -17,6 +17,7 @@ fn killed_ten_times(client: &Client, sample: &Sample, seed: u64) {
     let pipeline = Pipeline::new("kill", &source.url(), &[&target.url()]);
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
+        let _stopped = StopOnDrop(&stop);
         scope.spawn(|| write_until(client, source.name(), sample, &stop));
         for round in 0..10u64 {
             // Short lives first, so that the copy is hit, then longer ones that reach the stream.

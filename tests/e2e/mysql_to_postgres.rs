@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crossfade_harness::{Client, Database, MariaDb, MySql, PgVersion, Postgres};
 
-use crate::common::{PATIENCE, Pipeline, code, load_sample};
+use crate::common::{PATIENCE, Pipeline, StopOnDrop, code, load_sample};
 
 /// Which sample, and what its application does while it is moved.
 pub struct Sample {
@@ -72,6 +72,7 @@ fn with_a_writer_running(client: &Client, sample: &Sample, target: &Postgres) {
     let pipeline = Pipeline::new("e2e", &source.url(), &[&database.url()]);
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
+        let _stopped = StopOnDrop(&stop);
         let writer = scope.spawn(|| write_until(client, source.name(), sample, &stop));
         let daemon = pipeline.command("run", &[]).start();
         let caught_up = pipeline.ended("catch-up", &["--timeout", "200s"]);

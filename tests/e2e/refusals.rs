@@ -90,9 +90,13 @@ fn statement_format() {
 fn an_unknown_configuration_key() {
     let (_keep, folder) = folder();
     let path = folder.join("shop.toml");
-    std::fs::write(&path, "name = \"a\"\n[source]\nurl = \"mysql://h/d\"\ntabels = []\n[[target]]\nurl = \"file:///x\"\n")
-        .expect("writing");
-    let ended = program().args(["run", "--config", path.to_str().expect("UTF-8")]).start().wait(crate::common::PATIENCE);
+    std::fs::write(
+        &path,
+        "name = \"a\"\n[source]\nurl = \"mysql://h/d\"\ntabels = []\n[[target]]\nurl = \"file:///x\"\n",
+    )
+    .expect("writing");
+    let ended =
+        program().args(["run", "--config", path.to_str().expect("UTF-8")]).start().wait(crate::common::PATIENCE);
     assert_eq!(code(&ended), 78);
     assert!(ended.stderr.contains("line 4, column 1: unknown key tabels, did you mean tables?"), "{}", ended.stderr);
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crossfade_harness::{S3, python, sample};
 
-use crate::common::{PATIENCE, Pipeline, folder, program};
+use crate::common::{PATIENCE, Pipeline, StopOnDrop, folder, program};
 
 /// Statements by a stock SQLite (Python's), which knows nothing of Crossfade.
 fn sqlite(database: &Path, script: &str) {
@@ -63,11 +63,11 @@ for t in tables:
     part = ', '.join(f'"{k}"' for k in keys)
     latest = f"""(select * from read_parquet({files!r}, union_by_name=true)
         qualify row_number() over (partition by {part} order by _seq desc, _ordinal desc) = 1)"""
-    m = duckdb.sql(f"select count(*) from {latest} where _op <> 'd'").fetchone()[0]
+    m = duckdb.sql(f"select count(*) from {latest} where _op <> 'd'").fetchall()[0][0]
     assert n == m, (t, n, m)
     if t == 'Track':
         ours = source.execute('select sum(cast(round(UnitPrice * 100) as integer)) from Track').fetchone()[0]
-        theirs = duckdb.sql(f"select cast(sum(UnitPrice * 100) as bigint) from {latest} where _op <> 'd'").fetchone()[0]
+        theirs = duckdb.sql(f"select cast(sum(UnitPrice * 100) as bigint) from {latest} where _op <> 'd'").fetchall()[0][0]
         assert ours == theirs, (ours, theirs)
 print('tables', len(tables))
 "#;
@@ -85,6 +85,7 @@ fn chinook_with_a_writer_running_and_read_back() {
     let pipeline = Pipeline::new("lake", &from, &[&to]);
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
+        let _stopped = StopOnDrop(&stop);
         scope.spawn(|| write_until(&database, &stop));
         let daemon = pipeline.command("run", &[]).start();
         let caught_up = pipeline.ended("catch-up", &["--timeout", "200s"]);
@@ -107,6 +108,7 @@ fn chinook_killed_ten_times() {
     let pipeline = Pipeline::new("lakekill", &from, &[&to]);
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
+        let _stopped = StopOnDrop(&stop);
         scope.spawn(|| write_until(&database, &stop));
         for round in 0..10u64 {
             let limit = Duration::from_millis(100 + round * 150);
@@ -129,7 +131,10 @@ fn chinook_to_s3() {
     let pipeline = Pipeline::new("s3", &from, &[&s3_url(&bucket)]);
     pipeline.catch_up();
     assert_eq!(pipeline.verify_equal(), 11);
-    sqlite(&database, "UPDATE Track SET Name = Name || '!' WHERE TrackId < 100; DELETE FROM Artist WHERE ArtistId = 25;");
+    sqlite(
+        &database,
+        "UPDATE Track SET Name = Name || '!' WHERE TrackId < 100; DELETE FROM Artist WHERE ArtistId = 25;",
+    );
     pipeline.catch_up();
     assert_eq!(pipeline.verify_equal(), 11);
 }

@@ -74,7 +74,7 @@ fn read_ahead(limits: Limits, transactions: i64) -> Result<usize> {
             target.lock().checkpoint.as_ref().is_some_and(|c| c.position == super::source::position(store.end()))
         });
         stop.store(true, Ordering::SeqCst);
-        running.join().unwrap_or_else(|e| std::panic::resume_unwind(e)).map(|()| count)
+        running.join().unwrap_or_else(|e| std::panic::resume_unwind(e)).map(|_| count)
     })?;
     at_the_end(&store, &target)?;
     Ok(count)

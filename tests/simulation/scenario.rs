@@ -160,7 +160,7 @@ impl Play<'_> {
         match (wrong, ran) {
             (Some(e), _) => Err(e),
             (None, Err(e)) if e.is_transient() => Ok(()),
-            (None, ran) => ran,
+            (None, ran) => ran.map(drop),
         }
     }
 
