@@ -87,7 +87,8 @@ fn chinook_with_a_writer_running_and_read_back() {
     thread::scope(|scope| {
         let _stopped = StopOnDrop(&stop);
         scope.spawn(|| write_until(&database, &stop));
-        let daemon = pipeline.command("run", &[]).start();
+        let mut daemon = pipeline.command("run", &[]).start();
+        daemon.wait_for("starting", PATIENCE);
         let caught_up = pipeline.ended("catch-up", &["--timeout", "200s"]);
         assert!(caught_up.status.success(), "{}\n{}", caught_up.stderr, daemon.stderr());
         assert_eq!(pipeline.verify_equal(), 11);
