@@ -240,6 +240,7 @@ mod tests {
             indexes: vec![],
             foreign_keys: vec![],
             origin: None,
+            pending: vec![],
         })
     }
 

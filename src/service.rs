@@ -5,7 +5,7 @@
 //! once; across machines the target's own fencing does that.
 
 use std::io::{BufRead, BufReader, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -64,12 +64,13 @@ pub struct Wanted {
     pub reply: Sender<Result<Proof>>,
 }
 
-/// Where the socket of a pipeline is: systemd's runtime directory, else the user's, else one in /tmp.
+/// Where the socket of a pipeline may be: the unit's runtime directory, where such a unit would have it, the user's runtime
+/// directory, one in /tmp. A daemon takes the first that it can write; a command asks them all.
 fn socket_paths(pipeline: &str) -> Vec<PathBuf> {
     let file = format!("{pipeline}.sock");
     let mut folders = Vec::new();
     folders.extend(std::env::var_os("RUNTIME_DIRECTORY").map(PathBuf::from));
-    folders.push(PathBuf::from("/run/crossfade"));
+    folders.push(PathBuf::from("/run/crossfade").join(pipeline));
     folders.extend(std::env::var_os("XDG_RUNTIME_DIR").map(|d| PathBuf::from(d).join("crossfade")));
     folders.push(std::env::temp_dir().join(format!("crossfade-{}", user_id())));
     folders.into_iter().map(|f| f.join(&file)).collect()
@@ -189,10 +190,7 @@ impl Drop for Server {
 
 fn listen(path: &Path) -> std::io::Result<UnixListener> {
     let folder = path.parent().ok_or_else(|| std::io::Error::other("no folder"))?;
-    if !folder.exists() {
-        std::fs::create_dir(folder)?;
-        std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700))?;
-    }
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     match std::fs::remove_file(path) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
         _ => {}

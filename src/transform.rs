@@ -240,6 +240,7 @@ fn map_table(rules: &Rules, table: &Arc<TableSchema>) -> Result<Mapped> {
         indexes: indexes.collect(),
         foreign_keys: foreign_keys.collect(),
         origin: Some(Box::new((**table).clone())),
+        pending: vec![],
         columns,
     };
     Ok(Mapped { source: Arc::clone(table), target: Arc::new(target), keep })
@@ -278,6 +279,7 @@ mod tests {
                 on_update: "NO ACTION".into(),
             }],
             origin: None,
+            pending: vec![],
         })
     }
 

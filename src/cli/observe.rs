@@ -197,7 +197,7 @@ pub fn status(args: &StatusArgs) -> Result<u8> {
         };
         t.add_row(["  position", &position]);
         t.add_row(["  commits", &seq]);
-        t.add_row(["  rows written", &count(target.rows)]);
+        t.add_row(["  rows streamed", &count(target.rows)]);
     }
     let behind = view.lag_seconds.map_or_else(|| "unknown".into(), seconds);
     let bytes = view.lag_bytes.map_or_else(String::new, |b| format!(", {}", size(b)));

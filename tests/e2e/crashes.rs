@@ -1,12 +1,13 @@
 //! `kill -9` at random moments of copy and stream, and what is there afterwards.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use crossfade_harness::{Client, MariaDb, MySql, PgVersion, Postgres};
 
-use crate::common::{PATIENCE, Pipeline, StopOnDrop, load_sample};
+use crate::common::{PATIENCE, Pipeline, StopOnDrop, folder, load_sample};
 use crate::mysql_to_postgres::{CHINOOK, SAKILA, Sample, write_until};
 
 /// Kills the daemon ten times, the first ones within the copy, and ends in `verify`.
@@ -63,23 +64,20 @@ fn a_second_run_stops_at_once_and_says_who_owns_it() {
     source.sql("create table t (id int primary key); insert into t values (1)");
     let target = Postgres::shared(PgVersion::V15).fresh_database("dst");
     let pipeline = Pipeline::new("own", &source.url(), &[&target.url()]);
-    let mut first = pipeline.command("run", &[]).start();
+    let (here, elsewhere) = (folder(), folder());
+    let run = |at: &Path| pipeline.command("run", &[]).env("RUNTIME_DIRECTORY", at.to_str().expect("UTF-8")).start();
+    let mut first = run(&here.1);
     first.wait_for("complete, streaming", PATIENCE);
-    let second = pipeline.ended("run", &[]);
+    let second = run(&here.1).wait(PATIENCE);
     assert_eq!(second.status.code(), Some(75), "{}", second.stderr);
-    assert!(second.stderr.contains(&first.pid().to_string()), "names the owner: {}", second.stderr);
+    assert!(second.stderr.contains(&format!("process {} on this machine", first.pid())), "{}", second.stderr);
     // From another machine there is no control socket to ask: the target itself must refuse.
-    let elsewhere = pipeline.command("run", &[]).env("RUNTIME_DIRECTORY", first_free_folder().as_str());
-    let third = elsewhere.env("XDG_RUNTIME_DIR", "/nonexistent").start().wait(PATIENCE);
+    let third = run(&elsewhere.1).wait(PATIENCE);
     assert_eq!(third.status.code(), Some(75), "{}", third.stderr);
-    assert!(third.stderr.contains("owned by process"), "{}", third.stderr);
+    assert!(third.stderr.contains(&format!("process {}", first.pid())), "names the owner: {}", third.stderr);
+    assert!(!third.stderr.contains("on this machine"), "the target said so: {}", third.stderr);
     first.signal("TERM");
     assert!(first.wait(PATIENCE).status.success());
     pipeline.catch_up();
     pipeline.verify_equal();
-}
-
-fn first_free_folder() -> String {
-    let folder = tempfile::tempdir().expect("a temporary folder").keep();
-    folder.to_str().expect("UTF-8").to_owned()
 }
