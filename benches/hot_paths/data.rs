@@ -55,6 +55,7 @@ pub fn table() -> Arc<TableSchema> {
         indexes: vec![],
         foreign_keys: vec![],
         origin: None,
+        pending: vec![],
     })
 }
 

@@ -37,6 +37,7 @@ fn table(key: Logical) -> Arc<TableSchema> {
         indexes: vec![],
         foreign_keys: vec![],
         origin: None,
+        pending: vec![],
     })
 }
 

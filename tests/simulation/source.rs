@@ -86,6 +86,7 @@ impl Store {
             indexes: if unique { vec![index] } else { Vec::new() },
             foreign_keys: Vec::new(),
             origin: None,
+            pending: vec![],
         };
         let mut inner = self.lock();
         let now = inner.log.len() as u64;

@@ -278,6 +278,7 @@ mod tests {
             indexes: vec![],
             foreign_keys: vec![],
             origin: None,
+            pending: vec![],
         })
     }
 

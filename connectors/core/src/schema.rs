@@ -205,6 +205,10 @@ pub struct TableSchema {
     /// with the rest, so that a restart knows the shape that the log had at the checkpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Box<TableSchema>>,
+    /// Statements seen in the log that changed this table and take effect with its next row; a source that needs them
+    /// across a restart keeps them here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pending: Vec<String>,
 }
 
 impl TableSchema {

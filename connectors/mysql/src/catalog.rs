@@ -157,7 +157,16 @@ impl Inventory {
             self.by_name.insert((schema, table), self.tables.len());
             let (columns, key, indexes, foreign_keys) = (vec![], vec![], vec![], vec![]);
             self.tables.push(TableInfo {
-                schema: TableSchema { name, version: 1, columns, key, indexes, foreign_keys, origin: None },
+                schema: TableSchema {
+                    name,
+                    version: 1,
+                    columns,
+                    key,
+                    indexes,
+                    foreign_keys,
+                    origin: None,
+                    pending: vec![],
+                },
                 engine: engine.unwrap_or_default(),
                 refused,
                 left_out: vec![],

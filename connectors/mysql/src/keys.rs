@@ -208,6 +208,7 @@ mod tests {
             indexes: vec![],
             foreign_keys: vec![],
             origin: None,
+            pending: vec![],
         }
     }
 

@@ -42,6 +42,7 @@ fn table() -> Arc<TableSchema> {
         indexes: vec![],
         foreign_keys: vec![],
         origin: None,
+        pending: vec![],
     })
 }
 

@@ -114,6 +114,7 @@ mod tests {
             indexes: vec![],
             foreign_keys: vec![],
             origin: None,
+            pending: vec![],
         }
     }
 

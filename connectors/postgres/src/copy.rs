@@ -404,6 +404,7 @@ mod tests {
             indexes: vec![],
             foreign_keys: vec![],
             origin: None,
+            pending: vec![],
         };
         let batch = RecordBatch::try_new(table.arrow(), vec![Arc::new(Int64Array::from(vec![7])), array]).unwrap();
         let mut out = Vec::new();

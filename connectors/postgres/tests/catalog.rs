@@ -33,6 +33,7 @@ fn table(schema: &str, name: &str, columns: Vec<Column>) -> TableSchema {
         indexes: vec![],
         foreign_keys: vec![],
         origin: None,
+        pending: vec![],
     }
 }
 

@@ -27,6 +27,7 @@ fn table(name: &str, columns: Vec<Column>, key: Vec<usize>) -> Arc<TableSchema> 
         indexes: vec![],
         foreign_keys: vec![],
         origin: None,
+        pending: vec![],
     })
 }
 

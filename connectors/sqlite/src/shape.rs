@@ -107,6 +107,7 @@ pub fn schema(table: &Table, logical: Vec<Logical>, version: u32, spelling: &Has
         indexes: table.indexes.clone(),
         foreign_keys: foreign_keys.collect(),
         origin: None,
+        pending: vec![],
     }
 }
 

@@ -101,6 +101,7 @@ fn make(schema: &str, name: &str, columns: &[(&str, &str, Logical)]) -> Arc<Tabl
         indexes: Vec::new(),
         foreign_keys: Vec::new(),
         origin: None,
+        pending: vec![],
     })
 }
 

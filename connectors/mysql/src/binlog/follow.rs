@@ -181,7 +181,16 @@ fn assemble(
         .filter_map(|f| all(&f.columns).map(|columns| crossfade_core::ForeignKey { columns, ..f.clone() }));
     let foreign_keys = foreign_keys.collect();
     let name = table.name.clone();
-    let to = Arc::new(TableSchema { name, version: table.version + 1, columns, key, indexes, foreign_keys, origin: None });
+    let to = Arc::new(TableSchema {
+        name,
+        version: table.version + 1,
+        columns,
+        key,
+        indexes,
+        foreign_keys,
+        origin: None,
+        pending: vec![],
+    });
     Ok(SchemaChange { from: Arc::clone(table), to, steps })
 }
 
@@ -297,6 +306,7 @@ mod tests {
             indexes: vec![Index { name: "i".into(), columns: vec![1], unique: false }],
             foreign_keys: vec![],
             origin: None,
+            pending: vec![],
         })
     }
 

@@ -306,7 +306,16 @@ mod tests {
         };
         let columns = vec![column("id", Logical::Int32), column("v", Logical::Text), column("j", Logical::Json)];
         let name = TableName::new("s", "t");
-        let table = TableSchema { name, version: 1, columns, key: vec![0], indexes: vec![], foreign_keys: vec![], origin: None };
+        let table = TableSchema {
+            name,
+            version: 1,
+            columns,
+            key: vec![0],
+            indexes: vec![],
+            foreign_keys: vec![],
+            origin: None,
+            pending: vec![],
+        };
         let wires = [
             (Wire::Long, Decode::Int),
             (Wire::Varchar { max: 80 }, Decode::Text(Charset::Utf8, false)),

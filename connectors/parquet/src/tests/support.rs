@@ -32,6 +32,7 @@ pub(super) fn table_of(name: &str, columns: Vec<Column>) -> Arc<TableSchema> {
         indexes: vec![],
         foreign_keys: vec![],
         origin: None,
+        pending: vec![],
     })
 }
 

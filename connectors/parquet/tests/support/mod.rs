@@ -58,6 +58,7 @@ pub fn table() -> Arc<TableSchema> {
         indexes: vec![],
         foreign_keys: vec![],
         origin: None,
+        pending: vec![],
     })
 }
 

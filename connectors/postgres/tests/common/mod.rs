@@ -82,6 +82,7 @@ pub fn table(name: &str, columns: &[(&str, Logical)], key: &[usize]) -> Arc<Tabl
         indexes: vec![],
         foreign_keys: vec![],
         origin: None,
+        pending: vec![],
     })
 }
 
