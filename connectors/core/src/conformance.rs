@@ -36,6 +36,11 @@ pub trait SourceFixture {
 
     /// The source, as a process that has just started opens it.
     fn source(&mut self) -> Result<Arc<dyn Source>>;
+
+    /// Whether the database lets nobody commit while somebody reads, as SQLite does without a write-ahead log.
+    fn readers_block_writers(&self) -> bool {
+        false
+    }
 }
 
 /// Somebody who uses the source's database.

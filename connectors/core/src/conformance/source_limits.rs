@@ -23,15 +23,23 @@ pub(super) fn checks<'a>() -> Vec<Check<dyn SourceFixture + 'a>> {
 
 fn limits_are_kept(fixture: &mut (dyn SourceFixture + '_)) -> Result<()> {
     let mut bench = Bench::new(fixture, "c_limit", &[])?;
-    let transactions: Vec<Vec<Change>> = (0..40).map(|i| inserts("c_limit", i * 3..i * 3 + 3)).collect();
-    let ends = bench.commit_each(&transactions)?;
-    let last = &ends[ends.len() - 1];
     let by_rows = || Limit { rows: 10, ..wide() };
     let by_bytes = || Limit { bytes: 512, ..wide() };
-    for (name, limit) in [("rows", &by_rows as &dyn Fn() -> Limit), ("bytes", &by_bytes)] {
-        let mut stream = bench.stream(&bench.from)?;
-        let batches = drain(bench.source.as_ref(), stream.as_mut(), last, limit)?;
-        let mut state = State::new();
+    let mut from = bench.from.clone();
+    let mut state = State::new();
+    let limits: [(&str, &dyn Fn() -> Limit, i64); 2] = [("rows", &by_rows, 0), ("bytes", &by_bytes, 1000)];
+    for (name, limit, first) in limits {
+        let mut stream = bench.stream(&from)?;
+        let transactions: Vec<Vec<Change>> =
+            (0..40).map(|i| inserts("c_limit", first + i * 3..first + i * 3 + 3)).collect();
+        // A source whose log does not mark commits knows those that it saw the log end at; `ack` is when it looks.
+        for transaction in &transactions {
+            bench.session.commit(transaction)?;
+            stream.ack(&from)?;
+        }
+        let last = bench.source.position()?;
+        let batches = drain(bench.source.as_ref(), stream.as_mut(), &last, limit)?;
+        let expected = after(&transactions, &state);
         for batch in &batches {
             // Transactions of three rows: the commit that passes ten rows passes them by three at most.
             ensure(batch.rows() <= if name == "rows" { 12 } else { 60 }, || {
@@ -41,7 +49,8 @@ fn limits_are_kept(fixture: &mut (dyn SourceFixture + '_)) -> Result<()> {
             ensure(batch.rows() % 3 == 0, || format!("a batch of {} rows tears a transaction", batch.rows()))?;
             replay(batch, &mut state)?;
         }
-        same(&state, &after(&transactions, &State::new()), &format!("read under a limit of {name}"))?;
+        same(&state, &expected, &format!("read under a limit of {name}"))?;
+        from = last;
     }
     Ok(())
 }
@@ -132,8 +141,11 @@ fn idle_log_advances(fixture: &mut (dyn SourceFixture + '_)) -> Result<()> {
     let mut bench = Bench::new(fixture, "c_idle", &[])?;
     let mut stream = bench.stream(&bench.from)?;
     let ends = bench.commit_each(&(0..5).map(|i| inserts("c_other", [i])).collect::<Vec<_>>())?;
-    let batches = drain(bench.source.as_ref(), stream.as_mut(), &ends[4], wide)?;
-    ensure(batches.iter().all(|b| b.rows() == 0), || "rows of a table that was not asked for".into())?;
+    // Where the log holds nothing of other tables, the position has nowhere to go.
+    if bench.source.order(&bench.from, &ends[4])?.is_lt() {
+        let batches = drain(bench.source.as_ref(), stream.as_mut(), &ends[4], wide)?;
+        ensure(batches.iter().all(|b| b.rows() == 0), || "rows of a table that was not asked for".into())?;
+    }
     let ends = bench.commit_each(&[inserts("c_idle", [1])])?;
     let mut state = State::new();
     replay_all(&drain(bench.source.as_ref(), stream.as_mut(), &ends[0], wide)?, &mut state)?;
