@@ -1,44 +1,27 @@
 //! The clauses of ALTER TABLE that change columns, key or rows.
 
+use super::definition::{Definition, convert_charset, definition, is_key};
 use super::statement::{Cursor, Token};
 
-/// One clause.
+/// One clause. Columns are named as they were before the statement; only added ones, and new names, are of after it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AlterStep {
-    /// ADD COLUMN, and what rows that were there hold in it.
-    Add {
-        /// Its name.
-        column: String,
-        /// Its default.
-        default: Default,
-    },
+    /// ADD COLUMN.
+    Add(String, Definition),
     /// DROP COLUMN.
     Drop(String),
     /// RENAME COLUMN or CHANGE to another name.
     Rename(String, String),
     /// MODIFY or CHANGE: type, nullability or character set may be another.
-    Retype(String),
-    /// CONVERT TO CHARACTER SET: as [`AlterStep::Retype`] for all text.
-    Convert,
+    Retype(String, Definition),
+    /// CONVERT TO CHARACTER SET: the name, if it is told.
+    Convert(Option<String>),
     /// The primary key is another.
     Key,
     /// The table has another name.
     RenameTable,
     /// Rows vanish or appear without row events: the clause.
     Rows(String),
-}
-
-/// The DEFAULT of an added column, as its ALTER has it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Default {
-    /// None is written.
-    Missing,
-    /// NULL.
-    Null,
-    /// A constant, as text.
-    Constant(String),
-    /// Anything else.
-    Expression,
 }
 
 /// Reads the clauses behind the table's name.
@@ -73,25 +56,32 @@ fn step(clause: &[Token], steps: &mut Vec<AlterStep>) {
         let at = at + if word(at, "IF") { if word(at + 1, "NOT") { 3 } else { 2 } } else { 0 };
         (at, clause.get(at).and_then(name))
     };
+    let defines = any(0, &["MODIFY", "CHANGE"]) || word(0, "ADD") && !of_other(clause) && !word(1, "PRIMARY");
+    if defines && is_key(clause) {
+        steps.push(AlterStep::Key);
+    }
     match () {
         _ if any(0, &["TRUNCATE", "EXCHANGE", "DISCARD", "IMPORT"]) || word(0, "DROP") && word(1, "PARTITION") => {
             steps.push(AlterStep::Rows(words(clause)));
         }
-        _ if word(0, "CONVERT") && word(1, "TO") => steps.push(AlterStep::Convert),
+        _ if word(0, "CONVERT") && word(1, "TO") => steps.push(AlterStep::Convert(convert_charset(clause))),
         _ if word(0, "CONVERT") => steps.push(AlterStep::Rows(words(clause))),
         _ if any(0, &["ADD", "DROP"]) && word(1, "PRIMARY") => steps.push(AlterStep::Key),
         _ if word(0, "ADD") && word(1, "CONSTRAINT") && clause.iter().any(|t| t.is("PRIMARY")) => {
             steps.push(AlterStep::Key);
         }
-        _ if word(0, "ADD") && any(1, &NOT_COLUMNS) => {}
+        _ if word(0, "ADD") && of_other(clause) => {}
         _ if word(0, "ADD") => add(clause, named(1), steps),
-        _ if word(0, "DROP") && any(1, &NOT_COLUMNS) => {}
+        _ if word(0, "DROP") && of_other(clause) => {}
         _ if word(0, "DROP") => steps.extend(named(1).1.map(AlterStep::Drop)),
-        _ if word(0, "MODIFY") => steps.extend(named(1).1.map(AlterStep::Retype)),
+        _ if word(0, "MODIFY") => {
+            let (at, column) = named(1);
+            steps.extend(column.map(|column| AlterStep::Retype(column, definition(behind(clause, at)))));
+        }
         _ if word(0, "CHANGE") => {
             let (at, from) = named(1);
             if let (Some(from), Some(to)) = (from, clause.get(at + 1).and_then(name)) {
-                steps.push(AlterStep::Retype(to.clone()));
+                steps.push(AlterStep::Retype(from.clone(), definition(behind(clause, at + 1))));
                 if from != to {
                     steps.push(AlterStep::Rename(from, to));
                 }
@@ -109,19 +99,15 @@ fn step(clause: &[Token], steps: &mut Vec<AlterStep>) {
     }
 }
 
-const NOT_COLUMNS: [&str; 11] = [
-    "INDEX",
-    "KEY",
-    "UNIQUE",
-    "FULLTEXT",
-    "SPATIAL",
-    "FOREIGN",
-    "CHECK",
-    "CONSTRAINT",
-    "PARTITION",
-    "PERIOD",
-    "SYSTEM",
-];
+/// Whether an ADD or DROP is of something else than a column: what is no reserved word may be a column's name too.
+fn of_other(clause: &[Token]) -> bool {
+    const RESERVED: [&str; 9] =
+        ["INDEX", "KEY", "UNIQUE", "FULLTEXT", "SPATIAL", "FOREIGN", "CHECK", "CONSTRAINT", "PARTITION"];
+    let word = |i: usize, w: &str| clause.get(i).is_some_and(|t| t.is(w));
+    RESERVED.iter().any(|w| word(1, w))
+        || word(1, "PERIOD") && word(2, "FOR")
+        || word(1, "SYSTEM") && word(2, "VERSIONING")
+}
 
 fn name(token: &Token) -> Option<String> {
     match token {
@@ -130,56 +116,25 @@ fn name(token: &Token) -> Option<String> {
     }
 }
 
+/// What stands behind the token at `at`.
+fn behind(clause: &[Token], at: usize) -> &[Token] {
+    clause.get(at + 1..).unwrap_or_default()
+}
+
 /// `ADD [COLUMN] a def` or `ADD [COLUMN] (a def, b def)`.
 fn add(clause: &[Token], (at, column): (usize, Option<String>), steps: &mut Vec<AlterStep>) {
-    let definition = clause.get(at + 1..).unwrap_or_default();
     match (column, clause.get(at)) {
-        (Some(column), _) => steps.push(AlterStep::Add { column, default: default(definition) }),
+        (Some(column), _) => steps.push(AlterStep::Add(column, definition(behind(clause, at)))),
         (None, Some(Token::Mark('('))) => {
-            let inside = definition.strip_suffix(&[Token::Mark(')')]).unwrap_or(definition);
+            let inside = behind(clause, at);
+            let inside = inside.strip_suffix(&[Token::Mark(')')]).unwrap_or(inside);
             for part in clauses(inside) {
                 let column = part.first().and_then(name);
-                let definition = part.get(1..).unwrap_or_default();
-                steps.extend(column.map(|column| AlterStep::Add { column, default: default(definition) }));
+                steps.extend(column.map(|column| AlterStep::Add(column, definition(behind(part, 0)))));
             }
         }
         _ => {}
     }
-}
-
-/// The DEFAULT in a column's definition.
-fn default(definition: &[Token]) -> Default {
-    let generated = |t: &Token| t.is("AS") || t.is("AUTO_INCREMENT") || t.is("SERIAL");
-    if definition.iter().any(generated) {
-        return Default::Expression;
-    }
-    let Some(at) = definition.iter().position(|t| t.is("DEFAULT")) else { return Default::Missing };
-    let rest = &definition[at + 1..];
-    // A sign, a fraction and an exponent are tokens of their own.
-    match rest {
-        [Token::Text(text), ..] => Default::Constant(text.clone()),
-        [t, ..] if t.is("NULL") => Default::Null,
-        [t, ..] if t.is("TRUE") => Default::Constant("1".into()),
-        [t, ..] if t.is("FALSE") => Default::Constant("0".into()),
-        [Token::Mark('-' | '+'), ..] => match number(&rest[1..]) {
-            Some(n) if rest[0] == Token::Mark('-') => Default::Constant(format!("-{n}")),
-            Some(n) => Default::Constant(n),
-            None => Default::Expression,
-        },
-        _ => number(rest).map_or(Default::Expression, Default::Constant),
-    }
-}
-
-fn number(tokens: &[Token]) -> Option<String> {
-    let digits = |t: Option<&Token>| match t {
-        Some(Token::Word(w)) if w.bytes().all(|b| b.is_ascii_digit()) => Some(w.clone()),
-        _ => None,
-    };
-    let whole = digits(tokens.first())?;
-    if tokens.get(1) != Some(&Token::Mark('.')) {
-        return Some(whole);
-    }
-    digits(tokens.get(2)).map(|fraction| format!("{whole}.{fraction}"))
 }
 
 fn words(clause: &[Token]) -> String {
@@ -189,7 +144,7 @@ fn words(clause: &[Token]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::statement::{Statement, read};
+    use super::super::statement::{Statement, read, tokens};
     use super::*;
 
     fn steps(clauses: &str) -> Vec<AlterStep> {
@@ -199,8 +154,8 @@ mod tests {
         }
     }
 
-    fn add(column: &str, default: Default) -> AlterStep {
-        AlterStep::Add { column: column.into(), default }
+    fn def(text: &str) -> Definition {
+        definition(&tokens(text))
     }
 
     #[test]
@@ -210,26 +165,31 @@ mod tests {
                 "ADD COLUMN a decimal(10,2) NOT NULL DEFAULT -1.50 AFTER b, ADD `c d` text, DROP e, RENAME COLUMN f TO g"
             ),
             [
-                add("a", Default::Constant("-1.50".into())),
-                add("c d", Default::Missing),
+                AlterStep::Add("a".into(), def("decimal(10,2) NOT NULL DEFAULT -1.50")),
+                AlterStep::Add("c d".into(), def("text")),
                 AlterStep::Drop("e".into()),
                 AlterStep::Rename("f".into(), "g".into()),
             ]
         );
         assert_eq!(
             steps("ADD (x int DEFAULT 'it''s', y datetime DEFAULT now()), ADD INDEX i (x), ALGORITHM=INSTANT"),
-            [add("x", Default::Constant("it's".into())), add("y", Default::Expression)]
+            [
+                AlterStep::Add("x".into(), def("int DEFAULT 'it''s'")),
+                AlterStep::Add("y".into(), def("datetime DEFAULT now()"))
+            ]
         );
         assert_eq!(
             steps("CHANGE a b int, MODIFY c int, CHANGE COLUMN d d int"),
             [
-                AlterStep::Retype("b".into()),
+                AlterStep::Retype("a".into(), def("int")),
                 AlterStep::Rename("a".into(), "b".into()),
-                AlterStep::Retype("c".into()),
-                AlterStep::Retype("d".into()),
+                AlterStep::Retype("c".into(), def("int")),
+                AlterStep::Retype("d".into(), def("int")),
             ]
         );
-        assert_eq!(steps("ADD COLUMN IF NOT EXISTS a int DEFAULT NULL"), [add("a", Default::Null)]);
+        assert_eq!(steps("DROP period, DROP PERIOD FOR p"), [AlterStep::Drop("period".into())]);
+        assert_eq!(steps("ADD COLUMN IF NOT EXISTS a int"), [AlterStep::Add("a".into(), def("int"))]);
+        assert_eq!(steps("CONVERT TO CHARACTER SET latin1"), [AlterStep::Convert(Some("latin1".into()))]);
     }
 
     #[test]
@@ -237,6 +197,7 @@ mod tests {
         assert_eq!(steps("TRUNCATE PARTITION p0"), [AlterStep::Rows("TRUNCATE PARTITION p0".into())]);
         assert_eq!(steps("DROP PARTITION p0, p1")[0], AlterStep::Rows("DROP PARTITION p0".into()));
         assert_eq!(steps("DROP PRIMARY KEY, ADD PRIMARY KEY (b)"), [AlterStep::Key, AlterStep::Key]);
+        assert_eq!(steps("ADD x int NOT NULL PRIMARY KEY")[0], AlterStep::Key);
         assert_eq!(steps("RENAME TO u"), [AlterStep::RenameTable]);
         assert_eq!(steps("ENGINE=InnoDB, ADD CONSTRAINT c FOREIGN KEY (a) REFERENCES u (b)"), []);
     }

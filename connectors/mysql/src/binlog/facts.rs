@@ -4,7 +4,9 @@ use std::collections::HashMap;
 
 use crossfade_core::{Error, Result, TableName};
 
+use super::definition::of_collation;
 use super::plan::Collations;
+use super::retype::Charsets;
 use crate::catalog::literal;
 use crate::session::Session;
 
@@ -30,6 +32,21 @@ pub fn columns(session: &mut Session, table: &TableName) -> Result<Vec<Fact>> {
         _ => Err(Error::corrupt(format!("the catalog's columns of table {table} cannot be read"))),
     };
     rows.into_iter().map(fact).collect()
+}
+
+/// The present character sets of a table's columns, and its default.
+pub fn charsets(session: &mut Session, table: &TableName) -> Result<Charsets> {
+    let columns = columns(session, table)?.into_iter();
+    let default = session.value(&format!(
+        "SELECT TABLE_COLLATION FROM information_schema.TABLES WHERE TABLE_SCHEMA = {} AND TABLE_NAME = {}",
+        literal(&table.schema),
+        literal(&table.name)
+    ))?;
+    Ok(Charsets {
+        logged: HashMap::new(),
+        present: columns.filter_map(|f| Some((f.name, f.charset?))).collect(),
+        default: default.map(|c| of_collation(&c).to_owned()),
+    })
 }
 
 /// Which character set a collation belongs to, for every collation the server knows.

@@ -4,6 +4,8 @@
 //! login, tls ── wire ── dump ── log (checksums, compressed transactions) ── stream ── batcher ── Batch
 //!                                                                            │
 //!                    table_map ── follow (changed shapes) ── plan ── rows ── decode (jsonb, decimal, temporal, charset)
+//!                                   │
+//!     statement ── alter ── definition, live ── retype, fill
 //! ```
 //!
 //! Everything that reads bytes reads them through [`reader`] and survives any bytes; everything that is not understood
@@ -14,21 +16,25 @@ pub mod batcher;
 pub mod charset;
 pub mod decimal;
 pub mod decode;
+pub mod definition;
 pub mod dump;
 pub mod event;
 pub mod facts;
+pub mod fill;
 pub mod follow;
 pub mod gtid;
 pub mod gtid_event;
 pub mod gtid_list;
 pub mod json_text;
 pub mod jsonb;
+pub mod live;
 pub mod log;
 pub mod login;
 pub mod mariadb;
 pub mod payload;
 pub mod plan;
 pub mod reader;
+pub mod retype;
 pub mod rows;
 pub mod statement;
 pub mod stream;

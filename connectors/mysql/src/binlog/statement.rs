@@ -125,11 +125,17 @@ fn quoted(rest: &str, quote: char) -> (String, usize) {
         } else if c == '\\' && quote != '`' {
             if let Some(escaped) = chars.next() {
                 length += 1;
+                // These two keep their backslash: it is for LIKE.
+                if matches!(escaped, '%' | '_') {
+                    text.push('\\');
+                }
                 text.push(match escaped {
                     'n' => '\n',
                     't' => '\t',
                     'r' => '\r',
                     '0' => '\0',
+                    'b' => '\u{8}',
+                    'Z' => '\u{1a}',
                     other => other,
                 });
             }
@@ -237,6 +243,9 @@ fn ddl(c: &mut Cursor<'_>) -> Option<Statement> {
         }
         c.skip("IF EXISTS");
         let table = c.table()?;
+        if !c.skip("NOWAIT") && c.skip("WAIT") {
+            c.name();
+        }
         let steps = alter_steps(c);
         return Some(Statement::Alter(table, steps));
     }

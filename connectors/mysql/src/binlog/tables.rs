@@ -3,16 +3,18 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crossfade_core::{Column, Error, Item, Result, Selection, TableName, TableSchema};
+use crossfade_core::{Column, Error, Item, Result, SchemaChange, Selection, TableName, TableSchema};
 
 use super::alter::AlterStep;
 use super::batcher::Batcher;
 use super::facts::{self, Fact};
-use super::follow::{follow, retyped};
+use super::follow::{follow, unfollowed};
+use super::live;
 use super::log::Place;
 use super::plan::{Collations, Plan};
-use super::statement::{Statement, mentions};
-use super::table_map;
+use super::retype::retyped;
+use super::statement::{self, Statement, mentions};
+use super::table_map::{self, TableMap};
 use crate::catalog;
 use crate::connect::Server;
 
@@ -21,8 +23,10 @@ use crate::connect::Server;
 struct Carried {
     schema: Arc<TableSchema>,
     facts: Vec<Fact>,
-    /// Clauses of ALTERs since the last table map.
-    steps: Vec<AlterStep>,
+    /// Clauses of the shape's pending statements, one list each.
+    statements: Vec<Vec<AlterStep>>,
+    /// Character sets of its columns, as the last table map named them.
+    logged: HashMap<String, String>,
 }
 
 /// What a table id stands for.
@@ -55,7 +59,8 @@ impl Tables {
         for schema in tables {
             by_name.insert(schema.name.clone(), carried.len());
             let facts = facts::columns(&mut session, &schema.name)?;
-            carried.push(Carried { schema: Arc::clone(schema), facts, steps: Vec::new() });
+            let statements = schema.pending.iter().map(|sql| pending(schema, sql)).collect::<Result<_>>()?;
+            carried.push(Carried { schema: Arc::clone(schema), facts, statements, logged: HashMap::new() });
         }
         Ok(Tables { server: server.clone(), collations, carried, by_name, maps: HashMap::new() })
     }
@@ -68,11 +73,8 @@ impl Tables {
     /// Reads a TABLE_MAP. A carried table of another shape than known becomes an item of `batcher`, or an error.
     pub fn map(&mut self, body: &[u8], batcher: &mut Batcher, place: &Place) -> Result<()> {
         let (id, schema, name) = table_map::parse_name(body).map_err(|f| f.at(place))?;
-        if let Some((known, mapped)) = self.maps.get(&id) {
-            let altered = matches!(mapped, Mapped::Carried(i, _) if !self.carried[*i].steps.is_empty());
-            if known == body && !altered {
-                return Ok(());
-            }
+        if self.maps.get(&id).is_some_and(|(known, _)| known == body) {
+            return Ok(());
         }
         let mapped = match self.by_name.get(&TableName { schema, name }) {
             Some(&i) => Mapped::Carried(i, self.plan(i, body, batcher, place)?),
@@ -84,18 +86,56 @@ impl Tables {
 
     fn plan(&mut self, i: usize, body: &[u8], batcher: &mut Batcher, place: &Place) -> Result<Arc<Plan>> {
         let map = table_map::parse(body, self.server.flavor).map_err(|f| f.at(place))?;
-        let steps = std::mem::take(&mut self.carried[i].steps);
         let schema = Arc::clone(&self.carried[i].schema);
-        let change = follow(&map, &schema, &steps, || Ok(self.fresh(&schema.name)?.0))?;
+        let change = follow(&map, &schema, &self.carried[i].statements, || Ok(self.fresh(&schema.name)?.0))?;
         if let Some(change) = change {
-            let facts = self.fresh(&schema.name)?.1;
-            let carried = &mut self.carried[i];
-            carried.facts = facts;
-            carried.schema = Arc::clone(&change.to);
-            batcher.push(Item::Schema(change), i)?;
+            self.carried[i].facts = self.fresh(&schema.name)?.1;
+            self.reshape(i, change, batcher)?;
+            self.carried[i].statements.clear();
         }
-        let carried = &self.carried[i];
+        let charsets = charsets(&map, &self.collations);
+        let carried = &mut self.carried[i];
+        carried.logged = charsets;
         Plan::new(&map, &carried.schema, &carried.facts, &self.collations).map(Arc::new)
+    }
+
+    /// The table has this shape from here on. Plans for the former one are forgotten.
+    fn reshape(&mut self, i: usize, change: SchemaChange, batcher: &mut Batcher) -> Result<()> {
+        self.maps.retain(|_, (_, mapped)| !matches!(mapped, Mapped::Carried(of, _) if *of == i));
+        self.carried[i].schema = Arc::clone(&change.to);
+        batcher.push(Item::Schema(change), i)
+    }
+
+    /// An ALTER takes effect with the table's next row; until then it is part of the shape, so that it outlives a restart.
+    fn alter(
+        &mut self,
+        i: usize,
+        steps: Vec<AlterStep>,
+        sql: &str,
+        batcher: &mut Batcher,
+        place: &Place,
+    ) -> Result<()> {
+        let from = Arc::clone(&self.carried[i].schema);
+        // What a later table map cannot show stops at once: rows may never come.
+        if let Some(what) = steps.iter().find_map(unfollowed) {
+            let e = Error::data(&from.name, format!("{place}: ALTER TABLE: {what}"));
+            return Err(e.hint("such a change is not followed: copy the table anew, or exclude it"));
+        }
+        if steps.iter().any(|s| matches!(s, AlterStep::Retype(..) | AlterStep::Convert(_))) {
+            let mut charsets = facts::charsets(&mut self.server.session()?, &from.name)?;
+            charsets.logged.clone_from(&self.carried[i].logged);
+            retyped(&from, &live::after(&from, &self.carried[i].statements), &steps, &charsets)
+                .map_err(|e| e.context(place.to_string()))?;
+        }
+        if steps.is_empty() {
+            return Ok(());
+        }
+        let mut to = (*from).clone();
+        to.version += 1;
+        // A NUL, which not every target can keep, reads the same when it is escaped.
+        to.pending.push(sql.replace('\0', "\\0"));
+        self.carried[i].statements.push(steps);
+        self.reshape(i, SchemaChange { from, to: Arc::new(to), steps: Vec::new() }, batcher)
     }
 
     /// The table's columns as the catalog has them now.
@@ -136,19 +176,7 @@ impl Tables {
             }
             Statement::Alter(name, steps) => {
                 if let Some(i) = self.find(&name) {
-                    // Follow what a later table map cannot show, at once: rows may never come.
-                    let fatal =
-                        |s: &AlterStep| matches!(s, AlterStep::Key | AlterStep::RenameTable | AlterStep::Rows(_));
-                    if let Some(step) = steps.iter().find(|s| fatal(s)) {
-                        let e = Error::data(&name, format!("{place}: ALTER TABLE with {step:?}"));
-                        return Err(e.hint("such a change is not followed: copy the table anew, or exclude it"));
-                    }
-                    if steps.iter().any(|s| matches!(s, AlterStep::Retype(_) | AlterStep::Convert)) {
-                        let known = &self.carried[i];
-                        let (columns, facts) = self.fresh(&known.schema.name)?;
-                        retyped(&known.schema, &known.facts, &columns, &facts, &steps)?;
-                    }
-                    self.carried[i].steps.extend(steps);
+                    self.alter(i, steps, sql, batcher, place)?;
                 }
             }
             Statement::Rename(names) => {
@@ -198,4 +226,19 @@ impl Tables {
             })
         })
     }
+}
+
+/// The clauses of a statement that a shape has kept.
+fn pending(table: &TableSchema, sql: &str) -> Result<Vec<AlterStep>> {
+    match statement::read(sql, &table.name.schema) {
+        Statement::Alter(_, steps) => Ok(steps),
+        _ => Err(Error::data(&table.name, format!("its shape holds a statement that is no ALTER TABLE: {sql}"))
+            .hint("copy the table anew")),
+    }
+}
+
+/// Character sets of columns, as far as a table map names them.
+fn charsets(map: &TableMap, collations: &Collations) -> HashMap<String, String> {
+    let one = |c: &table_map::LogColumn| Some((c.name.clone()?, collations.get(&c.collation?)?.clone()));
+    map.columns.iter().filter_map(one).collect()
 }

@@ -5,6 +5,7 @@
 //! of the connector are held to the same values.
 
 mod lab;
+mod restart;
 
 use std::fs::OpenOptions;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -393,10 +394,16 @@ fn purged(server: &crossfade_harness::MySqlServer) {
     let tables = lab.tables();
     let from = lab.source.position().unwrap();
     lab.db.sql("insert into t values (1); flush logs; insert into t values (2); flush logs; insert into t values (3)");
-    let logs = lab.db.sql("show binary logs");
-    let last = logs.lines().last().unwrap().split('\t').next().unwrap();
-    std::thread::sleep(Duration::from_millis(500));
-    lab.db.sql(&format!("purge binary logs to '{last}'"));
+    let logs =
+        || lab.db.sql("show binary logs").lines().map(|l| l.split('\t').next().unwrap().to_owned()).collect::<Vec<_>>();
+    let (first, last) = (logs()[0].clone(), logs().pop().unwrap());
+    // MariaDB keeps a file in silence for as long as a crash might need it.
+    let patience = deadline();
+    while logs().contains(&first) {
+        assert!(Instant::now() < patience, "{first} is not purged");
+        lab.db.sql(&format!("purge binary logs to '{last}'"));
+        std::thread::sleep(Duration::from_millis(100));
+    }
     let e = lab.error(&from, &tables);
     assert_eq!(e.exit(), crossfade_core::Exit::Unavailable, "{e:?}");
     assert!(e.hint_text().unwrap().contains("copy anew"), "{e:?}");
