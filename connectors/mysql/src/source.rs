@@ -2,9 +2,12 @@
 //!
 //! Nothing is installed on the server: [`Source::begin`] is the log's end. The log is kept by the server's own settings,
 //! so a position too old is found out when the stream starts, and [`crate::check`] warns before.
+//!
+//! The end of the log is asked for every second, so one connection is kept for such questions: a login each time would fill
+//! the server's audit log. It is not locked while a question is asked; who finds it taken opens one of its own.
 
 use std::cmp::Ordering;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crossfade_core::{Consistency, Finding, Position, Result, Selection, Snapshot, Source, Stream, TableSchema};
 
@@ -14,18 +17,38 @@ use crate::check;
 use crate::connect::Server;
 use crate::log_end;
 use crate::position::MySqlPosition;
+use crate::session::Session;
 use crate::snapshot::ServerSnapshot;
 
 /// A MySQL or MariaDB server whose log is read.
 #[derive(Debug, Clone)]
 pub struct MySqlSource {
     server: Server,
+    /// The connection that the last question has left.
+    kept: Arc<Mutex<Option<Session>>>,
 }
 
 impl MySqlSource {
     /// A source that reads this server.
     pub fn new(server: Server) -> Self {
-        MySqlSource { server }
+        MySqlSource { server, kept: Arc::default() }
+    }
+
+    /// Asks over the kept connection. It may have died unseen since the last question, so a passing error is followed by one
+    /// more attempt on a new one; questions change nothing.
+    fn ask<T>(&self, question: impl Fn(&mut Session) -> Result<T>) -> Result<T> {
+        let kept = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let former = kept().take();
+        let answer = |mut session: Session| -> Result<T> {
+            let answer = question(&mut session)?;
+            *kept() = Some(session);
+            Ok(answer)
+        };
+        match former.map(answer) {
+            Some(Err(e)) if e.is_transient() => answer(self.server.session()?),
+            Some(answered) => answered,
+            None => answer(self.server.session()?),
+        }
     }
 }
 
@@ -35,7 +58,7 @@ impl Source for MySqlSource {
     }
 
     fn tables(&self, selection: &Selection) -> Result<Vec<Arc<TableSchema>>> {
-        catalog::tables(&self.server, &mut self.server.session()?, selection)
+        self.ask(|session| catalog::tables(&self.server, session, selection))
     }
 
     fn begin(&self, _tables: &[Arc<TableSchema>]) -> Result<Position> {
@@ -43,7 +66,7 @@ impl Source for MySqlSource {
     }
 
     fn position(&self) -> Result<Position> {
-        Ok(log_end::position(&self.server, &mut self.server.session()?)?.to_position())
+        self.ask(|session| Ok(log_end::position(&self.server, session)?.to_position()))
     }
 
     fn order(&self, a: &Position, b: &Position) -> Result<Ordering> {
@@ -53,7 +76,7 @@ impl Source for MySqlSource {
     fn distance(&self, from: &Position, to: &Position) -> Result<Option<u64>> {
         let (from, to) = (MySqlPosition::parse(from)?, MySqlPosition::parse(to)?);
         match (from.at(), to.at()) {
-            (Some(from), Some(to)) => log_end::distance(&mut self.server.session()?, from, to),
+            (Some(from), Some(to)) => self.ask(|session| log_end::distance(session, from, to)),
             _ => Ok(None),
         }
     }

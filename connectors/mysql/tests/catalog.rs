@@ -330,3 +330,28 @@ fn a_socket_and_a_password_from_elsewhere() {
         );
     }
 }
+
+#[test]
+fn questions_share_a_connection_and_survive_its_end() {
+    for server in [MySql::start(Options::new()), MariaDb::start(Options::new())] {
+        let db = server.fresh_database("ask");
+        db.sql("create table t (id int primary key)");
+        let source = open(&db.url());
+        let logins =
+            || db.sql("show global status like 'Connections'").split_whitespace().last().unwrap().parse::<u64>();
+        let ask = || {
+            let here = source.position().unwrap();
+            source.distance(&here, &source.position().unwrap()).unwrap();
+            source.tables(&Selection::default()).unwrap();
+        };
+        ask();
+        let before = logins().unwrap();
+        (0..10).for_each(|_| ask());
+        assert_eq!(logins().unwrap(), before + 1, "the one is the client that counts");
+        let ids =
+            db.sql("select id from information_schema.processlist where user = 'crossfade' and command = 'Sleep'");
+        assert!(!ids.is_empty());
+        ids.lines().for_each(|id| drop(db.sql(&format!("kill {id}"))));
+        ask();
+    }
+}
