@@ -16,7 +16,7 @@ use crossfade_core::{Error, Exit, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::pipeline::Pipeline;
-use crate::pipeline::progress::View;
+use crate::pipeline::progress::{State, View};
 use crate::verify::Proof;
 
 /// What a command asks.
@@ -169,12 +169,18 @@ impl Server {
     }
 
     fn status(&self, pipeline: &Pipeline) -> Status {
+        let mut view = pipeline.progress.view();
+        if view.state != State::Running && view.looked_micros > 0 {
+            // Nobody has looked since: what was behind has only grown older.
+            let passed = (crate::now_micros() - view.looked_micros).max(0) as f64 / 1e6;
+            view.lag_seconds = view.lag_seconds.map(|s| s + passed);
+        }
         Status {
             pipeline: pipeline.name.clone(),
             pid: std::process::id(),
             since_micros: self.since_micros,
             source: pipeline.source_name.clone(),
-            view: pipeline.progress.view(),
+            view,
         }
     }
 }
@@ -188,9 +194,20 @@ impl Drop for Server {
     }
 }
 
+/// Whether a folder belongs to this user or to root and nobody else can write it: anyone could answer from another one. Root
+/// also asks the daemons of others.
+fn is_ours(folder: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let me = user_id();
+    std::fs::metadata(folder).is_ok_and(|m| (me == 0 || m.uid() == me || m.uid() == 0) && m.mode() & 0o022 == 0)
+}
+
 fn listen(path: &Path) -> std::io::Result<UnixListener> {
     let folder = path.parent().ok_or_else(|| std::io::Error::other("no folder"))?;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    if !is_ours(folder) {
+        return Err(std::io::Error::other(format!("{} can be written by others", folder.display())));
+    }
     match std::fs::remove_file(path) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
         _ => {}
@@ -227,8 +244,12 @@ fn odd() -> Error {
 }
 
 fn ask(pipeline: &str, request: &Request) -> Option<Result<Answer>> {
-    let mut stream = socket_paths(pipeline).iter().find_map(|p| UnixStream::connect(p).ok())?;
+    let ours = |p: &&PathBuf| p.parent().is_some_and(is_ours);
+    let mut stream = socket_paths(pipeline).iter().filter(ours).find_map(|p| UnixStream::connect(p).ok())?;
+    // A daemon that is stopped must not hang a monitor; a comparison takes as long as it takes.
+    let patience = (*request == Request::Status).then_some(Duration::from_secs(10));
     let exchange = || -> std::io::Result<Answer> {
+        stream.set_read_timeout(patience)?;
         stream.write_all(format!("{}\n", serde_json::to_string(request)?).as_bytes())?;
         let mut line = String::new();
         BufReader::new(stream).read_line(&mut line)?;
@@ -255,8 +276,9 @@ fn restore(message: String, hint: Option<String>, exit: i32) -> Error {
     }
 }
 
-/// Sets `stop` on SIGTERM and SIGINT; past `drain`, or on a second signal, the process ends, which is safe.
-pub fn stop_on_signals(drain: Duration) -> Result<&'static AtomicBool> {
+/// Sets `stop` on SIGTERM and SIGINT; past `drain`, or on a second signal, the process ends, which is safe. `late` is the exit
+/// code then: 0 for a daemon, which has nothing to prove; 75 for a command whose 0 means that something holds.
+pub fn stop_on_signals(drain: Duration, late: u8) -> Result<&'static AtomicBool> {
     let stop: &'static AtomicBool = Box::leak(Box::new(AtomicBool::new(false)));
     let mut signals = signal_hook::iterator::Signals::new([libc::SIGTERM, libc::SIGINT])
         .map_err(|e| Error::unavailable("cannot wait for signals").caused_by(e))?;
@@ -266,11 +288,7 @@ pub fn stop_on_signals(drain: Duration) -> Result<&'static AtomicBool> {
                 std::process::exit(128 + signal);
             }
             notify(&[sd_notify::NotifyState::Stopping]);
-            std::thread::spawn(move || {
-                std::thread::sleep(drain);
-                tracing::warn!(after_s = drain.as_secs(), "not drained in time; ending here is safe");
-                std::process::exit(0);
-            });
+            std::thread::spawn(move || end_after(drain, late));
         }
     };
     std::thread::Builder::new()
@@ -278,6 +296,13 @@ pub fn stop_on_signals(drain: Duration) -> Result<&'static AtomicBool> {
         .spawn(wait)
         .map_err(|e| Error::unavailable("cannot start a thread").caused_by(e))?;
     Ok(stop)
+}
+
+/// Ends the process when draining takes too long. Whatever is not committed is read again by the next run.
+pub fn end_after(drain: Duration, code: u8) {
+    std::thread::sleep(drain);
+    tracing::warn!(after_s = drain.as_secs(), "not drained in time; ending here is safe");
+    std::process::exit(i32::from(code));
 }
 
 /// Tells systemd, if it asked to be told.

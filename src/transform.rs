@@ -179,25 +179,38 @@ impl Transform {
             Item::Schema(change) => {
                 let from = self.map(&change.from)?.target;
                 let to = self.map(&change.to)?.target;
-                let steps = change.steps.iter().filter_map(|s| self.step(&change, s)).collect();
+                let steps = change.steps.iter().map(|s| self.step(&change, s));
+                let steps = steps.filter_map(Result::transpose).collect::<Result<_>>()?;
                 Item::Schema(SchemaChange { from, to, steps })
             }
         })
     }
 
-    fn step(&self, change: &SchemaChange, step: &SchemaStep) -> Option<SchemaStep> {
+    /// What a step at the source means at the target; `None`: nothing.
+    fn step(&self, change: &SchemaChange, step: &SchemaStep) -> Result<Option<SchemaStep>> {
         let name = |column: &str| self.rules.column(&change.from.name, column);
-        match step {
-            SchemaStep::Add { column, fill } => Some(SchemaStep::Add { column: name(column)?, fill: fill.clone() }),
-            SchemaStep::Drop { column } => Some(SchemaStep::Drop { column: name(column)? }),
+        Ok(match step {
+            SchemaStep::Add { column, fill } => {
+                name(column).map(|column| SchemaStep::Add { column, fill: fill.clone() })
+            }
+            SchemaStep::Drop { column } => name(column).map(|column| SchemaStep::Drop { column }),
             SchemaStep::Rename { from, to } => match (name(from), name(to)) {
                 (Some(from), Some(to)) if from == to => None,
                 (Some(from), Some(to)) => Some(SchemaStep::Rename { from, to }),
                 (Some(from), None) => Some(SchemaStep::Drop { column: from }),
-                (None, Some(to)) => Some(SchemaStep::Add { column: to, fill: None }),
+                (None, Some(_)) => {
+                    return Err(Error::data(
+                        &change.from.name,
+                        "an excluded column was renamed to one that is carried",
+                    )
+                    .column(to)
+                    .hint(
+                        "its values were never carried: exclude the new name too, or begin anew under another name",
+                    ));
+                }
                 (None, None) => None,
             },
-        }
+        })
     }
 }
 

@@ -11,6 +11,7 @@
 //! fingerprints are compared. What could not be read is *unknown*, and unknown is never equal; so is a check that
 //! compared no table.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -80,6 +81,7 @@ pub struct Fenced {
     position: Position,
     held: Duration,
     tables: Vec<Mapped>,
+    drift: BTreeMap<TableName, String>,
     source: Box<dyn Snapshot>,
     targets: Vec<(Option<String>, Box<dyn Snapshot>)>,
 }
@@ -103,7 +105,32 @@ pub fn fence(shared: &Shared<'_>, pipeline: &Pipeline, globs: &[String]) -> Resu
     let fenced = hold(shared, pipeline, globs);
     shared.set_flushing(flushing);
     shared.reins.set(Rule::Free);
-    fenced
+    let mut fenced = fenced?;
+    fenced.drift = drift(pipeline, &fenced.tables, globs);
+    Ok(fenced)
+}
+
+/// Tables that the source has now and that cannot be compared as they are carried, and why. Rows alone would be equal
+/// although a column or a whole table is missing at the target.
+fn drift(pipeline: &Pipeline, carried: &[Mapped], globs: &[String]) -> BTreeMap<TableName, String> {
+    let now = match pipeline.source.tables(&pipeline.selection) {
+        Ok(now) => now,
+        Err(e) => return carried.iter().map(|m| (m.source.name.clone(), e.to_string())).collect(),
+    };
+    let shape = |t: &TableSchema| -> Vec<_> { t.columns.iter().map(|c| (c.name.clone(), c.logical.clone())).collect() };
+    let picked = |t: &&Arc<TableSchema>| globs.is_empty() || globs.iter().any(|g| glob_matches(g, &t.name));
+    let mut out = BTreeMap::new();
+    for table in now.iter().filter(picked) {
+        let wrong = match carried.iter().find(|m| m.source.name == table.name) {
+            None => "it came after the pipeline began and is not carried; exclude it, or begin anew",
+            Some(m) if shape(&m.source) != shape(table) => {
+                "it has other columns at the source now; the change arrives with the table's next row"
+            }
+            Some(_) => continue,
+        };
+        out.insert(table.name.clone(), wrong.to_owned());
+    }
+    out
 }
 
 /// The carried tables that the globs pick, in their present shape.
@@ -128,9 +155,9 @@ fn hold(shared: &Shared<'_>, pipeline: &Pipeline, globs: &[String]) -> Result<Fe
     let began = Instant::now();
     shared.set_flushing(true);
     shared.reins.set(Rule::Hold);
-    shared.reins.wait_until_parked(PATIENCE, over)?;
+    let parked = shared.reins.wait_until_parked(PATIENCE, over)?;
     let sources: Vec<Arc<TableSchema>> = tables(shared, globs)?.into_iter().map(|m| m.source).collect();
-    let source = pipeline.source.snapshot(&sources, Consistency::Exact)?;
+    let source = snapshot_from(shared, pipeline, &sources, &parked)?;
     let position = source.position().clone();
     shared.reins.set(Rule::Until(position.clone()));
     shared.reins.wait_until_parked(PATIENCE, over)?;
@@ -151,7 +178,33 @@ fn hold(shared: &Shared<'_>, pipeline: &Pipeline, globs: &[String]) -> Result<Fe
         let name = (pipeline.targets.len() > 1).then(|| spec.name.clone());
         targets.push((name, snapshot));
     }
-    Ok(Fenced { position, held: began.elapsed(), tables, source, targets })
+    Ok(Fenced { position, held: began.elapsed(), tables, drift: BTreeMap::new(), source, targets })
+}
+
+/// The source's snapshot, not before what the reader has handed on: a log may show a transaction to its readers before the
+/// source's own queries see it.
+fn snapshot_from(
+    shared: &Shared<'_>,
+    pipeline: &Pipeline,
+    tables: &[Arc<TableSchema>],
+    parked: &Position,
+) -> Result<Box<dyn Snapshot>> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let snapshot = pipeline.source.snapshot(tables, Consistency::Exact)?;
+        if pipeline.source.order(snapshot.position(), parked)?.is_ge() {
+            return Ok(snapshot);
+        }
+        if shared.halt.over() || Instant::now() > deadline {
+            return Err(Error::transient(format!(
+                "the source's snapshots stay at {}, before {parked}, which its log has shown",
+                snapshot.position()
+            ))
+            .hint("a commit at the source hangs, for example on a semi-synchronous replica; try again"));
+        }
+        drop(snapshot);
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 fn wait_committed(shared: &Shared<'_>, pipeline: &Pipeline, position: &Position) -> Result<()> {
@@ -195,13 +248,23 @@ impl Fenced {
             (ours, joined.collect::<Vec<_>>())
         });
         let mut proofs = Vec::new();
+        let mut drift = self.drift;
         for (i, mapped) in tables.iter().enumerate() {
             for ((name, _), side) in self.targets.iter().zip(&targets) {
                 let ours = source.get(i).and_then(|r| r.as_ref().ok());
                 let theirs = side.get(i).and_then(|r| r.as_ref().ok());
                 let error = [source.get(i), side.get(i)].into_iter().flatten().find_map(|r| r.as_ref().err());
-                proofs.push(proof(&mapped.source.name, name.clone(), ours, theirs, error));
+                let mut proof = proof(&mapped.source.name, name.clone(), ours, theirs, error);
+                if let Some(wrong) = drift.get(&mapped.source.name) {
+                    proof.verdict = Verdict::Unknown;
+                    proof.error = Some(wrong.clone());
+                }
+                proofs.push(proof);
             }
+            drift.remove(&mapped.source.name);
+        }
+        for (name, wrong) in drift {
+            proofs.push(TableProof { error: Some(wrong), ..proof(&name, None, None, None, None) });
         }
         Proof {
             verdict: overall(&proofs),

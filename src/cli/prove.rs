@@ -33,7 +33,7 @@ pub fn verify(args: &Verify) -> Result<u8> {
     let proof = match service::ask_verify(&pipeline.name, &args.table) {
         Some(answer) => answer?,
         None => {
-            let stop = service::stop_on_signals(config.drain)?;
+            let stop = service::stop_on_signals(config.drain, 75)?;
             alone(&pipeline, &args.table, stop)?
         }
     };
@@ -61,6 +61,9 @@ pub fn alone(pipeline: &Pipeline, tables: &[String], stop: &AtomicBool) -> Resul
     let _server = Server::bind(&pipeline.name)?;
     let mut fenced: Option<Fenced> = None;
     let mut serve = |shared: &Shared<'_>| -> Result<()> {
+        if shared.members.len() < pipeline.targets.len() {
+            return Ok(()); // the hindmost targets are being brought level first
+        }
         fenced = Some(fence(shared, pipeline, tables)?);
         stop.store(true, Ordering::SeqCst);
         Ok(())
@@ -77,10 +80,11 @@ pub fn show(proof: &Proof) {
     let mut t = table(&["table", "source rows", "target rows", "fingerprint", "verdict"]);
     for p in &proof.tables {
         let rows = |n: Option<u64>| n.map_or_else(|| "?".to_owned(), count);
-        let print = match (&p.source_fingerprint, &p.target_fingerprint) {
-            (Some(a), Some(b)) if a == b => a[..16].to_owned(),
-            (Some(a), Some(b)) => format!("{} / {}", &a[..12], &b[..12]),
-            _ => p.error.clone().unwrap_or_else(|| "?".into()),
+        let print = match (&p.error, &p.source_fingerprint, &p.target_fingerprint) {
+            (Some(error), ..) => error.clone(),
+            (None, Some(a), Some(b)) if a == b => a[..16].to_owned(),
+            (None, Some(a), Some(b)) => format!("{} / {}", &a[..12], &b[..12]),
+            (None, ..) => "?".into(),
         };
         let name = match &p.target {
             Some(target) => format!("{} -> {target}", p.table),

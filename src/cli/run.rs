@@ -41,16 +41,21 @@ pub struct CatchUp {
 
 pub fn run(args: &Run) -> Result<u8> {
     let (config, _runtime, pipeline) = args.which.open()?;
-    let stop = service::stop_on_signals(config.drain)?;
+    let stop = service::stop_on_signals(config.drain, if args.until_caught_up { 75 } else { 0 })?;
     let server = Server::bind(&pipeline.name)?;
+    // Ready to be asked; how far it is, the status line and `crossfade status` tell.
+    service::notify(&[NotifyState::Ready]);
     preflight(&pipeline)?;
     let goal = match args.until_caught_up {
         true => Goal::Level,
         false => Goal::Forever,
     };
     tracing::info!(pipeline = pipeline.name, source = pipeline.source_name, pid = std::process::id(), "starting");
-    drive(&pipeline, &goal, stop, &server)?;
+    let ended = drive(&pipeline, &goal, stop, &server)?;
     tracing::info!(pipeline = pipeline.name, "stopped; everything committed");
+    if args.until_caught_up && ended == Ended::Stopped {
+        return Err(Error::transient("stopped before it had caught up").hint("run it again; nothing is lost"));
+    }
     Ok(0)
 }
 
@@ -82,12 +87,9 @@ fn drive(pipeline: &Pipeline, goal: &Goal, stop: &AtomicBool, server: &Server) -
                 prove(scope, shared, pipeline, wanted);
             }
             if told.is_none_or(|at| at.elapsed() >= Duration::from_secs(1)) {
-                if told.is_none() {
-                    service::notify(&[NotifyState::Ready]);
-                }
                 told = Some(Instant::now());
                 let line = print::line(&pipeline.progress.view());
-                service::notify(&[NotifyState::Status(&line), NotifyState::Watchdog]);
+                service::notify(&[NotifyState::Status(&line)]);
                 progressing.say(line);
             }
             Ok(())
@@ -180,19 +182,24 @@ fn holds(pipeline: &Pipeline, view: &View, position: &Position) -> Result<bool> 
 
 /// Without a daemon: run the pipeline here until it is level.
 fn bring_about(config: &Config, pipeline: &Pipeline, timeout: Option<Duration>) -> Result<()> {
-    let stop = service::stop_on_signals(config.drain)?;
+    let stop = service::stop_on_signals(config.drain, 75)?;
     let server = Server::bind(&pipeline.name)?;
     preflight(pipeline)?;
-    let done = AtomicBool::new(false);
+    let (done, drain) = (AtomicBool::new(false), config.drain);
     let ended = std::thread::scope(|scope| {
         if let Some(timeout) = timeout {
             let done = &done;
             scope.spawn(move || {
                 let began = Instant::now();
-                while !done.load(Ordering::SeqCst) && began.elapsed() < timeout {
+                while began.elapsed() < timeout {
+                    if done.load(Ordering::SeqCst) {
+                        return;
+                    }
                     std::thread::sleep(Duration::from_millis(20));
                 }
                 stop.store(true, Ordering::SeqCst);
+                // What cannot be interrupted (an index build) must not hold the caller beyond the drain time.
+                std::thread::spawn(move || service::end_after(drain, 75));
             });
         }
         let ended = drive(pipeline, &Goal::Level, stop, &server);

@@ -11,10 +11,11 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use crossfade_core::{
-    Chunk, ChunkState, Consistency, Error, KeyRange, Loaded, Loader, Position, Result, Selection, Source, TableSchema,
-    Target, Writer,
+    Chunk, ChunkState, Consistency, Error, KeyRange, Loaded, Loader, Position, Result, Selection, Snapshot, Source,
+    TableSchema, Target, Writer,
 };
 
 use super::session::{Shared, TICK};
@@ -42,6 +43,8 @@ pub struct Plan {
 
 /// A target as the copy sees it.
 pub struct Destination<'a> {
+    /// Its place among the pipeline's targets.
+    pub index: usize,
     /// Opens loaders.
     pub target: &'a dyn Target,
     /// The writer's token.
@@ -148,7 +151,7 @@ pub fn copy(shared: &Shared<'_>, plan: &Plan, destinations: &[Destination<'_>]) 
                 loaders[i] = Some(d.target.loader(shared.pipeline, d.epoch)?);
             }
         }
-        match copy_chunk(shared, &job, &mut loaders) {
+        match copy_chunk(shared, &job, destinations, &mut loaders) {
             Ok(Some(high)) => {
                 highs.push(high);
                 failed = false;
@@ -183,7 +186,12 @@ pub fn copy(shared: &Shared<'_>, plan: &Plan, destinations: &[Destination<'_>]) 
 }
 
 /// Copies one chunk to every target that lacks it. `None`: the session is over.
-fn copy_chunk(shared: &Shared<'_>, job: &Job, loaders: &mut [Option<Box<dyn Loader>>]) -> Result<Option<Position>> {
+fn copy_chunk(
+    shared: &Shared<'_>,
+    job: &Job,
+    destinations: &[Destination<'_>],
+    loaders: &mut [Option<Box<dyn Loader>>],
+) -> Result<Option<Position>> {
     let mut missing = job.missing.clone();
     let mut merge = false;
     loop {
@@ -196,6 +204,9 @@ fn copy_chunk(shared: &Shared<'_>, job: &Job, loaders: &mut [Option<Box<dyn Load
         if shared.halt.over() {
             return Ok(None); // a writer that failed may have opened the gate
         }
+        let applied: Vec<Position> =
+            missing.iter().map(|&i| shared.checkpoint(destinations[i].index).position).collect();
+        let Some(snapshot) = snapshot_after(shared, job, &applied)? else { return Ok(None) };
         let mut active: Vec<(usize, &mut Box<dyn Loader>)> = loaders
             .iter_mut()
             .enumerate()
@@ -203,7 +214,7 @@ fn copy_chunk(shared: &Shared<'_>, job: &Job, loaders: &mut [Option<Box<dyn Load
             .filter_map(|(i, l)| l.as_mut().map(|l| (i, l)))
             .collect();
         debug_assert_eq!(active.len(), missing.len(), "every missing target has a loader");
-        read_chunk(shared, job, &mut active, merge)?;
+        read_chunk(shared, job, snapshot, &mut active, merge)?;
         if is_outdated(shared.source, &job.table.source)? {
             return Err(Error::data(&job.table.source.name, "its shape changed while a chunk of it was read"));
         }
@@ -254,14 +265,33 @@ fn is_outdated(source: &dyn Source, table: &TableSchema) -> Result<bool> {
     Ok(present(source, table)?.is_none_or(|now| shape(&now) != shape(table)))
 }
 
+/// A snapshot at or after everything that the targets hold of the stream. A source may send a transaction to its log's
+/// readers before its own queries show it (MySQL, between the sync of the binlog and the engine's commit), so a snapshot
+/// can lie before what was applied; then another is taken. `None`: the session is over.
+fn snapshot_after(shared: &Shared<'_>, job: &Job, applied: &[Position]) -> Result<Option<Box<dyn Snapshot>>> {
+    while !shared.halt.over() {
+        let snapshot = shared.source.snapshot(std::slice::from_ref(&job.table.source), Consistency::AtLeast)?;
+        let mut after = true;
+        for position in applied {
+            after &= shared.source.order(snapshot.position(), position)?.is_ge();
+        }
+        if after {
+            return Ok(Some(snapshot));
+        }
+        drop(snapshot);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(None)
+}
+
 fn read_chunk(
     shared: &Shared<'_>,
     job: &Job,
+    mut snapshot: Box<dyn Snapshot>,
     loaders: &mut [(usize, &mut Box<dyn Loader>)],
     merge: bool,
 ) -> Result<()> {
     let source_table: &Arc<TableSchema> = &job.table.source;
-    let mut snapshot = shared.source.snapshot(std::slice::from_ref(source_table), Consistency::AtLeast)?;
     let chunk = Chunk {
         table: Arc::clone(&job.table.target),
         index: job.index,

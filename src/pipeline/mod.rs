@@ -49,6 +49,8 @@ pub struct Limits {
     pub chunk_rows: u64,
     /// The wait after a first transient error; it doubles with each that follows, up to [`MAX_BACKOFF`].
     pub backoff: Duration,
+    /// How long after a commit shows to queries a source's position surely covers it: microseconds, as a rule.
+    pub settle: Duration,
 }
 
 impl Default for Limits {
@@ -63,6 +65,7 @@ impl Default for Limits {
             copy_workers: 2,
             chunk_rows: 50_000,
             backoff: Duration::from_millis(200),
+            settle: Duration::from_millis(200),
         }
     }
 }
@@ -199,7 +202,7 @@ fn attempt(pipeline: &Pipeline, goal: &mut Goal, conduct: &mut Conduct<'_>) -> R
         let (group, level) = hindmost(pipeline.source.as_ref(), &checkpoints)?;
         let everyone = group.len() == opened.len();
         let goal = if everyone { goal.clone() } else { level };
-        let tables = shapes(pipeline, &mut opened, group[0])?;
+        let tables = shapes(pipeline, &mut opened, &group)?;
         let from = &checkpoints[group[0]].position;
         let sources: Vec<Arc<TableSchema>> = tables.iter().map(|m| Arc::clone(&m.source)).collect();
         let stream = pipeline.source.stream(from, &sources)?;
@@ -283,6 +286,28 @@ fn indexes(checkpoints: &[Checkpoint], which: impl Fn(&Checkpoint) -> bool) -> V
 
 /// The source's tables in the shape that they had at a target's checkpoint, and how they arrive. The target remembers both,
 /// so a table that was created, changed or dropped at the source since does not matter here: the log tells of it.
-fn shapes(pipeline: &Pipeline, opened: &mut [Opened<'_>], index: usize) -> Result<Vec<Mapped>> {
-    Transform::new(pipeline.rules.clone()).restore(&opened[index].writer.tables()?)
+///
+/// Targets that receive the same batches must carry the same tables: else one would silently miss a table of the other.
+fn shapes(pipeline: &Pipeline, opened: &mut [Opened<'_>], group: &[usize]) -> Result<Vec<Mapped>> {
+    let mut transform = Transform::new(pipeline.rules.clone());
+    let mut first: Option<Vec<Mapped>> = None;
+    for &index in group {
+        let mut tables = transform.restore(&opened[index].writer.tables()?)?;
+        tables.sort_by(|a, b| a.source.name.cmp(&b.source.name));
+        let Some(first) = &first else {
+            first = Some(tables);
+            continue;
+        };
+        let shape = |m: &Mapped| (m.source.name.clone(), m.source.columns.clone(), m.source.key.clone());
+        if !first.iter().map(shape).eq(tables.iter().map(shape)) {
+            return Err(Error::config(format!(
+                "{} and {} carry different tables, or the same in different shapes",
+                pipeline.targets[group[0]].name, pipeline.targets[index].name
+            ))
+            .hint(
+                "tables came between the start of one target and the other: run each as a pipeline of its own name",
+            ));
+        }
+    }
+    first.ok_or_else(|| Error::corrupt("a session without targets"))
 }

@@ -61,6 +61,10 @@ pub struct View {
     pub lag_bytes: Option<u64>,
     /// Seconds by which the hindmost target is behind; 0 when it holds all that the source had.
     pub lag_seconds: Option<f64>,
+    /// When both ends were last compared, and when they were last found level, in microseconds since 1970 UTC; 0: never.
+    pub looked_micros: i64,
+    /// See `looked_micros`.
+    pub level_micros: i64,
     /// Each target.
     pub targets: Vec<TargetProgress>,
     /// The initial copy, while it runs.

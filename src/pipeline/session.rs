@@ -269,7 +269,7 @@ fn start<T>(
             let (out, queue) = bounded(1);
             let history = member.target.history();
             outlets.push(Outlet { history, out });
-            destinations.push(Destination { target: member.target, epoch: member.writer.epoch() });
+            destinations.push(Destination { index: member.index, target: member.target, epoch: member.writer.epoch() });
             let policy = pipeline.targets[member.index].policy;
             let applier = Applier::new(shared, member.index, history, policy, member.writer, arriving.clone());
             spawner.spawn(&format!("target-{}", member.index), move || applier.run(&queue));
@@ -341,9 +341,16 @@ fn copy_all(shared: &Shared<'_>, plan: Plan, destinations: &[Destination<'_>]) -
     for result in results {
         highs.extend(result?);
     }
+    // A source may show a transaction to a query a moment before its position covers it: what the reads saw is covered by a
+    // position taken a moment after the last of them.
+    let settled = Instant::now() + shared.limits.settle;
+    while plan.chunks > 0 && Instant::now() < settled && !shared.halt.over() {
+        std::thread::sleep(TICK.min(shared.limits.settle));
+    }
     if shared.halt.over() {
         return Ok(());
     }
+    highs.push(shared.source.position()?);
     let mut high: Option<Position> = None;
     for h in highs {
         if high.is_none() || high.as_ref().map(|x| shared.source.order(&h, x)).transpose()?.is_some_and(|o| o.is_gt()) {
@@ -407,11 +414,18 @@ fn look(shared: &Shared<'_>) -> Result<()> {
     shared.progress.tick();
     shared.progress.update(|v| {
         let oldest = v.targets.iter().filter_map(|t| t.checkpoint.as_ref()?.commit_micros).min();
-        v.lag_seconds = match (behind, oldest) {
+        let now = crate::now_micros();
+        if !behind {
+            v.level_micros = now;
+        }
+        // Behind since the last applied commit, or since both were last level: after quiet hours the first new
+        // transaction is not hours late.
+        v.lag_seconds = match (behind, oldest.unwrap_or(0).max(v.level_micros)) {
             (false, _) => Some(0.0),
-            (true, Some(micros)) => Some((crate::now_micros() - micros).max(0) as f64 / 1e6),
-            (true, None) => None,
+            (true, 0) => None,
+            (true, since) => Some((now - since).max(0) as f64 / 1e6),
         };
+        v.looked_micros = now;
         v.lag_bytes = bytes;
         v.source_position = Some(end);
     });

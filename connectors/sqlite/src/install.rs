@@ -55,7 +55,7 @@ pub fn id(conn: &Connection) -> Result<Option<String>> {
 pub fn require_id(conn: &Connection) -> Result<String> {
     id(conn)?.ok_or_else(|| {
         Error::unavailable("the database has no change table: Crossfade is not installed in it, or was removed")
-            .hint("begin the pipeline; if it ran before, copy the tables anew")
+            .hint("`crossfade run` installs it; if the pipeline ran before, its tables have to be copied anew")
     })
 }
 
@@ -165,9 +165,13 @@ fn adopt(tx: &Connection, known: &Known, table: &Table) -> Result<()> {
         )
         .hint("run `crossfade uninstall`, and copy the tables anew"));
     }
+    // What was written while the triggers were gone is in no log. A mark of its own makes every position before it one that
+    // cannot be continued from, also the last one that a pipeline may hold.
+    tx.execute("INSERT INTO _crossfade_change(t, op, at) VALUES (0, ?1, julianday('now'))", [op::MARK])
+        .doing("marking where the log of a table begins anew")?;
     tx.execute(
         "UPDATE _crossfade_table SET since = ?2, uniques = ?3 WHERE id = ?1",
-        params![known.id, end, to_json(&uniques(table))?],
+        params![known.id, last_mark(tx)?.seq, to_json(&uniques(table))?],
     )
     .doing("beginning the log of a table anew")?;
     create(tx, table, known.id)
