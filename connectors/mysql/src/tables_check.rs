@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crossfade_core::{Finding, Result};
+use crossfade_core::{Finding, ForeignKey, Result};
 
 use crate::catalog::{TableInfo, key_fix, quote, quote_table};
 use crate::connect::{Flavor, Server};
@@ -25,8 +25,12 @@ pub fn check(
     }
     let before = findings.len();
     for table in tables {
-        one(server, table, findings);
+        one(table, findings);
         select_privilege(session, table, grants, findings)?;
+    }
+    findings.extend(indexes(tables));
+    if !logs_cascades(server) {
+        findings.extend(cascades(tables));
     }
     if server.flavor == Flavor::MySql {
         lock_privilege(tables, grants, findings);
@@ -37,7 +41,7 @@ pub fn check(
     Ok(())
 }
 
-fn one(server: &Server, table: &TableInfo, findings: &mut Vec<Finding>) {
+fn one(table: &TableInfo, findings: &mut Vec<Finding>) {
     let name = &table.schema.name;
     let setting = format!("table {name}");
     for (what, fix) in &table.refused {
@@ -52,35 +56,55 @@ fn one(server: &Server, table: &TableInfo, findings: &mut Vec<Finding>) {
         let expected = "InnoDB (else a snapshot is not consistent, and verification must not run beside writers)";
         findings.push(Finding::warning(&setting, expected, &table.engine, fix));
     }
-    for (index, why) in &table.left_out {
-        let actual = format!("index {index} is not carried: {why}");
-        findings.push(Finding::warning(
-            &setting,
-            "indexes over whole columns",
+}
+
+/// A list for people: the first ten, and how many more there are.
+fn list(all: &[String]) -> String {
+    const SHOWN: usize = 10;
+    let shown = all.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
+    match all.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
+/// Secondary indexes that are not carried.
+fn indexes(tables: &[TableInfo]) -> Option<Finding> {
+    let of = |t: &TableInfo| {
+        let name = t.schema.name.clone();
+        t.left_out.iter().map(move |(index, why)| format!("{name}.{index} ({why})")).collect::<Vec<_>>()
+    };
+    let left_out: Vec<String> = tables.iter().flat_map(of).collect();
+    (!left_out.is_empty()).then(|| {
+        let actual = format!("not carried: {}", list(&left_out));
+        Finding::warning("indexes", "over whole columns", actual, "create their like on the target by hand")
+    })
+}
+
+/// Foreign keys through which the server changes rows unseen.
+fn cascades(tables: &[TableInfo]) -> Option<Finding> {
+    let changes = |rule: &str| matches!(rule, "CASCADE" | "SET NULL" | "SET DEFAULT");
+    let keys = || tables.iter().flat_map(|t| t.schema.foreign_keys.iter().map(|k| (&t.schema.name, k)));
+    let pick = |wanted: &dyn Fn(&ForeignKey) -> Option<String>| -> Vec<String> {
+        keys().filter_map(|(table, key)| Some(format!("{table}.{} {}", key.name, wanted(key)?))).collect()
+    };
+    let on_delete = pick(&|k| changes(&k.on_delete).then(|| format!("ON DELETE {}", k.on_delete)));
+    let on_update =
+        pick(&|k| (changes(&k.on_update) && !changes(&k.on_delete)).then(|| format!("ON UPDATE {}", k.on_update)));
+    let mut actual = list(&on_delete);
+    if !on_update.is_empty() {
+        let also = if on_delete.is_empty() { "" } else { "; " };
+        actual += &format!("{also}only when a parent's key is updated: {}", list(&on_update));
+    }
+    (!actual.is_empty()).then(|| {
+        Finding::warning(
+            "foreign keys",
+            "none that cascades (rows that the server changes through them are not in the log)",
             actual,
-            "create its like on the target by hand",
-        ));
-    }
-    if logs_cascades(server) {
-        return;
-    }
-    for key in &table.schema.foreign_keys {
-        let changes = |rule: &str| matches!(rule, "CASCADE" | "SET NULL" | "SET DEFAULT");
-        if changes(&key.on_delete) || changes(&key.on_update) {
-            let actual = format!("foreign key {} ON DELETE {} ON UPDATE {}", key.name, key.on_delete, key.on_update);
-            findings.push(Finding::warning(
-                &setting,
-                "no cascading foreign keys (rows that the server changes through them are not in the log)",
-                actual,
-                format!(
-                    "ALTER TABLE {} DROP FOREIGN KEY {}, and delete in the application; or keep the same foreign key on \
-                     the target, and verify often",
-                    quote_table(name),
-                    quote(&key.name)
-                ),
-            ));
-        }
-    }
+            "ALTER TABLE ... DROP FOREIGN KEY ..., and delete in the application; or keep the same foreign keys on the \
+             target, and verify often",
+        )
+    })
 }
 
 /// MySQL 9.6 moved cascades out of the engine, which made them part of the log.

@@ -66,13 +66,38 @@ fn shapes_keys_indexes_and_references() {
         assert_eq!(tables[0].indexes.len(), 1);
         assert_eq!(tables[2].key, [0], "a prefix key identifies rows by the whole column");
         let findings = open(&db.url()).check(&Selection::default()).unwrap();
+        let indexes: Vec<&Finding> = findings.iter().filter(|f| f.setting == "indexes").collect();
+        assert!(indexes.len() == 1 && indexes[0].level == Level::Warning, "{name}: {indexes:?}");
         for index in ["prefixed", "ft", "sp"] {
-            let named = |f: &Finding| f.level == Level::Warning && f.actual.contains(&format!("index {index} "));
-            assert!(findings.iter().any(named), "{name}: {index}");
+            assert!(indexes[0].actual.contains(&format!(".select `from.{index} (")), "{name}: {index}");
         }
-        let cascade = findings.iter().any(|f| f.actual.contains("foreign key f k"));
+        let cascade =
+            findings.iter().any(|f| f.setting == "foreign keys" && f.actual.contains("f k ON DELETE CASCADE"));
         assert_eq!(cascade, name == "MariaDB", "MySQL 9.6 and later log cascades");
     }
+}
+
+#[test]
+fn cascades_are_one_finding() {
+    let db = MariaDb::shared().fresh_database("fk");
+    db.sql("create table p (id int primary key)");
+    for i in 10..22 {
+        db.sql(&format!(
+            "create table c{i} (id int primary key, r int, constraint f{i} foreign key (r) references p (id) on delete cascade)"
+        ));
+    }
+    db.sql(
+        "create table u (id int primary key, r int, constraint fu foreign key (r) references p (id) on update cascade); \
+         create table n (id int primary key, r int, constraint fn foreign key (r) references p (id))",
+    );
+    let findings = open(&db.url()).check(&Selection::default()).unwrap();
+    let [keys] = findings.iter().filter(|f| f.setting == "foreign keys").collect::<Vec<_>>()[..] else {
+        panic!("{findings:?}")
+    };
+    let name = db.name();
+    assert!(keys.actual.starts_with(&format!("{name}.c10.f10 ON DELETE CASCADE, {name}.c11.f11")), "{}", keys.actual);
+    let end = format!("and 2 more; only when a parent's key is updated: {name}.u.fu ON UPDATE CASCADE");
+    assert!(keys.actual.ends_with(&end), "{}", keys.actual);
 }
 
 #[test]
