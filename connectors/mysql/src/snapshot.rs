@@ -14,7 +14,7 @@
 //!   that wrote to these tables is open, and metadata locks are released only after a commit has reached engine, log and
 //!   `gtid_executed`; while it is held nobody changes the tables. A view made and a position read in between agree about
 //!   these tables; transactions on other tables may fall on either side, and do not matter. The lock lasts for three
-//!   statements. If it is not granted within [`LOCK_SECONDS`], the attempt is given up (transient): a lock that waits
+//!   statements. If it is not granted within five seconds, the attempt is given up (transient): a lock that waits
 //!   makes the tables' writers wait behind it.
 
 use arrow_array::RecordBatch;

@@ -8,7 +8,7 @@ use super::statement::{Token, tokens};
 /// A column's definition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Definition {
-    /// The type in one spelling, see [`kind`]; a spelling that is not known stays as it is, and equals no other.
+    /// The type in one spelling, see [`kind_of`]; a spelling that is not known stays as it is, and equals no other.
     pub kind: String,
     /// The character set that is named, or that the named collation belongs to.
     pub charset: Option<String>,
@@ -53,7 +53,7 @@ pub fn is_key(tokens: &[Token]) -> bool {
     tokens.iter().enumerate().any(|(i, t)| t.is("PRIMARY") || t.is("KEY") && !unique(i))
 }
 
-/// A type as information_schema spells it, in the spelling of [`kind`].
+/// A type as information_schema spells it, in the spelling of [`Definition::kind`].
 pub fn kind_of(source_type: &str) -> String {
     kind(&tokens(source_type))
 }

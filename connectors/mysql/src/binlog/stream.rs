@@ -362,7 +362,7 @@ fn query_text(body: &[u8], compressed: bool) -> Read<(String, String)> {
     let database = usize::from(r.u8()?);
     r.take(2)?;
     let variables = r.u16()?.into();
-    r.take(variables)?;
+    let mode = sql_mode(r.take(variables)?)?;
     let database = utf8(r.take(database)?)?.to_owned();
     r.take(1)?;
     let unpacked;
@@ -372,7 +372,28 @@ fn query_text(body: &[u8], compressed: bool) -> Read<(String, String)> {
     } else {
         r.0
     };
-    Ok((database, String::from_utf8_lossy(text).into_owned()))
+    let text = String::from_utf8_lossy(text);
+    // Strings are read with backslashes as escapes; where they were none, they are made to stand for themselves.
+    let text = if mode & NO_BACKSLASH_ESCAPES == 0 { text.into_owned() } else { text.replace('\\', "\\\\") };
+    Ok((database, text))
+}
+
+/// `MODE_NO_BACKSLASH_ESCAPES` in `sql/sql_const.h` (MariaDB: `sql/sql_class.h`).
+const NO_BACKSLASH_ESCAPES: u64 = 1 << 20;
+
+/// The session's SQL mode among a QUERY's variables: code 1 and 8 bytes, before it at most code 0 and 4 bytes of flags.
+fn sql_mode(variables: &[u8]) -> Read<u64> {
+    let mut r = Reader(variables);
+    if let [0, ..] = r.0 {
+        r.take(5)?;
+    }
+    match r.0 {
+        [1, ..] => {
+            r.take(1)?;
+            r.u64()
+        }
+        _ => Ok(0),
+    }
 }
 
 impl Stream for BinlogStream {

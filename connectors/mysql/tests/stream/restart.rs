@@ -94,6 +94,13 @@ fn an_alter_outlives_a_restart(server: &MySqlServer) {
             "delete from t",
             &[drop("b"), rename("a", "x"), add("y", "it's")],
         ),
+        (
+            &[
+                r"set sql_mode = 'NO_BACKSLASH_ESCAPES'; alter table t add c varchar(9) default 'a\nb\', add e int default 2",
+            ],
+            "delete from t",
+            &[add("c", r"a\nb\"), add("e", "2")],
+        ),
         (&["alter table t add e int default 1", "alter table t drop e"], "update t set a = 'z'", &[]),
         (&["alter table t modify A varchar(200) character set utf8mb4"], "insert into t (id) values (2)", &[]),
     ] {
