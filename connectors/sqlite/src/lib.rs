@@ -9,8 +9,8 @@
 //!                   └───────────────────────────────────► snapshot (one read transaction: table and position)
 //! ```
 //!
-//! Read in this order: [`triggers`] (what is logged, and why that is exact), [`stream`], [`upgrade`] (schema changes),
-//! [`types`] (how untyped values travel).
+//! Read in this order: `triggers.rs` (what is logged, and why that is exact), `stream.rs`, `upgrade.rs` (schema changes),
+//! `types.rs` (how untyped values travel).
 
 use std::cmp::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,5 +1,7 @@
 //! A replica made of hashes: what a target would hold, and whether it equals the source.
 
+#![allow(dead_code)] // each test binary uses its part
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
