@@ -50,7 +50,7 @@ pub fn findings(pipeline: &Pipeline) -> Result<Vec<(String, Finding)>> {
     let arriving: Vec<Arc<TableSchema>> = mapped.into_iter().map(|m| m.target).collect();
     for (i, spec) in pipeline.targets.iter().enumerate() {
         let end = if pipeline.targets.len() == 1 { "target".to_owned() } else { format!("target {}", i + 1) };
-        out.extend(spec.target.check(&arriving)?.into_iter().map(|f| (end.clone(), f)));
+        out.extend(spec.target.check(&pipeline.name, &arriving)?.into_iter().map(|f| (end.clone(), f)));
     }
     Ok(out)
 }

@@ -211,8 +211,8 @@ impl Target for FaultyTarget {
         self.1.history()
     }
 
-    fn check(&self, tables: &[Arc<TableSchema>]) -> Result<Vec<Finding>> {
-        alone(&self.0, "check", || self.1.check(tables))
+    fn check(&self, pipeline: &str, tables: &[Arc<TableSchema>]) -> Result<Vec<Finding>> {
+        alone(&self.0, "check", || self.1.check(pipeline, tables))
     }
 
     fn recover(&self, pipeline: &str) -> Result<Option<Checkpoint>> {

@@ -103,7 +103,7 @@ impl Target for MemoryTarget {
         self.0.history
     }
 
-    fn check(&self, _: &[Arc<TableSchema>]) -> Result<Vec<Finding>> {
+    fn check(&self, _: &str, _: &[Arc<TableSchema>]) -> Result<Vec<Finding>> {
         Ok(Vec::new())
     }
 

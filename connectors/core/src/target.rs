@@ -37,8 +37,9 @@ pub trait Target: Send + Sync {
     /// Whether it takes net effects or every change.
     fn history(&self) -> History;
 
-    /// Compares settings, privileges and existing tables with what these tables need. Changes nothing.
-    fn check(&self, tables: &[Arc<TableSchema>]) -> Result<Vec<Finding>>;
+    /// Compares settings, privileges and existing tables with what these tables of the pipeline need; what the pipeline
+    /// itself has written so far is as it should be. Changes nothing.
+    fn check(&self, pipeline: &str, tables: &[Arc<TableSchema>]) -> Result<Vec<Finding>>;
 
     /// What the pipeline last committed. Changes nothing and takes no ownership.
     fn recover(&self, pipeline: &str) -> Result<Option<Checkpoint>>;

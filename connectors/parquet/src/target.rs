@@ -38,7 +38,7 @@ impl Target for ParquetTarget {
         History::Full
     }
 
-    fn check(&self, tables: &[Arc<TableSchema>]) -> Result<Vec<Finding>> {
+    fn check(&self, _: &str, tables: &[Arc<TableSchema>]) -> Result<Vec<Finding>> {
         check::findings(&self.store, tables)
     }
 

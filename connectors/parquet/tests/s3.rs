@@ -103,11 +103,11 @@ fn check_tells_a_bucket_that_works_from_one_that_does_not() {
     let s3 = S3::shared();
     let bucket = s3.fresh_bucket("check");
     let runtime = runtime();
-    let good = open(&s3_url(&bucket, &s3.endpoint()), &runtime).check(&[table()]).unwrap();
+    let good = open(&s3_url(&bucket, &s3.endpoint()), &runtime).check("shop", &[table()]).unwrap();
     assert!(good.iter().all(|f| f.level == Level::Ok), "{good:?}");
     assert!(keys(&bucket).is_empty());
     let none = Bucket { name: "there-is-no-such-bucket".into(), ..bucket };
-    let bad = open(&s3_url(&none, &s3.endpoint()), &runtime).check(&[]).unwrap();
+    let bad = open(&s3_url(&none, &s3.endpoint()), &runtime).check("shop", &[]).unwrap();
     assert_eq!(bad[0].level, Level::Critical, "{bad:?}");
     assert!(!bad[0].fix.is_empty());
 }

@@ -110,6 +110,18 @@ impl Applier {
 
     /// Writes the rows. Some statements may still be on their way until [`Applier::flush`].
     pub async fn rows(&mut self, rows: &Rows, phase: Phase) -> Result<()> {
+        let written = self.write_rows(rows, phase).await;
+        self.explained(&rows.table.name, written).await
+    }
+
+    async fn explained<T>(&self, table: &TableName, result: Result<T>) -> Result<T> {
+        match result {
+            Err(e) => Err(self.session.explain(table, e).await),
+            done => done,
+        }
+    }
+
+    async fn write_rows(&mut self, rows: &Rows, phase: Phase) -> Result<()> {
         // A statement of the same table on its way may still want its upsert, which must not overtake what comes now.
         if self.pending.iter().any(|call| call.table.name == rows.table.name) {
             self.flush().await?;
@@ -120,8 +132,9 @@ impl Applier {
         if !split.deletes.is_empty() {
             self.delete(&Part { rows, columns: &rows.table.key, selected: &split.deletes }).await?;
         }
-        // Deleting rows that others refer to would delete those, too, where foreign keys fire.
-        let may_delete = self.session.replica || !shape.referenced;
+        // Deleting rows that others refer to would delete those, too, where foreign keys fire; and values of columns that
+        // the source lacks would be lost: then a swap meets the index, and stops.
+        let may_delete = (self.session.replica || !shape.referenced) && !shape.extra;
         if shape.unique && may_delete && split.may_swap() {
             return self.replace(rows, &all, &split, phase).await;
         }
@@ -303,7 +316,8 @@ impl Applier {
         results: Vec<std::result::Result<u64, tokio_postgres::Error>>,
     ) -> Result<()> {
         for (call, result) in calls.iter().zip(results) {
-            let touched = result.map_err(|e| classify_in(&call.table.name, e))?;
+            let touched = result.map_err(|e| classify_in(&call.table.name, e));
+            let touched = self.explained(&call.table.name, touched).await?;
             let fed = Fed { table: &call.table, columns: &call.columns, feed: &Feed::Arrays };
             self.answer(&fed, &call.params, &call.expect, touched).await?;
         }
@@ -325,9 +339,8 @@ impl Applier {
 
     /// The error of an update whose row is not there, with the key of one such row.
     async fn lacking(&self, fed: &Fed<'_>, params: &[Encoded]) -> Error {
-        let error = Error::data(&fed.table.name, "update of a row that the target lacks").hint(
-            "somebody deleted it at the target: repair the table from the source with `crossfade verify --repair`",
-        );
+        let error = Error::data(&fed.table.name, "update of a row that the target lacks")
+            .hint("somebody deleted it at the target: put the row back from the source, then start again");
         let client = &self.session.client;
         let row = match client.prepare(&fed.missing()).await {
             Ok(statement) => {
@@ -360,19 +373,20 @@ impl Applier {
         self.session.client.batch_execute(sql).await.map_err(classify)
     }
 
-    /// Removes all rows of a table. `TRUNCATE` is refused for a table that foreign keys refer to, whoever asks.
+    /// Removes all rows of a table. Not by `TRUNCATE`, which is not transactional for others: readers wait for its commit,
+    /// and a snapshot that was opened before it finds the table empty (documentation of TRUNCATE, "Notes").
     pub async fn truncate(&mut self, table: &Arc<TableSchema>) -> Result<()> {
         self.flush().await?;
-        let shape = self.shape(table).await?;
-        let verb = if shape.referenced { "DELETE FROM" } else { "TRUNCATE" };
-        let sql = format!("{verb} {}", crate::quote::table(&table.name));
-        self.session.client.batch_execute(&sql).await.map_err(|e| classify_in(&table.name, e))
+        let sql = format!("DELETE FROM {}", crate::quote::table(&table.name));
+        let emptied = self.session.client.batch_execute(&sql).await.map_err(|e| classify_in(&table.name, e));
+        self.explained(&table.name, emptied).await
     }
 
     /// Changes a table's shape.
     pub async fn alter(&mut self, change: &SchemaChange) -> Result<()> {
         self.flush().await?;
-        ddl::alter(&self.session.client, change).await?;
+        let altered = ddl::alter(&self.session.client, change).await;
+        self.explained(&change.to.name, altered).await?;
         self.forget();
         Ok(())
     }

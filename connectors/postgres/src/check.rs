@@ -4,10 +4,11 @@
 //! `session_replication_role` from `has_parameter_privilege` (15 and later). Each finding carries the statement that mends
 //! it. What can be told only by writing (a trigger that refuses, a full disk) is not told here.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use crossfade_core::{Column, Finding, Result, TableName, TableSchema};
+use tokio_postgres::types::FromSql;
 use tokio_postgres::{Client, Row};
 
 use crate::catalog::{self, Existing};
@@ -15,6 +16,7 @@ use crate::classify::classify;
 use crate::ddl;
 use crate::finish;
 use crate::quote;
+use crate::shape;
 
 /// The oldest version whose behaviour is known here.
 const OLDEST: i32 = 130_000;
@@ -82,12 +84,12 @@ fn read_facts(row: &Row) -> Result<Facts, tokio_postgres::Error> {
     })
 }
 
-/// Compares the server and its tables with what a pipeline needs that is to bring these tables.
-pub async fn check(client: &Client, tables: &[Arc<TableSchema>]) -> Result<Vec<Finding>> {
+/// Compares the server and its tables with what this pipeline needs to bring these tables.
+pub async fn check(client: &Client, pipeline: &str, tables: &[Arc<TableSchema>]) -> Result<Vec<Finding>> {
     let facts = facts(client).await?;
     let mut findings = server(&facts);
     findings.push(control(&facts));
-    let carried = carried(client, &facts).await?;
+    let carried = carried(client, &facts, pipeline).await?;
     for table in tables {
         if let Err(error) = ddl::create(table) {
             let fix = error.hint_text().unwrap_or("exclude the table").to_owned();
@@ -100,9 +102,7 @@ pub async fn check(client: &Client, tables: &[Arc<TableSchema>]) -> Result<Vec<F
             continue;
         }
         match catalog::table(client, &table.name).await? {
-            Some(existing) => {
-                findings.extend(there(client, table, &existing, &facts, carried.contains(&table.name)).await?)
-            }
+            Some(existing) => findings.extend(there(client, table, &existing, &facts, &carried).await?),
             None => findings.extend(missing(client, &table.name, &facts).await?),
         }
         findings.extend(foreign_keys(table, tables));
@@ -191,18 +191,45 @@ fn control(facts: &Facts) -> Finding {
     }
 }
 
-/// Tables that pipelines have prepared or begun to copy here: these may hold rows.
-async fn carried(client: &Client, facts: &Facts) -> Result<HashSet<TableName>> {
+/// What pipelines have prepared or begun to copy here.
+struct Carried<'a> {
+    /// The pipeline that asks.
+    pipeline: &'a str,
+    /// Its initial copy has ended.
+    streaming: bool,
+    /// The pipelines that have written to a table, or may have.
+    by: HashMap<TableName, Vec<String>>,
+}
+
+impl Carried<'_> {
+    fn by_us(&self, table: &TableName) -> bool {
+        self.all(table).iter().any(|p| p == self.pipeline)
+    }
+
+    fn all(&self, table: &TableName) -> &[String] {
+        self.by.get(table).map_or(&[], Vec::as_slice)
+    }
+}
+
+async fn carried<'a>(client: &Client, facts: &Facts, pipeline: &'a str) -> Result<Carried<'a>> {
+    let mut carried = Carried { pipeline, streaming: false, by: HashMap::new() };
     let there = catalog::table(client, &TableName::new("crossfade", "checkpoint")).await?.is_some();
     if !there || !facts.may_use_control {
-        return Ok(HashSet::new());
+        return Ok(carried);
     }
-    let sql = "SELECT t #>> '{name,schema}', t #>> '{name,name}' \
+    let sql = "SELECT t #>> '{name,schema}', t #>> '{name,name}', pipeline, phase = 'streaming' AND pipeline = $1 \
                    FROM crossfade.checkpoint, pg_catalog.jsonb_array_elements(tables) t \
-               UNION SELECT table_schema, table_name FROM crossfade.chunk";
-    let rows = client.query(sql, &[]).await.map_err(classify)?;
-    let read = |row: &Row| Ok(TableName::new(row.try_get::<_, String>(0)?, row.try_get::<_, String>(1)?));
-    rows.iter().map(read).collect::<Result<_, tokio_postgres::Error>>().map_err(classify)
+               UNION SELECT table_schema, table_name, pipeline, false FROM crossfade.chunk ORDER BY 3";
+    for row in client.query(sql, &[&pipeline]).await.map_err(classify)? {
+        let name = TableName::new(get::<String>(&row, 0)?, get::<String>(&row, 1)?);
+        carried.by.entry(name).or_default().push(get(&row, 2)?);
+        carried.streaming |= get::<bool>(&row, 3)?;
+    }
+    Ok(carried)
+}
+
+fn get<'a, T: FromSql<'a>>(row: &'a Row, column: usize) -> Result<T> {
+    row.try_get(column).map_err(classify)
 }
 
 /// A table that is to be made.
@@ -237,7 +264,7 @@ async fn there(
     table: &TableSchema,
     existing: &Existing,
     facts: &Facts,
-    carried: bool,
+    carried: &Carried<'_>,
 ) -> Result<Vec<Finding>> {
     let setting = format!("table {}", table.name);
     let name = quote::table(&table.name);
@@ -247,19 +274,11 @@ async fn there(
         .collect();
     let (readable, privileges) = privileges(client, table, existing, facts).await?;
     found.extend(privileges);
-    if readable && !carried && matches!(existing.kind, 'r' | 'p') {
-        let sql = format!("SELECT EXISTS (SELECT FROM {name})");
-        let rows: bool = client.query_one(&sql, &[]).await.and_then(|row| row.try_get(0)).map_err(classify)?;
-        if rows {
-            found.push(Finding::critical(
-                setting.clone(),
-                "empty, as no pipeline has written to it",
-                "it holds rows",
-                format!("TRUNCATE TABLE {name}; or carry the table under another name"),
-            ));
-        }
+    if readable && !carried.by_us(&table.name) && matches!(existing.kind, 'r' | 'p') {
+        found.extend(strange_rows(client, &table.name, carried).await?);
     }
     found.extend(unnumbered(table, existing));
+    found.extend(unique_indexes(table, existing, carried.streaming && carried.by_us(&table.name)));
     if !facts.may_replicate {
         let triggers = triggers(client, existing.oid).await?;
         if !triggers.is_empty() {
@@ -275,6 +294,58 @@ async fn there(
         found.push(Finding::ok(setting, "there, in a shape that will do"));
     }
     Ok(found)
+}
+
+/// Rows of a table that this pipeline has not written to.
+async fn strange_rows(client: &Client, table: &TableName, carried: &Carried<'_>) -> Result<Option<Finding>> {
+    let name = quote::table(table);
+    let sql = format!("SELECT EXISTS (SELECT FROM {name})");
+    let rows: bool = client.query_one(&sql, &[]).await.and_then(|row| row.try_get(0)).map_err(classify)?;
+    let (whose, fix) = match carried.all(table) {
+        [] => (String::new(), String::new()),
+        others => {
+            let others = others.join(", ");
+            (format!(", those of pipeline {others}"), format!("run the pipeline under the name {others}; or "))
+        }
+    };
+    Ok(rows.then(|| {
+        Finding::critical(
+            format!("table {table}"),
+            format!("empty, as pipeline {} has not written to it", carried.pipeline),
+            format!("it holds rows{whose}"),
+            format!("{fix}TRUNCATE TABLE {name}; or carry the table under another name"),
+        )
+    }))
+}
+
+/// Unique indexes beside the key's. While the copy runs chunks and stream bring rows from different times, so that two rows
+/// may hold one value for a while.
+fn unique_indexes(table: &TableSchema, existing: &Existing, copied: bool) -> Vec<Finding> {
+    let names: Vec<&str> = shape::secondary_unique(table, existing).map(|i| i.name.as_str()).collect();
+    let extra: Vec<&str> = shape::extra_columns(table, existing).map(|c| c.name.as_str()).collect();
+    let (setting, list) = (format!("table {}, unique indexes", table.name), names.join(", "));
+    let mut found = Vec::new();
+    if !names.is_empty() && !copied {
+        found.push(Finding::warning(
+            setting.clone(),
+            "none beside the key's until the copy has ended",
+            format!("{list}: rows that exchange values while the copy runs would stop the pipeline"),
+            format!("drop them until the copy ends, or expect a stop: {list}"),
+        ));
+    }
+    if !names.is_empty() && !extra.is_empty() {
+        let extra = extra.join(", ");
+        found.push(Finding::warning(
+            setting,
+            "none beside the key's, as the table has columns that the source lacks",
+            format!(
+                "{list}: rows that exchange values of them cannot be written anew without losing {extra}, and would stop \
+                 the pipeline"
+            ),
+            format!("drop the indexes {list} until the cutover, or move {extra} to a table of their own"),
+        ));
+    }
+    found
 }
 
 /// Whether the table may be read, and what the user may not do with it.
@@ -303,7 +374,7 @@ async fn privileges(
         let list = lacking.join(", ");
         found.push(Finding::critical(
             setting.clone(),
-            "SELECT, INSERT, UPDATE, DELETE, TRUNCATE",
+            "SELECT, INSERT, UPDATE, DELETE",
             format!("user {} lacks {list}", facts.user),
             format!("GRANT {list} ON TABLE {name} TO {user}"),
         ));
@@ -339,7 +410,7 @@ fn unnumbered(table: &TableSchema, existing: &Existing) -> Vec<Finding> {
 
 /// Privileges on a table that the writer needs and the user has not.
 async fn lacking_privileges(client: &Client, oid: u32) -> Result<Vec<String>> {
-    let sql = "SELECT p FROM pg_catalog.unnest('{SELECT,INSERT,UPDATE,DELETE,TRUNCATE}'::text[]) WITH ORDINALITY u(p, o) \
+    let sql = "SELECT p FROM pg_catalog.unnest('{SELECT,INSERT,UPDATE,DELETE}'::text[]) WITH ORDINALITY u(p, o) \
                WHERE NOT pg_catalog.has_table_privilege($1::oid, p) ORDER BY o";
     let rows = client.query(sql, &[&oid]).await.map_err(classify)?;
     rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>().map_err(classify)

@@ -10,6 +10,13 @@ use std::io;
 use crossfade_core::{Error, TableName};
 use tokio_postgres::error::DbError;
 
+/// The hint of a wait for a lock that lasted too long; [`crate::session::Session::explain`] knows more.
+pub const LOCKED: &str = "another session holds a lock on the table; see pg_locks";
+
+/// Of a value that another row has.
+const DUPLICATE: &str = "another row of the target has this value. While the initial copy runs, drop the target's unique \
+    indexes beside the key's until it ends; afterwards, look for rows that somebody wrote at the target (`crossfade verify`)";
+
 /// What follows from an error of the driver.
 pub fn classify(error: tokio_postgres::Error) -> Error {
     match error.as_db_error() {
@@ -100,7 +107,7 @@ fn from_server(db: &DbError, table: Option<&TableName>) -> Error {
         (_, "53300") => Error::transient(message).hint("raise max_connections, or end sessions that idle"),
         (_, "25006") => Error::transient(message)
             .hint("this server is a standby: name the primary, or set target_session_attrs=read-write"),
-        (_, "55P03") => Error::transient(message).hint("another session holds a lock on the table; see pg_locks"),
+        (_, "55P03") => Error::transient(message).hint(LOCKED),
         ("08" | "53" | "40", _)
         | (_, "57P01" | "57P02" | "57P03" | "57P05" | "57014" | "55006" | "25P03" | "25P04" | "58030") => {
             Error::transient(message)
@@ -109,6 +116,7 @@ fn from_server(db: &DbError, table: Option<&TableName>) -> Error {
             .hint("check user and password (configuration, PGPASSWORD or ~/.pgpass) and the server's pg_hba.conf"),
         (_, "3D000") => Error::config(message).hint("create it: CREATE DATABASE ...; or name another one in the URL"),
         (_, "42501") => Error::unavailable(message).hint(grant(db.message())),
+        (_, "23505") => data(db, table, message).hint(DUPLICATE),
         ("22" | "23" | "54", _) => data(db, table, message),
         (_, "42P01" | "42703" | "3F000") => {
             Error::unavailable(message).hint("somebody changed the target's tables: run `crossfade check`")
@@ -169,7 +177,7 @@ fn grant(message: &str) -> String {
         return format!("as a superuser: make the user the owner of {object}: ALTER TABLE {object} OWNER TO the user");
     }
     for (kind, privileges) in [
-        ("table", "SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE"),
+        ("table", "SELECT, INSERT, UPDATE, DELETE ON TABLE"),
         ("schema", "USAGE, CREATE ON SCHEMA"),
         ("database", "CONNECT, CREATE, TEMPORARY ON DATABASE"),
         ("sequence", "USAGE, UPDATE ON SEQUENCE"),
@@ -197,7 +205,7 @@ mod tests {
     fn grants_name_the_object() {
         assert_eq!(
             grant("permission denied for table orders"),
-            "GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLE orders TO the user"
+            "GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE orders TO the user"
         );
         assert!(grant("permission denied to set parameter \"session_replication_role\"").contains("ON PARAMETER"));
     }

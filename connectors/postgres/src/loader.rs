@@ -16,9 +16,6 @@ use crate::session::{CopyError, Session};
 use crate::shape;
 use crate::sql::{self, Fed, Feed};
 
-/// Starts a chunk. A wait for a lock that lasts longer is an error, not a standstill.
-const BEGIN: &str = "BEGIN; SET LOCAL lock_timeout = '30s'";
-
 /// A connection that writes chunks.
 pub struct PostgresLoader {
     server: Server,
@@ -61,7 +58,7 @@ impl PostgresLoader {
     async fn start(&mut self, chunk: &Chunk, merge: bool) -> Result<Way> {
         self.session.client.batch_execute("ROLLBACK").await.map_err(classify)?;
         self.session.rolled_back();
-        self.session.client.batch_execute(BEGIN).await.map_err(classify)?;
+        self.session.client.batch_execute("BEGIN").await.map_err(classify)?;
         if merge && !chunk.table.key.is_empty() {
             return Ok(Way::Merge);
         }
@@ -135,7 +132,7 @@ impl Loader for PostgresLoader {
                     .caused_by(e)
                     .hint(hint));
             }
-            (Err(e), _) => return Err(e.into()),
+            (Err(e), _) => return Err(server.block_on(self.session.explain(&chunk.table.name, e.into()))),
         }
         Ok(())
     }

@@ -9,13 +9,13 @@
 use std::collections::HashMap;
 
 use bytes::{Bytes, BytesMut};
-use crossfade_core::{Error, Result, TableSchema};
+use crossfade_core::{Error, Result, TableName, TableSchema};
 use futures::{SinkExt, pin_mut};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
-use tokio_postgres::{Client, Statement};
+use tokio_postgres::{Client, Row, Statement};
 
-use crate::classify::{classify, classify_in};
+use crate::classify::{LOCKED, classify, classify_in};
 use crate::copy::{CHUNK, Encoders, HEADER, TRAILER};
 use crate::sql::{STAGES, copy_stage, create_stage, stage_name};
 use crate::types::PgType;
@@ -29,6 +29,22 @@ const PLANNER: &str = "SET enable_seqscan = off; SET enable_hashjoin = off; SET 
 /// whatever its default is. Stricter settings than `on` stay as they are.
 const DURABLE: &str = "SELECT pg_catalog.set_config('synchronous_commit', 'on', false) \
     WHERE pg_catalog.current_setting('synchronous_commit') = 'off'";
+
+/// A wait for somebody else's lock that lasts longer is an error, not a standstill without a word. A limit that the operator
+/// gave in the URL (`options=-c lock_timeout=5s`) stays.
+const PATIENCE: &str = "SELECT pg_catalog.set_config('lock_timeout', '30s', false) \
+    WHERE pg_catalog.current_setting('lock_timeout') = '0'";
+
+/// Who holds locks on a table, the likeliest to stand in the way first: readers hinder only what changes its shape.
+const HOLDERS: &str = "\
+    SELECT l.pid, COALESCE(a.application_name, a.backend_type), COALESCE(a.state, '?'), pg_catalog.string_agg(l.mode, ', ') \
+    FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid \
+    WHERE l.granted AND l.pid <> pg_catalog.pg_backend_pid() \
+        AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()) \
+        AND l.relation = (SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n \
+            ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2) \
+    GROUP BY l.pid, a.application_name, a.backend_type, a.state, a.xact_start \
+    ORDER BY pg_catalog.bool_and(l.mode = 'AccessShareLock'), a.xact_start LIMIT 3";
 
 /// Statements and staging tables kept before the session forgets them all: sets of absent columns could be many.
 const MAX_KEPT: usize = 500;
@@ -79,6 +95,7 @@ impl Session {
     pub async fn new(client: Client) -> Result<Session> {
         client.batch_execute(PLANNER).await.map_err(classify)?;
         client.batch_execute(DURABLE).await.map_err(classify)?;
+        client.batch_execute(PATIENCE).await.map_err(classify)?;
         let replica = match client.batch_execute("SET session_replication_role = replica").await {
             Ok(()) => true,
             // `check` warns of it: triggers and foreign keys of the target then fire for replicated rows too.
@@ -129,6 +146,31 @@ impl Session {
         self.stages.retain(|_, stage| stage.settled);
         self.stages.values_mut().for_each(|stage| stage.used = false);
         self.statements.retain(|sql, _| !sql.contains(STAGES));
+    }
+
+    /// Says of a wait for a lock that lasted too long, on which table it was and who is in the way. Ends the transaction,
+    /// which the error has aborted. Other errors stay as they are.
+    pub async fn explain(&self, table: &TableName, error: Error) -> Error {
+        if !error.is_transient() || error.hint_text() != Some(LOCKED) {
+            return error;
+        }
+        let error = error.context(format!("table {table}: waiting for a lock"));
+        let asked = async {
+            self.client.batch_execute("ROLLBACK").await?;
+            self.client.query(HOLDERS, &[&table.schema, &table.name]).await?.iter().map(holder).collect()
+        };
+        let holders: Vec<String> = match asked.await {
+            Ok(holders) => holders,
+            // The error stands as it is; whoever goes on with this connection meets this one.
+            Err(e) => {
+                tracing::debug!(%table, "who holds the lock cannot be told: {e}");
+                return error;
+            }
+        };
+        match holders.is_empty() {
+            true => error.hint("whoever held the lock has let it go by now"),
+            false => error.hint(format!("{}: end that transaction, or wait for it", holders.join("; "))),
+        }
     }
 
     /// Fills a staging table with rows, and returns its number.
@@ -191,6 +233,13 @@ impl Session {
             Err(e) => Err(copy_error(table, e)),
         }
     }
+}
+
+/// One of [`HOLDERS`], as text.
+fn holder(row: &Row) -> Result<String, tokio_postgres::Error> {
+    let (pid, name): (i32, String) = (row.try_get(0)?, row.try_get(1)?);
+    let (state, modes): (String, String) = (row.try_get(2)?, row.try_get(3)?);
+    Ok(format!("session {pid} ({name:?}, {state}) holds {modes} (SELECT pg_terminate_backend({pid}) ends it)"))
 }
 
 /// Sorts out the errors that a caller can answer by another way of writing.

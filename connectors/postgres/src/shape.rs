@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crossfade_core::{Error, Result, TableSchema};
 use tokio_postgres::Client;
 
-use crate::catalog::{self, Existing};
+use crate::catalog::{self, Existing, ExistingColumn, ExistingIndex};
 use crate::classify::classify;
 use crate::types::{Fit, compatible};
 
@@ -16,6 +16,8 @@ pub struct Shape {
     pub cast: bool,
     /// There is a unique index beside the key's that is checked row by row.
     pub unique: bool,
+    /// It has columns that the source lacks: a row that is deleted and inserted anew would lose their values.
+    pub extra: bool,
     /// Foreign keys of other tables refer to it.
     pub referenced: bool,
     /// Rows that should have been new were there already. It chooses the cheaper way, never what is written.
@@ -37,7 +39,8 @@ pub async fn load(client: &Client, table: &TableSchema) -> Result<Shape> {
     let referenced = client.query_one(REFERENCED, &[&table.name.schema, &table.name.name]).await;
     Ok(Shape {
         cast: needs_cast(table, &existing)?,
-        unique: has_secondary_unique(table, &existing),
+        unique: secondary_unique(table, &existing).next().is_some(),
+        extra: extra_columns(table, &existing).next().is_some(),
         referenced: referenced.and_then(|row| row.try_get(0)).map_err(classify)?,
         collides: AtomicBool::new(false),
     })
@@ -62,14 +65,23 @@ fn needs_cast(table: &TableSchema, existing: &Existing) -> Result<bool> {
     Ok(cast)
 }
 
-fn has_secondary_unique(table: &TableSchema, existing: &Existing) -> bool {
-    let mut key: Vec<&str> = table.key_columns().map(|c| c.name.as_str()).collect();
+/// Unique indexes on other columns than the key's.
+pub fn secondary_unique<'a>(
+    table: &TableSchema,
+    existing: &'a Existing,
+) -> impl Iterator<Item = &'a ExistingIndex> + use<'a> {
+    let mut key: Vec<String> = table.key_columns().map(|c| c.name.clone()).collect();
     key.sort_unstable();
-    existing.indexes.iter().filter(|i| i.unique).any(|index| {
-        let mut columns: Vec<&str> = index.columns.iter().map(String::as_str).collect();
+    existing.indexes.iter().filter(move |index| {
+        let mut columns = index.columns.clone();
         columns.sort_unstable();
-        columns != key
+        index.unique && columns != key
     })
+}
+
+/// Columns that only the target has, but for those that it computes.
+pub fn extra_columns<'a>(table: &'a TableSchema, existing: &'a Existing) -> impl Iterator<Item = &'a ExistingColumn> {
+    existing.columns.iter().filter(|c| !c.generated && table.ordinal(&c.name).is_none())
 }
 
 impl Shape {

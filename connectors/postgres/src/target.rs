@@ -46,8 +46,8 @@ impl Target for PostgresTarget {
         History::Net
     }
 
-    fn check(&self, tables: &[Arc<TableSchema>]) -> Result<Vec<Finding>> {
-        self.server.block_on(async { check::check(&self.server.client().await?, tables).await })
+    fn check(&self, pipeline: &str, tables: &[Arc<TableSchema>]) -> Result<Vec<Finding>> {
+        self.server.block_on(async { check::check(&self.server.client().await?, pipeline, tables).await })
     }
 
     fn recover(&self, pipeline: &str) -> Result<Option<Checkpoint>> {

@@ -77,7 +77,7 @@ impl Session {
 
     fn check(&self, tables: &[&TableSchema]) -> Vec<Finding> {
         let tables: Vec<_> = tables.iter().map(|t| Arc::new((*t).clone())).collect();
-        self.server.block_on(check::check(&self.client, &tables)).unwrap()
+        self.server.block_on(check::check(&self.client, "p", &tables)).unwrap()
     }
 }
 
@@ -377,9 +377,9 @@ fn a_user_without_privileges_is_told_each_grant() {
         let findings = session.check(&all);
         for (setting, level, fix) in [
             ("schema crossfade", Level::Critical, "CREATE SCHEMA crossfade AUTHORIZATION"),
-            ("table s.t", Level::Critical, "GRANT UPDATE, DELETE, TRUNCATE ON TABLE \"s\".\"t\""),
+            ("table s.t", Level::Critical, "GRANT UPDATE, DELETE ON TABLE \"s\".\"t\""),
             ("schema closed", Level::Critical, "GRANT USAGE ON SCHEMA \"closed\""),
-            ("table closed.t", Level::Critical, "GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE"),
+            ("table closed.t", Level::Critical, "GRANT SELECT, INSERT, UPDATE, DELETE"),
             ("schema s", Level::Critical, "GRANT USAGE, CREATE ON SCHEMA \"s\""),
             (&format!("database {}", database.name()), Level::Critical, "GRANT TEMPORARY ON DATABASE"),
             ("schema nowhere", Level::Critical, "GRANT CREATE ON DATABASE"),

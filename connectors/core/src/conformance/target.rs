@@ -164,7 +164,7 @@ fn prepare_is_idempotent(fixture: &mut (dyn TargetFixture + '_)) -> Result<()> {
     let table = values::table(&fixture.schema(), "c_prepare");
     let target = fixture.target()?;
     ensure(target.recover(PIPELINE)?.is_none(), || "a checkpoint in an empty store".into())?;
-    target.check(std::slice::from_ref(&table))?;
+    target.check(PIPELINE, std::slice::from_ref(&table))?;
     ensure(target.recover(PIPELINE)?.is_none(), || "check changed something".into())?;
     let mut writer = target.open(&owner(1))?;
     ensure(writer.checkpoint().is_none(), || "a new pipeline has a checkpoint".into())?;

@@ -340,19 +340,19 @@ fn check_names_what_cannot_work() {
         let url = format!("file://{}", path.display());
         crate::open(&crossfade_core::Endpoint::new(url, None), runtime.handle().clone()).unwrap()
     };
-    let good = open(lab.folder.path().join("new/lake")).check(&[table("orders")]).unwrap();
+    let good = open(lab.folder.path().join("new/lake")).check("shop", &[table("orders")]).unwrap();
     assert!(good.iter().all(|f| f.level == Level::Ok), "{good:?}");
     assert_eq!(lab.folder.path().read_dir().unwrap().count(), 0, "nothing is left behind");
 
     std::fs::write(lab.folder.path().join("file"), b"").unwrap();
-    let bad = open(lab.folder.path().join("file/lake")).check(&[]).unwrap();
+    let bad = open(lab.folder.path().join("file/lake")).check("shop", &[]).unwrap();
     assert_eq!((bad.len(), bad[0].level), (1, Level::Critical), "{bad:?}");
     assert!(!bad[0].fix.is_empty());
-    let bad = open("/proc/lake".into()).check(&[]).unwrap();
+    let bad = open("/proc/lake".into()).check("shop", &[]).unwrap();
     assert_eq!(bad[0].level, Level::Critical, "{bad:?}");
 
     let ours = table_of("orders", vec![column("id", Logical::Int64), column("_SEQ", Logical::Text)]);
-    let found = lab.healthy().check(std::slice::from_ref(&ours)).unwrap();
+    let found = lab.healthy().check("shop", std::slice::from_ref(&ours)).unwrap();
     assert!(found.iter().any(|f| f.level == Level::Critical && f.setting.contains("_SEQ")), "{found:?}");
     let target = lab.healthy();
     assert!(target.open(&owner()).unwrap().prepare(&[ours]).is_err());
