@@ -231,6 +231,7 @@ mod tests {
             logical: Logical::Int64,
             nullable: true,
             auto_increment: false,
+            number: 0,
         };
         Arc::new(TableSchema {
             name: TableName::new("s", "t"),

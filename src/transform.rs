@@ -273,6 +273,7 @@ mod tests {
             logical: Logical::Int64,
             nullable: false,
             auto_increment: false,
+            number: 0,
         };
         Arc::new(TableSchema {
             name: TableName::new("shop", name),

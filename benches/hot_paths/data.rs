@@ -46,6 +46,7 @@ pub fn table() -> Arc<TableSchema> {
         logical,
         nullable: name != "id",
         auto_increment: false,
+        number: 0,
     };
     Arc::new(TableSchema {
         name: TableName::new("shop", "order_line"),

@@ -23,6 +23,7 @@ fn table(key: Logical) -> Arc<TableSchema> {
         logical,
         nullable: false,
         auto_increment: false,
+        number: 0,
     };
     Arc::new(TableSchema {
         name: TableName::new("sbtest", "sbtest1"),

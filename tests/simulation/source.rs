@@ -72,6 +72,7 @@ impl Store {
             logical,
             nullable,
             auto_increment: false,
+            number: 0,
         };
         let index = Index { name: format!("{name}_n"), columns: vec![1], unique: true };
         let table = TableSchema {

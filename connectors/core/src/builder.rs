@@ -93,6 +93,7 @@ impl ColumnBuilder {
             | Logical::Set { .. }
             | Logical::Json
             | Logical::Bit { .. }
+            | Logical::Postgres { .. }
             | Logical::Literal => Self::Utf8(StringBuilder::new()),
             Logical::Bytes => Self::Binary(BinaryBuilder::new()),
             Logical::Uuid => Self::Uuid(FixedSizeBinaryBuilder::new(16)),
@@ -269,6 +270,7 @@ mod tests {
             logical,
             nullable: true,
             auto_increment: false,
+            number: 0,
         };
         Arc::new(TableSchema {
             name: TableName::new("s", "t"),

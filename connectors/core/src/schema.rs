@@ -101,6 +101,12 @@ pub enum Logical {
     Timestamp,
     /// Microseconds since 1970-01-01 00:00:00 UTC: an instant.
     TimestampTz,
+    /// A value of a built-in Postgres type that no other database has, as that server prints it: arrays, ranges, `inet`,
+    /// `interval`, `tsvector`.
+    Postgres {
+        /// The type as `format_type` prints it: `text[]`, `interval`, `bit varying(8)`.
+        name: String,
+    },
     /// A value of any type, written as an SQL literal: `12`, `1.5`, `'it''s'`, `X'00ff'`. SQLite's untyped columns.
     Literal,
 }
@@ -135,6 +141,7 @@ impl Logical {
             | Logical::Set { .. }
             | Logical::Json
             | Logical::Bit { .. }
+            | Logical::Postgres { .. }
             | Logical::Literal => DataType::Utf8,
         }
     }
@@ -154,6 +161,9 @@ pub struct Column {
     /// Whether the source numbers rows by it (auto_increment, identity, INTEGER PRIMARY KEY).
     #[serde(default)]
     pub auto_increment: bool,
+    /// The source's own number of the column, where it has one that outlives renames (Postgres' `attnum`); else 0.
+    #[serde(default)]
+    pub number: u32,
 }
 
 /// A secondary index. The key is not one of them.

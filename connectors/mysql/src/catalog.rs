@@ -205,6 +205,7 @@ impl Inventory {
                     logical,
                     nullable: nullable.as_deref() == Some("YES"),
                     auto_increment: extra.as_deref().unwrap_or_default().contains("auto_increment"),
+                    number: 0,
                 }),
                 Err(refusal) => {
                     let fix =

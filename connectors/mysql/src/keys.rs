@@ -199,6 +199,7 @@ mod tests {
             logical: logical.clone(),
             nullable: false,
             auto_increment: false,
+            number: 0,
         };
         TableSchema {
             name: TableName::new("s", "t"),

@@ -72,7 +72,7 @@ fn fits(logical: &Logical, kind: u8) -> bool {
             kind == kind::VARCHAR || kind == kind::JSON || (kind::TINY_BLOB..=kind::GEOMETRY).contains(&kind)
         }
         // No column of this source has these.
-        Logical::Bool | Logical::Time | Logical::Numeric | Logical::Literal => false,
+        Logical::Bool | Logical::Time | Logical::Numeric | Logical::Postgres { .. } | Logical::Literal => false,
     }
 }
 

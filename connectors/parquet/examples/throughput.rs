@@ -33,6 +33,7 @@ fn table() -> Arc<TableSchema> {
         logical,
         nullable: true,
         auto_increment: false,
+        number: 0,
     };
     Arc::new(TableSchema {
         name: TableName::new("bench", "orders"),

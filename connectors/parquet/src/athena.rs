@@ -105,6 +105,7 @@ mod tests {
             logical,
             nullable: true,
             auto_increment: false,
+            number: 0,
         };
         TableSchema {
             name: TableName::new("shop", "or`d\"er's"),

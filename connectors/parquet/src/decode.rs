@@ -61,6 +61,7 @@ pub(crate) fn decode(table: &TableName, column: &Column, array: &ArrayRef) -> Re
         | Logical::Set { .. }
         | Logical::Json
         | Logical::Bit { .. }
+        | Logical::Postgres { .. }
         | Logical::Literal => Arc::clone(array),
     })
 }

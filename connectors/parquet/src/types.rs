@@ -68,6 +68,7 @@ pub(crate) fn stored(logical: &Logical) -> DataType {
         | Logical::Bit { .. }
         | Logical::Uuid
         | Logical::Time
+        | Logical::Postgres { .. }
         | Logical::Literal => DataType::Utf8,
     }
 }
@@ -96,6 +97,7 @@ pub(crate) fn athena(logical: &Logical) -> String {
         | Logical::Bit { .. }
         | Logical::Uuid
         | Logical::Time
+        | Logical::Postgres { .. }
         | Logical::Literal => "string".into(),
     }
 }
@@ -160,6 +162,7 @@ pub(crate) fn encode(table: &TableSchema, column: &Column, array: &ArrayRef) -> 
         | Logical::Set { .. }
         | Logical::Json
         | Logical::Bit { .. }
+        | Logical::Postgres { .. }
         | Logical::Literal => Arc::clone(array),
     })
 }

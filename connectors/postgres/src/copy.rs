@@ -249,9 +249,12 @@ impl<'a> Encoder<'a> {
                 Values::Decimal256(array.as_primitive::<Decimal256Type>().values(), *scale)
             }
             Logical::Numeric => Values::Numeric(array.as_string()),
-            Logical::Text | Logical::Enum { .. } | Logical::Set { .. } | Logical::Json | Logical::Literal => {
-                text(array.as_string())
-            }
+            Logical::Text
+            | Logical::Enum { .. }
+            | Logical::Set { .. }
+            | Logical::Json
+            | Logical::Postgres { .. }
+            | Logical::Literal => text(array.as_string()),
             Logical::Bytes => Values::Bytes(array.as_binary()),
             Logical::Bit { len } => Values::Bit(array.as_string(), *len),
             Logical::Uuid => Values::Uuid(array.as_fixed_size_binary()),
@@ -395,6 +398,7 @@ mod tests {
             logical,
             nullable: true,
             auto_increment: false,
+            number: 0,
         };
         let table = TableSchema {
             name: TableName::new("s", "t"),

@@ -341,6 +341,7 @@ mod tests {
             logical,
             nullable: true,
             auto_increment: false,
+            number: 0,
         };
         TableSchema {
             name: TableName::new("s", "t"),

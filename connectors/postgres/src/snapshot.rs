@@ -18,6 +18,7 @@ use crate::classify::{classify, classify_in};
 use crate::connect::Server;
 use crate::decode::Decoder;
 use crate::quote::{self, ident, idents};
+use crate::sql::feed_value;
 use crate::types::PgType;
 
 /// A readable state of the target's tables.
@@ -156,6 +157,7 @@ pub fn copy_out(table: &TableSchema, range: &KeyRange) -> Result<String> {
         .map(|c| match PgType::of(&c.logical) {
             // A cast to bit would pad or cut; bit and varbit have one binary form.
             PgType::Bit(_) => ident(&c.name),
+            PgType::Other(_) => feed_value("t", c),
             kind => format!("{}::pg_catalog.{}", ident(&c.name), kind.typname()),
         })
         .collect();
@@ -166,7 +168,7 @@ pub fn copy_out(table: &TableSchema, range: &KeyRange) -> Result<String> {
         .collect::<Result<Vec<_>>>()?;
     let filter = if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
     Ok(format!(
-        "COPY (SELECT {} FROM {}{filter}) TO STDOUT (FORMAT binary)",
+        "COPY (SELECT {} FROM {} AS t{filter}) TO STDOUT (FORMAT binary)",
         columns.join(", "),
         quote::table(&table.name)
     ))

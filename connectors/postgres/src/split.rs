@@ -129,6 +129,7 @@ mod tests {
             logical: Logical::Int32,
             nullable: true,
             auto_increment: false,
+            number: 0,
         };
         Arc::new(TableSchema {
             name: TableName::new("s", "t"),

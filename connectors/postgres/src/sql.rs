@@ -7,7 +7,7 @@
 //! Feed columns have the bare type of what is encoded, without length or precision: the target's own column applies its
 //! limits once, on assignment, where exceeding them is an error (never an explicit cast, which would cut or round).
 
-use crossfade_core::TableSchema;
+use crossfade_core::{Column, TableSchema};
 
 use crate::quote::{ident, table as quoted};
 use crate::types::PgType;
@@ -68,9 +68,19 @@ impl Fed<'_> {
             .table
             .key
             .iter()
-            .map(|&i| format!("{target}.{} = s.c{}", ident(&self.table.columns[i].name), self.place(i)))
+            .map(|&i| format!("{target}.{} = {}", ident(&self.table.columns[i].name), self.value(i)))
             .collect();
         terms.join(" AND ")
+    }
+
+    /// The value of a table's column in the feed, as the column's type.
+    fn value(&self, ordinal: usize) -> String {
+        let place = self.place(ordinal);
+        match PgType::of(&self.table.columns[ordinal].logical) {
+            // No assignment from text: the server must be told to read it.
+            PgType::Other(name) => format!("s.c{place}::{name}"),
+            _ => format!("s.c{place}"),
+        }
     }
 
     /// Place of a table's column in the feed.
@@ -98,7 +108,7 @@ impl Fed<'_> {
             "INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {}",
             quoted(&self.table.name),
             self.names(),
-            feed_columns(self.columns.len(), "s."),
+            self.columns.iter().map(|&i| self.value(i)).collect::<Vec<_>>().join(", "),
             self.from()
         )
     }
@@ -116,10 +126,8 @@ impl Fed<'_> {
 
     /// Gives rows that are there the feed's values. `None` if the feed carries nothing but the key.
     pub fn update(&self) -> Option<String> {
-        let sets: Vec<String> = self
-            .beyond_key()
-            .map(|i| format!("{} = s.c{}", ident(&self.table.columns[i].name), self.place(i)))
-            .collect();
+        let sets: Vec<String> =
+            self.beyond_key().map(|i| format!("{} = {}", ident(&self.table.columns[i].name), self.value(i))).collect();
         if sets.is_empty() {
             return None;
         }
@@ -141,8 +149,10 @@ impl Fed<'_> {
 
     /// Copies the values of `absent` columns from the table into the staged rows with this tag.
     pub fn fill(&self, absent: &[usize], tag: i16) -> Option<String> {
-        let sets: Vec<String> =
-            absent.iter().map(|&i| format!("c{} = t.{}", self.place(i), ident(&self.table.columns[i].name))).collect();
+        let sets: Vec<String> = absent
+            .iter()
+            .map(|&i| format!("c{} = {}", self.place(i), feed_value("t", &self.table.columns[i])))
+            .collect();
         let Feed::Stage(number) = self.feed else { return None };
         Some(format!(
             "UPDATE {} AS s SET {} FROM {} AS t WHERE s.c{} = {tag} AND {}",
@@ -171,6 +181,16 @@ impl Fed<'_> {
 pub fn names(table: &TableSchema, columns: &[usize]) -> String {
     let names: Vec<String> = columns.iter().map(|&i| ident(&table.columns[i].name)).collect();
     names.join(", ")
+}
+
+/// A table's value as it travels, `relation` being the table's alias. Not by a cast to text, which prints some types in
+/// another way than their output function (`inet` gets its netmask): what comes from the log is what that function prints.
+pub fn feed_value(relation: &str, column: &Column) -> String {
+    let name = format!("{relation}.{}", ident(&column.name));
+    match PgType::of(&column.logical) {
+        PgType::Other(_) => format!("CASE WHEN {name} IS NOT NULL THEN pg_catalog.format('%s', {name}) END"),
+        _ => name,
+    }
 }
 
 /// `s.c0, s.c1, ..`

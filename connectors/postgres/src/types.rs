@@ -54,6 +54,8 @@ pub enum PgType {
     Timestamp,
     /// `timestamptz(6)`
     TimestampTz,
+    /// Any other built-in type, by its name in SQL. Its values travel as text, and the server reads them.
+    Other(String),
 }
 
 impl PgType {
@@ -70,6 +72,7 @@ impl PgType {
             Logical::Decimal { precision, scale } => PgType::Decimal { precision: *precision, scale: *scale },
             Logical::Numeric => PgType::Numeric,
             Logical::Text | Logical::Enum { .. } | Logical::Set { .. } | Logical::Literal => PgType::Text,
+            Logical::Postgres { name } => PgType::Other(name.clone()),
             Logical::Json => PgType::Json,
             Logical::Bytes => PgType::Bytea,
             Logical::Bit { len } => PgType::Bit(*len),
@@ -104,10 +107,11 @@ impl PgType {
             PgType::Interval => "interval".into(),
             PgType::Timestamp => "timestamp(6)".into(),
             PgType::TimestampTz => "timestamptz(6)".into(),
+            PgType::Other(name) => name.clone(),
         }
     }
 
-    /// The type's name in `pg_type`.
+    /// The name in `pg_type` of the type in which values travel.
     pub fn typname(&self) -> &'static str {
         match self {
             PgType::Boolean => "bool",
@@ -117,7 +121,7 @@ impl PgType {
             PgType::Real => "float4",
             PgType::Double => "float8",
             PgType::Decimal { .. } | PgType::Numeric => "numeric",
-            PgType::Text => "text",
+            PgType::Text | PgType::Other(_) => "text",
             PgType::Json => "json",
             PgType::Bytea => "bytea",
             PgType::Bit(_) => "bit",
@@ -130,7 +134,7 @@ impl PgType {
         }
     }
 
-    /// The type's object id, fixed in every server (`pg_type.dat`).
+    /// The object id of the type in which values travel, fixed in every server (`pg_type.dat`).
     pub fn oid(&self) -> u32 {
         match self {
             PgType::Boolean => 16,
@@ -138,7 +142,7 @@ impl PgType {
             PgType::BigInt => 20,
             PgType::SmallInt => 21,
             PgType::Integer => 23,
-            PgType::Text => 25,
+            PgType::Text | PgType::Other(_) => 25,
             PgType::Json => 114,
             PgType::Real => 700,
             PgType::Double => 701,
@@ -196,15 +200,18 @@ pub fn compatible(column: &Column, actual: &Actual) -> Fit {
         return refuse("a type of the database's own may refuse or change values");
     }
     let got = actual.typname.as_str();
-    match want {
+    match &want {
         PgType::SmallInt | PgType::Integer | PgType::BigInt => integer(&want, actual, refuse),
-        PgType::Decimal { precision, scale } => decimal(precision, scale, actual, refuse),
+        PgType::Decimal { precision, scale } => decimal(*precision, *scale, actual, refuse),
         PgType::Text => text(column, actual, refuse),
+        // The server reads the text as the column's own type.
+        PgType::Other(name) if actual.sql == *name => Fit::Cast,
+        PgType::Other(_) => refuse("another type"),
         PgType::Json if got == "jsonb" => Fit::Cast,
         PgType::Json if matches!(got, "text" | "varchar") && actual.typmod < 0 => Fit::Cast,
         PgType::Real if got == "float8" => Fit::Cast,
-        PgType::Bit(len) if got == "bit" && i64::from(actual.typmod) == i64::from(len) => Fit::Same,
-        PgType::Bit(len) if got == "varbit" && (actual.typmod < 0 || i64::from(actual.typmod) >= i64::from(len)) => {
+        PgType::Bit(len) if got == "bit" && i64::from(actual.typmod) == i64::from(*len) => Fit::Same,
+        PgType::Bit(len) if got == "varbit" && (actual.typmod < 0 || i64::from(actual.typmod) >= i64::from(*len)) => {
             Fit::Cast
         }
         PgType::Bit(_) => refuse("another length"),
@@ -318,7 +325,14 @@ mod tests {
     use super::*;
 
     fn column(logical: Logical, source_type: &str) -> Column {
-        Column { name: "c".into(), source_type: source_type.into(), logical, nullable: true, auto_increment: false }
+        Column {
+            name: "c".into(),
+            source_type: source_type.into(),
+            logical,
+            nullable: true,
+            auto_increment: false,
+            number: 0,
+        }
     }
 
     fn actual(typname: &str, typmod: i32) -> Actual {

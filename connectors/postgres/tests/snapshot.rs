@@ -15,7 +15,7 @@ use tokio::runtime::Runtime;
 const BOTH: [PgVersion; 2] = [PgVersion::V15, PgVersion::V18];
 
 fn column(name: &str, logical: Logical) -> Column {
-    Column { name: name.into(), source_type: "x".into(), logical, nullable: true, auto_increment: false }
+    Column { name: name.into(), source_type: "x".into(), logical, nullable: true, auto_increment: false, number: 0 }
 }
 
 fn table(name: &str, columns: Vec<Column>, key: Vec<usize>) -> Arc<TableSchema> {
@@ -207,6 +207,8 @@ fn other_samples() -> Vec<(Logical, &'static [&'static str])> {
         (Logical::Enum { labels: labels() }, &["a"]),
         (Logical::Set { labels: labels() }, &["a,b", ""]),
         (Logical::Literal, &["X''00''", "1.5"]),
+        (Logical::Postgres { name: "inet".into() }, &["10.0.0.0/8"]),
+        (Logical::Postgres { name: "text[]".into() }, &["{}", "[0:1]={a,NULL}", "{{\"\",b},{NULL,\"c d\"}}"]),
         (Logical::Json, &["{\"b\":1, \"a\" : 1.0, \"a\":2}", "null", "12345678901234567890.10"]),
         (Logical::Bytes, &["", "\\x00ff5c27"]),
         (Logical::Bit { len: 1 }, &["0", "1"]),

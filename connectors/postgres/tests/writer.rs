@@ -132,6 +132,46 @@ fn every_value_by_every_way_18() {
     every_value_by_every_way(PgVersion::V18);
 }
 
+#[test]
+fn types_that_postgres_alone_has_arrive_as_they_print() {
+    let kinds: &[(&str, &[&str])] = &[
+        ("inet", &["10.0.0.1", "10.0.0.0/8"]),
+        ("text[]", &["{}", "[0:1]={a,NULL}", "{{\"\",b},{NULL,\"c d\"}}"]),
+        ("interval", &["1 year 2 mons 3 days -04:05:06.000007"]),
+        ("numeric(6,2)[]", &["{1.50,NaN}"]),
+        ("int4range", &["[1,5)", "empty"]),
+        ("tsvector", &["'a':1 'it''s':2A", ""]),
+        ("bit varying(8)", &["", "1010"]),
+        ("timestamp with time zone[]", &["{\"2026-01-02 03:04:05.000006+00\",infinity}"]),
+        ("money", &["$1,234.50"]),
+    ];
+    let site = Site::new(PgVersion::V18);
+    let mut writer = site.writer();
+    let names: Vec<String> = (0..kinds.len()).map(|n| format!("c{n}")).collect();
+    let mut columns = vec![("id", Logical::Int64)];
+    let logical = kinds.iter().map(|(name, _)| Logical::Postgres { name: (*name).into() });
+    columns.extend(names.iter().map(String::as_str).zip(logical));
+    let table = table("alone", &columns, &[0]);
+    writer.prepare(&[Arc::clone(&table)]).unwrap();
+    let row = |id: i128| -> Vec<V> {
+        let value = |edges: &&[&str]| edges.get(id as usize % (edges.len() + 1)).map_or(V::Null, |v| t(v));
+        [vec![V::I(id)], kinds.iter().map(|(_, edges)| value(edges)).collect()].concat()
+    };
+    for (count, op) in [(5, Op::Insert), (5, Op::Update), (MANY, Op::Insert), (MANY, Op::Update)] {
+        let values: Vec<Vec<V>> = (0..count).map(row).collect();
+        write(&mut writer, vec![Item::Rows(rows(&table, &with_op(op, &values)))], Phase::Streaming);
+        let columns: Vec<String> = names.iter().map(|n| format!("coalesce(format('%s', {n}), '')")).collect();
+        let got = site.sql(&format!("select {} from shop.alone order by id limit {count}", columns.join(", ")));
+        for (got, row) in got.split('\n').zip(&values) {
+            let expected: Vec<&str> = row[1..].iter().map(|v| if let V::T(t) = v { t.as_str() } else { "" }).collect();
+            assert_eq!(got, expected.join("\t"));
+        }
+    }
+    let part: Vec<V> = [vec![V::I(1)], vec![V::Absent; kinds.len() - 1], vec![t("$2.00")]].concat();
+    write(&mut writer, vec![Item::Rows(rows(&table, &[(Op::Update, part), (Op::Delete, row(2))]))], Phase::Streaming);
+    assert_eq!(site.sql("select c8, format('%s', c0) from shop.alone where id in (1, 2)"), "$2.00\t10.0.0.0/8");
+}
+
 /// xorshift64: the same tests every time.
 struct Random(u64);
 

@@ -84,6 +84,7 @@ pub fn schema(table: &Table, logical: Vec<Logical>, version: u32, spelling: &Has
         logical,
         nullable: !c.not_null && table.alias != Some(i),
         auto_increment: table.alias == Some(i),
+        number: 0,
     });
     let ordinal = |name: &String| table.columns.iter().position(|c| c.name.eq_ignore_ascii_case(name));
     let foreign_keys = table.references.iter().filter_map(|r| {

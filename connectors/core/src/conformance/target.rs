@@ -339,6 +339,7 @@ fn numbers(schema: &str, version: u32, columns: &[&str]) -> Arc<TableSchema> {
         logical: Logical::Int64,
         nullable: *name != "id",
         auto_increment: false,
+        number: 0,
     };
     let mut table = (*values::table(schema, "c_shape")).clone();
     table.version = version;

@@ -92,6 +92,7 @@ fn make(schema: &str, name: &str, columns: &[(&str, &str, Logical)]) -> Arc<Tabl
         logical: logical.clone(),
         nullable: i > 0,
         auto_increment: false,
+        number: 0,
     });
     Arc::new(TableSchema {
         name: TableName::new(schema, name),

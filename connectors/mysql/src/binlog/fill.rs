@@ -66,7 +66,7 @@ fn is_kept(text: &str, column: &Column) -> bool {
         Logical::Bit { len: 1 } => matches!(text, "0" | "1"),
         // An instant depends on the session's time zone; the others have more than one spelling.
         Logical::TimestampTz | Logical::Duration | Logical::Time | Logical::Bit { .. } | Logical::Uuid => false,
-        Logical::Bool | Logical::Numeric | Logical::Json | Logical::Literal => false,
+        Logical::Bool | Logical::Numeric | Logical::Json | Logical::Postgres { .. } | Logical::Literal => false,
     }
 }
 
@@ -117,6 +117,7 @@ mod tests {
                 logical,
                 nullable: true,
                 auto_increment: false,
+                number: 0,
             };
             assert_eq!(is_kept(text, &column), kept, "{text} in {source_type}");
         }

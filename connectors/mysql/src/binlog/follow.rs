@@ -210,6 +210,7 @@ mod tests {
             logical: Logical::Int32,
             nullable: true,
             auto_increment: false,
+            number: 0,
         }
     }
 

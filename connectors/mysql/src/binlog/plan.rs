@@ -131,6 +131,7 @@ mod tests {
             logical,
             nullable: true,
             auto_increment: false,
+            number: 0,
         };
         Arc::new(TableSchema {
             name: TableName::new("s", "t"),

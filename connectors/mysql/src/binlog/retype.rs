@@ -173,6 +173,7 @@ mod tests {
             logical: Logical::Text,
             nullable,
             auto_increment: false,
+            number: 0,
         };
         let table = TableSchema {
             name: TableName::new("s", "t"),

@@ -303,6 +303,7 @@ mod tests {
             logical,
             nullable: true,
             auto_increment: false,
+            number: 0,
         };
         let columns = vec![column("id", Logical::Int32), column("v", Logical::Text), column("j", Logical::Json)];
         let name = TableName::new("s", "t");

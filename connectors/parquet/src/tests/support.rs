@@ -20,7 +20,14 @@ use crate::store::Store;
 use crate::target::ParquetTarget;
 
 pub(super) fn column(name: &str, logical: Logical) -> Column {
-    Column { name: name.into(), source_type: format!("{logical:?}"), logical, nullable: true, auto_increment: false }
+    Column {
+        name: name.into(),
+        source_type: format!("{logical:?}"),
+        logical,
+        nullable: true,
+        auto_increment: false,
+        number: 0,
+    }
 }
 
 pub(super) fn table_of(name: &str, columns: Vec<Column>) -> Arc<TableSchema> {

@@ -43,6 +43,7 @@ pub fn table() -> Arc<TableSchema> {
         logical,
         nullable: true,
         auto_increment: false,
+        number: 0,
     };
     Arc::new(TableSchema {
         name: TableName::new("shop", "orders"),

@@ -73,6 +73,7 @@ pub fn table(name: &str, columns: &[(&str, Logical)], key: &[usize]) -> Arc<Tabl
         logical: logical.clone(),
         nullable: !key.contains(&i),
         auto_increment: false,
+        number: 0,
     });
     Arc::new(TableSchema {
         name: TableName::new("shop", name),
