@@ -10,6 +10,45 @@ use std::io;
 use crossfade_core::{Error, TableName};
 use tokio_postgres::error::DbError;
 
+/// An error as the server reports it ("Error and Notice Message Fields" of its documentation).
+#[derive(Debug, Default)]
+pub struct Reported<'a> {
+    /// SQLSTATE.
+    pub code: &'a str,
+    /// In one line.
+    pub message: &'a str,
+    /// More about it.
+    pub detail: Option<&'a str>,
+    /// What the server advises.
+    pub hint: Option<&'a str>,
+    /// Where it happened: a function, a line of COPY.
+    pub context: Option<&'a str>,
+    /// The schema of what is to blame.
+    pub schema: Option<&'a str>,
+    /// The table.
+    pub table: Option<&'a str>,
+    /// The column.
+    pub column: Option<&'a str>,
+    /// The constraint.
+    pub constraint: Option<&'a str>,
+}
+
+impl<'a> From<&'a DbError> for Reported<'a> {
+    fn from(db: &'a DbError) -> Self {
+        Reported {
+            code: db.code().code(),
+            message: db.message(),
+            detail: db.detail(),
+            hint: db.hint(),
+            context: db.where_(),
+            schema: db.schema(),
+            table: db.table(),
+            column: db.column(),
+            constraint: db.constraint(),
+        }
+    }
+}
+
 /// The hint of a wait for a lock that lasted too long; [`crate::session::Session::explain`] knows more.
 pub const LOCKED: &str = "another session holds a lock on the table; see pg_locks";
 
@@ -20,7 +59,7 @@ const DUPLICATE: &str = "another row of the target has this value. While the ini
 /// What follows from an error of the driver.
 pub fn classify(error: tokio_postgres::Error) -> Error {
     match error.as_db_error() {
-        Some(db) => from_server(db, None),
+        Some(db) => from_server(&db.into(), None),
         None => from_driver(error),
     }
 }
@@ -28,9 +67,39 @@ pub fn classify(error: tokio_postgres::Error) -> Error {
 /// As [`classify`], where the statement speaks of one table: the server names it only for constraints.
 pub fn classify_in(table: &TableName, error: tokio_postgres::Error) -> Error {
     match error.as_db_error() {
-        Some(db) => from_server(db, Some(table)),
+        Some(db) => from_server(&db.into(), Some(table)),
         None => from_driver(error),
     }
+}
+
+/// What follows from an error that the server reported to a connection of our own.
+pub fn classify_reported(reported: &Reported<'_>) -> Error {
+    from_server(reported, None)
+}
+
+/// What follows from an I/O error of a connection of our own, TLS included.
+pub fn classify_io(error: io::Error) -> Error {
+    if let Some(tls) = find::<rustls::Error>(&error) {
+        return Error::config(format!("TLS: {tls}")).hint(tls_hint(tls));
+    }
+    Error::transient("the connection to Postgres").caused_by(error)
+}
+
+/// The server has no TLS, and the URL demands it.
+pub fn no_tls() -> Error {
+    Error::config("the server does not offer TLS")
+        .hint("set ssl = on in its postgresql.conf, or sslmode=prefer in the URL if the network is trusted")
+}
+
+/// The server asks for a password, and none is configured.
+pub fn no_password() -> Error {
+    Error::config("the server asks for a password and there is none")
+        .hint("give it in the configuration, in PGPASSWORD or in ~/.pgpass")
+}
+
+/// Server and client do not agree on how to authenticate.
+pub fn no_agreement(message: String) -> Error {
+    Error::config(message).hint("see channel_binding in the URL, password_encryption and pg_hba.conf at the server")
 }
 
 fn from_driver(error: tokio_postgres::Error) -> Error {
@@ -40,16 +109,13 @@ fn from_driver(error: tokio_postgres::Error) -> Error {
     // The driver keeps its kinds to itself; its words (error/mod.rs, `Display`) tell them apart.
     let text = chain(&error);
     if text.contains("does not support TLS") {
-        return Error::config("the server does not offer TLS")
-            .hint("set ssl = on in its postgresql.conf, or sslmode=prefer in the URL if the network is trusted");
+        return no_tls();
     }
     if text.contains("password missing") {
-        return Error::config("the server asks for a password and there is none")
-            .hint("give it in the configuration, in PGPASSWORD or in ~/.pgpass");
+        return no_password();
     }
     if text.starts_with("authentication error") {
-        return Error::config(text)
-            .hint("see channel_binding in the URL, password_encryption and pg_hba.conf at the server");
+        return no_agreement(text);
     }
     if error.is_closed() || text.starts_with("timeout") || find::<io::Error>(&error).is_some() {
         return Error::transient("the connection to Postgres").caused_by(error);
@@ -99,8 +165,8 @@ fn tls_hint(error: &rustls::Error) -> &'static str {
     }
 }
 
-fn from_server(db: &DbError, table: Option<&TableName>) -> Error {
-    let code = db.code().code();
+fn from_server(db: &Reported<'_>, table: Option<&TableName>) -> Error {
+    let code = db.code;
     let message = message_of(db);
     match (code.get(..2).unwrap_or_default(), code) {
         (_, "53100") => Error::transient(message).hint("disk full: free or add space where the server's data lies"),
@@ -115,7 +181,7 @@ fn from_server(db: &DbError, table: Option<&TableName>) -> Error {
         ("28", _) => Error::config(message)
             .hint("check user and password (configuration, PGPASSWORD or ~/.pgpass) and the server's pg_hba.conf"),
         (_, "3D000") => Error::config(message).hint("create it: CREATE DATABASE ...; or name another one in the URL"),
-        (_, "42501") => Error::unavailable(message).hint(grant(db.message())),
+        (_, "42501") => Error::unavailable(message).hint(grant(db.message)),
         (_, "23505") => data(db, table, message).hint(DUPLICATE),
         ("22" | "23" | "54", _) => data(db, table, message),
         (_, "42P01" | "42703" | "3F000") => {
@@ -126,32 +192,32 @@ fn from_server(db: &DbError, table: Option<&TableName>) -> Error {
 }
 
 /// The server's words: message, detail, SQLSTATE.
-fn message_of(db: &DbError) -> String {
-    let mut text = db.message().to_owned();
-    for (name, part) in [("detail", db.detail()), ("hint", db.hint()), ("context", db.where_())] {
+fn message_of(db: &Reported<'_>) -> String {
+    let mut text = db.message.to_owned();
+    for (name, part) in [("detail", db.detail), ("hint", db.hint), ("context", db.context)] {
         if let Some(part) = part {
             text.push_str(&format!("; {name}: {}", part.replace('\n', " ")));
         }
     }
-    format!("{text} (SQLSTATE {})", db.code().code())
+    format!("{text} (SQLSTATE {})", db.code)
 }
 
 /// A value that the table refuses. The table comes from the error, from its context (`COPY orders, line 3, column total`),
 /// or from the caller.
-fn data(db: &DbError, table: Option<&TableName>, message: String) -> Error {
-    let copy = db.where_().and_then(copy_place);
-    let name = match (table, db.schema(), db.table(), copy) {
+fn data(db: &Reported<'_>, table: Option<&TableName>, message: String) -> Error {
+    let copy = db.context.and_then(copy_place);
+    let name = match (table, db.schema, db.table, copy) {
         (Some(table), ..) => table.to_string(),
         (None, Some(schema), Some(table), _) => format!("{schema}.{table}"),
         (None, _, Some(table), _) | (None, _, None, Some((table, _))) => table.to_owned(),
         (None, _, None, None) => return Error::corrupt(message),
     };
-    let message = match db.constraint() {
+    let message = match db.constraint {
         Some(constraint) => format!("constraint {constraint}: {message}"),
         None => message,
     };
     let error = Error::data(name, message);
-    match db.column().or(copy.and_then(|(_, column)| column)) {
+    match db.column.or(copy.and_then(|(_, column)| column)) {
         Some(column) => error.column(column),
         None => error,
     }

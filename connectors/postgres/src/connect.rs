@@ -22,9 +22,9 @@ use crate::options::{Host, Options, SessionAttrs, SslMode};
 use crate::tls::Tls;
 
 /// Settings of every session. `transaction_timeout` (17 and later) ends what may run long; older servers do not know it.
-const SESSION: &str = "\
+pub const SESSION: &str = "\
     SET client_encoding = 'UTF8'; SET TimeZone = 'UTC'; SET DateStyle = 'ISO, YMD'; SET IntervalStyle = 'postgres'; \
-    SET extra_float_digits = 3; SET bytea_output = 'hex'; SET standard_conforming_strings = on; \
+    SET extra_float_digits = 3; SET lc_monetary = 'C'; SET bytea_output = 'hex'; SET standard_conforming_strings = on; \
     SET row_security = off; SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0; \
     SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings \
         WHERE name IN ('transaction_timeout', 'idle_session_timeout'); \
@@ -59,8 +59,29 @@ impl Server {
         &self.runtime
     }
 
+    /// Where and how to connect.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// Makes TLS sessions.
+    pub fn tls(&self) -> &Tls {
+        &self.tls
+    }
+
     /// A new session with Crossfade's settings. Its connection runs as a task until the client is dropped.
     pub async fn client(&self) -> Result<Client> {
+        self.first_host(async |host, attrs| {
+            let client = self.attempts(host).await?;
+            client.batch_execute(SESSION).await.map_err(classify)?;
+            demand(&client, attrs).await?;
+            Ok(client)
+        })
+        .await
+    }
+
+    /// What `open` makes of the first host that lets us in and is what `target_session_attrs` asks for.
+    pub async fn first_host<T>(&self, open: impl AsyncFn(&Host, SessionAttrs) -> Result<T>) -> Result<T> {
         let passes: &[SessionAttrs] = match self.options.session_attrs {
             SessionAttrs::PreferStandby => &[SessionAttrs::Standby, SessionAttrs::Any],
             ref other => std::slice::from_ref(other),
@@ -68,8 +89,8 @@ impl Server {
         let mut failed: Option<Error> = None;
         for attrs in passes {
             for host in &self.options.hosts {
-                match self.session(host, *attrs).await {
-                    Ok(client) => return Ok(client),
+                match self.within_limit(host, open(host, *attrs)).await {
+                    Ok(opened) => return Ok(opened),
                     // A fatal error of one host must not be hidden by "connection refused" of the next.
                     Err(e) => failed = Some(failed.filter(|f| !f.is_transient()).unwrap_or(e)),
                 }
@@ -78,15 +99,9 @@ impl Server {
         Err(failed.unwrap_or_else(|| Error::config("the URL names no host")))
     }
 
-    async fn session(&self, host: &Host, attrs: SessionAttrs) -> Result<Client> {
+    async fn within_limit<T>(&self, host: &Host, attempt: impl Future<Output = Result<T>>) -> Result<T> {
         let limit = self.options.connect_timeout.unwrap_or(CONNECT_TIMEOUT);
         let doing = || format!("Postgres at {host}");
-        let attempt = async {
-            let client = self.attempts(host).await?;
-            client.batch_execute(SESSION).await.map_err(classify)?;
-            demand(&client, attrs).await?;
-            Ok(client)
-        };
         match tokio::time::timeout(limit, attempt).await {
             Ok(result) => result.map_err(|e: Error| e.context(doing())),
             Err(_) => Err(Error::transient(format!("no session within {} s", limit.as_secs()))
@@ -96,16 +111,19 @@ impl Server {
     }
 
     /// The ways in that `sslmode` allows, in its order. Sockets of this machine never use TLS.
-    async fn attempts(&self, host: &Host) -> Result<Client> {
-        let ways: &[Negotiate] = match self.options.ssl_mode {
+    pub fn ways(&self, host: &Host) -> &'static [Negotiate] {
+        match self.options.ssl_mode {
             _ if host.is_socket() => &[Negotiate::Disable],
             SslMode::Disable => &[Negotiate::Disable],
             SslMode::Allow => &[Negotiate::Disable, Negotiate::Require],
             SslMode::Prefer => &[Negotiate::Prefer, Negotiate::Disable],
             SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => &[Negotiate::Require],
-        };
+        }
+    }
+
+    async fn attempts(&self, host: &Host) -> Result<Client> {
         let mut first: Option<Error> = None;
-        for way in ways {
+        for way in self.ways(host) {
             match self.attempt(host, *way).await {
                 Ok(client) => return Ok(client),
                 Err(e) => {
@@ -148,15 +166,16 @@ async fn demand(client: &Client, attrs: SessionAttrs) -> Result<()> {
     if attrs == SessionAttrs::Any {
         return Ok(());
     }
-    let row = client
-        .query_one(
-            "SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('transaction_read_only') = 'on'",
-            &[],
-        )
-        .await
-        .map_err(classify)?;
-    let standby: bool = row.try_get(0).map_err(classify)?;
-    let read_only: bool = row.try_get(1).map_err(classify)?;
+    let row = client.query_one(STATE, &[]).await.map_err(classify)?;
+    accept(attrs, row.try_get(0).map_err(classify)?, row.try_get(1).map_err(classify)?)
+}
+
+/// Asks what a server is: whether in recovery, whether read-only.
+pub const STATE: &str =
+    "SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('transaction_read_only') = 'on'";
+
+/// Refuses a server of another kind than `target_session_attrs` asks for.
+pub fn accept(attrs: SessionAttrs, standby: bool, read_only: bool) -> Result<()> {
     let ok = match attrs {
         SessionAttrs::Any | SessionAttrs::PreferStandby => true,
         SessionAttrs::ReadWrite => !read_only,

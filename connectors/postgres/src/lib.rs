@@ -32,6 +32,7 @@ pub mod quote;
 pub mod session;
 pub mod shape;
 pub mod snapshot;
+pub mod source;
 pub mod split;
 pub mod sql;
 pub mod target;

@@ -121,6 +121,11 @@ pub struct Host {
 }
 
 impl Host {
+    /// The password for it.
+    pub fn password(&self) -> Option<&Secret> {
+        self.password.as_ref()
+    }
+
     /// Whether it is the folder of a Unix socket.
     pub fn is_socket(&self) -> bool {
         self.name.starts_with('/') && self.addr.is_none()
@@ -164,10 +169,14 @@ pub struct Options {
     pub connect_timeout: Option<Duration>,
     /// Which servers will do.
     pub session_attrs: SessionAttrs,
-    negotiation: SslNegotiation,
-    channel_binding: ChannelBinding,
-    application_name: String,
-    startup_options: Option<String>,
+    /// Whether TLS is asked for, or begins with the first byte.
+    pub negotiation: SslNegotiation,
+    /// Whether SCRAM must be bound to the TLS session.
+    pub channel_binding: ChannelBinding,
+    /// How the server shows our sessions.
+    pub application_name: String,
+    /// Settings that the server takes with the startup message.
+    pub startup_options: Option<String>,
     keepalives: Keepalives,
     tcp_user_timeout: Option<Duration>,
 }

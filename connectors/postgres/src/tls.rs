@@ -212,10 +212,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> TlsConnect<S> for Conne
 /// An encrypted connection.
 pub struct Stream<S>(Box<tokio_rustls::client::TlsStream<S>>);
 
+impl<S> Stream<S> {
+    /// What `tls-server-end-point` binds to, if the certificate's signature names a hash function.
+    pub fn end_point(&self) -> Option<Vec<u8>> {
+        self.0.get_ref().1.peer_certificates().and_then(<[_]>::first).and_then(|c| end_point(c))
+    }
+}
+
 impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream for Stream<S> {
     fn channel_binding(&self) -> ChannelBinding {
-        let certificate = self.0.get_ref().1.peer_certificates().and_then(<[_]>::first);
-        match certificate.and_then(|c| end_point(c)) {
+        match self.end_point() {
             Some(hash) => ChannelBinding::tls_server_end_point(hash),
             None => ChannelBinding::none(),
         }
