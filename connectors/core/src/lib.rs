@@ -10,6 +10,7 @@
 //! [`source`] and [`target`] (the two ends), [`fingerprint`] (the proof).
 
 pub mod batch;
+pub mod batcher;
 pub mod builder;
 pub mod endpoint;
 pub mod error;
@@ -25,6 +26,7 @@ pub mod target;
 pub mod conformance;
 
 pub use batch::{Batch, Boundary, Item, Op, Rows, SchemaChange};
+pub use batcher::Batcher;
 pub use builder::{ColumnBuilder, RowsBuilder};
 pub use endpoint::{Endpoint, Secret};
 pub use error::{Class, Error, Exit, Place, Result};

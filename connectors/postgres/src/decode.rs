@@ -208,7 +208,7 @@ impl<'a> Decoder<'a> {
 }
 
 /// Why a field cannot be appended.
-enum Bad {
+pub(crate) enum Bad {
     /// The bytes are no value of the type.
     Wire,
     /// The value does not fit the logical type.

@@ -48,7 +48,7 @@ fn every_way_in() {
         for (url, want) in [
             (tls("sslmode=disable&channel_binding=require"), "channel binding"),
             (format!("postgres://{USER}:wrong@127.0.0.1:{port}/postgres"), "28P01"),
-            (format!("postgres://{USER}@127.0.0.1:{port}/postgres"), "no password"),
+            (format!("postgres://{USER}@127.0.0.1:{port}/postgres"), "there is none"),
             (format!("postgres://{USER}:{PASSWORD}@127.0.0.1:{port}/nowhere"), "3D000"),
             (tls(&format!("sslmode=verify-full&sslrootcert={ca}&host=db.example&hostaddr=127.0.0.1")), "not valid for"),
         ] {

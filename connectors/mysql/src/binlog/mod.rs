@@ -12,7 +12,6 @@
 //! stops the stream by name. Rows go straight into Arrow columns.
 
 pub mod alter;
-pub mod batcher;
 pub mod charset;
 pub mod decimal;
 pub mod decode;

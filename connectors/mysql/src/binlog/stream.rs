@@ -13,9 +13,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossfade_core::{Batch, Boundary, Error, Limit, Position, Result, Stream, TableName, TableSchema};
+use crossfade_core::{Batch, Batcher, Boundary, Error, Limit, Position, Result, Stream, TableName, TableSchema};
 
-use super::batcher::Batcher;
 use super::dump;
 use super::event::{HEADER, Header, Kind};
 use super::gtid::Gtid;

@@ -3,10 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crossfade_core::{Column, Error, Item, Result, SchemaChange, Selection, TableName, TableSchema};
+use crossfade_core::{Batcher, Column, Error, Item, Result, SchemaChange, Selection, TableName, TableSchema};
 
 use super::alter::AlterStep;
-use super::batcher::Batcher;
 use super::facts::{self, Fact};
 use super::follow::{follow, unfollowed};
 use super::live;

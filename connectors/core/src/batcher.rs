@@ -1,4 +1,4 @@
-//! Collects what happened until a batch ends.
+//! Collects what a log says until a batch ends.
 //!
 //! Rows of one table share one builder from the batch's start, or from the last change of shape, to its end: targets apply a
 //! batch as a whole, and `order` keeps the sequence across tables. A change of shape or a TRUNCATE ends all builders, so
@@ -6,7 +6,10 @@
 
 use std::sync::Arc;
 
-use crossfade_core::{Batch, Boundary, Item, Result, RowsBuilder, TableSchema};
+use crate::batch::{Batch, Boundary, Item};
+use crate::builder::RowsBuilder;
+use crate::error::Result;
+use crate::schema::TableSchema;
 
 /// A batch in the making.
 #[derive(Debug, Default)]
