@@ -317,12 +317,16 @@ impl Replication {
     fn fill(&mut self, wait: Wait, status: Status) -> Result<bool> {
         loop {
             let now = Instant::now();
-            let until = match wait {
-                Wait::No => now,
-                Wait::Until(until) => until.min(now + self.patience / 3),
-            };
             let Replication { server, wire, .. } = self;
-            if let Ok(read) = server.block_on(async { tokio::time::timeout_at(until.into(), wire.fill()).await }) {
+            let read = match wait {
+                // The runtime's clock counts milliseconds: a time limit that has passed would still cost one.
+                Wait::No => wire.fill().now_or_never(),
+                Wait::Until(until) => {
+                    let until = until.min(now + self.patience / 3);
+                    server.block_on(async { tokio::time::timeout_at(until.into(), wire.fill()).await.ok() })
+                }
+            };
+            if let Some(read) = read {
                 (self.silent, self.asked) = (Duration::ZERO, false);
                 return read.map(|()| true);
             }

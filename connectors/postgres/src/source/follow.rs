@@ -1,0 +1,282 @@
+//! A table's shape changed: follows added, dropped and renamed columns, and refuses everything else.
+//!
+//! The log names columns and types only. What was renamed, and what was dropped and made again under the same name, is told
+//! by the number that a column keeps for life (`pg_attribute.attnum`), which the catalog has: but the catalog is as it is now,
+//! and may be ahead of the log. So it is believed only where it agrees with the log, and a number that came and went since the
+//! known shape (a dropped column above its highest) means that something lies between that nobody can tell.
+//!
+//! Old rows of an added column hold what the server keeps for them (`attmissingval`): the default at the time of the ALTER.
+//! Where it keeps nothing and the column has a default, the rows were rewritten, and the log does not carry that.
+
+use std::sync::Arc;
+
+use crossfade_core::batch::SchemaStep;
+use crossfade_core::{Column, Error, ForeignKey, Index, Result, SchemaChange, TableSchema};
+
+use super::pgoutput::Relation;
+
+const AGAIN: &str = "such a change is not followed: copy the table again, or exclude it";
+
+/// What rows that were there before a column hold in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fill {
+    /// This value, or NULL.
+    Known(Option<String>),
+    /// Not to be told from the catalog.
+    Unknown,
+    /// Computed from other columns.
+    Generated,
+}
+
+/// A row of `pg_attribute`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attribute {
+    /// Its name now.
+    pub name: String,
+    /// Its number.
+    pub number: u32,
+    /// Whether it is gone.
+    pub dropped: bool,
+    /// See [`Fill`].
+    pub fill: Fill,
+}
+
+/// What the log says of a table's columns, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Logged {
+    /// The name.
+    pub name: String,
+    /// The type as `format_type` prints it.
+    pub source_type: String,
+}
+
+/// The columns of a relation, with its types' names.
+pub fn logged(relation: &Relation, types: Vec<String>) -> Vec<Logged> {
+    let names = relation.columns.iter().map(|c| c.name.clone());
+    names.zip(types).map(|(name, source_type)| Logged { name, source_type }).collect()
+}
+
+/// The change from `table` to the shape that the log shows, or `None` if it is the same. `attributes` are the catalog's,
+/// `highest` is the greatest number of a column that this table is known to have had; `describe` reads its present shape.
+pub fn follow(
+    table: &Arc<TableSchema>,
+    log: &[Logged],
+    attributes: &[Attribute],
+    highest: u32,
+    describe: impl FnOnce() -> Result<Option<TableSchema>>,
+) -> Result<Option<SchemaChange>> {
+    let refuse = |what: String, column: &str| Error::data(&table.name, what).column(column).hint(AGAIN);
+    if table.columns.iter().all(|c| log.iter().any(|l| l.name == c.name))
+        && !log.iter().any(|l| table.ordinal(&l.name).is_none() && !is_generated(attributes, &l.name))
+    {
+        same_columns(table, log, attributes)?;
+        return Ok(None);
+    }
+    let mut columns = Vec::new();
+    let mut present = None;
+    let mut describe = Some(describe);
+    for l in log {
+        let Some(attribute) = attributes.iter().find(|a| !a.dropped && a.name == l.name) else {
+            let what = "the column is in the log, and the catalog no longer has it: the table changed again since";
+            return Err(refuse(what.to_owned(), &l.name));
+        };
+        if let Some(old) = table.columns.iter().find(|c| c.number == attribute.number) {
+            same_type(table, old, l)?;
+            columns.push((Column { name: l.name.clone(), ..old.clone() }, None));
+            continue;
+        }
+        let fill = match &attribute.fill {
+            Fill::Generated => continue,
+            Fill::Known(fill) => fill.clone(),
+            Fill::Unknown => {
+                let what = "the column was added, and what older rows hold in it is not to be told: they were rewritten, \
+                            or its default came later";
+                return Err(refuse(what.to_owned(), &l.name));
+            }
+        };
+        if let Some(describe) = describe.take() {
+            present = describe()?;
+        }
+        let Some(new) = present.as_ref().and_then(|p| p.columns.iter().find(|c| c.name == l.name)) else {
+            return Err(refuse("the column was added, and cannot be carried".to_owned(), &l.name));
+        };
+        same_type(table, new, l)?;
+        columns.push((Column { number: attribute.number, ..new.clone() }, Some(fill)));
+    }
+    let newest = columns.iter().map(|(c, _)| c.number).max().unwrap_or_default();
+    if attributes.iter().any(|a| a.dropped && a.number > highest && a.number < newest) {
+        let what = "a column came and went since the table's known shape, so that added ones cannot be told apart";
+        return Err(Error::data(&table.name, what).hint(AGAIN));
+    }
+    assemble(table, columns, attributes).map(Some)
+}
+
+fn is_generated(attributes: &[Attribute], name: &str) -> bool {
+    attributes.iter().any(|a| !a.dropped && a.name == name && a.fill == Fill::Generated)
+}
+
+/// All names are known: they must mean the same columns, of the same types.
+fn same_columns(table: &TableSchema, log: &[Logged], attributes: &[Attribute]) -> Result<()> {
+    for (column, l) in table.columns.iter().filter_map(|c| Some((c, log.iter().find(|l| l.name == c.name)?))) {
+        same_type(table, column, l)?;
+        let other = |a: &&Attribute| !a.dropped && a.name == column.name && a.number != column.number;
+        if attributes.iter().any(|a| other(&a)) {
+            return Err(taken(table, &column.name));
+        }
+    }
+    Ok(())
+}
+
+fn taken(table: &TableSchema, column: &str) -> Error {
+    let what = "the column was dropped or renamed, and another took its name";
+    Error::data(&table.name, what).column(column).hint(AGAIN)
+}
+
+fn same_type(table: &TableSchema, column: &Column, log: &Logged) -> Result<()> {
+    if column.source_type == log.source_type {
+        return Ok(());
+    }
+    let what = format!("its type is {} in the log, and was {}", log.source_type, column.source_type);
+    Err(Error::data(&table.name, what).column(&log.name).hint(AGAIN))
+}
+
+fn assemble(
+    table: &Arc<TableSchema>,
+    now: Vec<(Column, Option<Option<String>>)>,
+    attributes: &[Attribute],
+) -> Result<SchemaChange> {
+    let mut steps = Vec::new();
+    let place = |old: usize| {
+        let number = table.columns.get(old)?.number;
+        now.iter().position(|(c, added)| added.is_none() && c.number == number)
+    };
+    for (i, column) in table.columns.iter().enumerate().filter(|(i, _)| place(*i).is_none()) {
+        if attributes.iter().any(|a| !a.dropped && a.number == column.number) {
+            let what = "the column is there, and its values no longer come with the log";
+            return Err(Error::data(&table.name, what)
+                .column(&column.name)
+                .hint("ALTER PUBLICATION ... so that it publishes all columns, then copy the table again"));
+        }
+        if table.key.contains(&i) {
+            return Err(Error::data(&table.name, "a column of its key was dropped").column(&column.name).hint(AGAIN));
+        }
+        steps.push(SchemaStep::Drop { column: column.name.clone() });
+    }
+    for (column, added) in &now {
+        // Under a name that was known stand other values now.
+        if table.columns.iter().any(|c| c.name == column.name && c.number != column.number) {
+            return Err(taken(table, &column.name));
+        }
+        match added {
+            Some(fill) => steps.push(SchemaStep::Add { column: column.name.clone(), fill: fill.clone() }),
+            None => {
+                let before = table.columns.iter().find(|c| c.number == column.number);
+                if let Some(before) = before.filter(|b| b.name != column.name) {
+                    steps.push(SchemaStep::Rename { from: before.name.clone(), to: column.name.clone() });
+                }
+            }
+        }
+    }
+    let all = |ordinals: &[usize]| ordinals.iter().map(|&i| place(i)).collect::<Option<Vec<_>>>();
+    let key = all(&table.key).ok_or_else(|| Error::data(&table.name, "its key changed").hint(AGAIN))?;
+    let index = |i: &Index| all(&i.columns).map(|columns| Index { columns, ..i.clone() });
+    let reference = |f: &ForeignKey| all(&f.columns).map(|columns| ForeignKey { columns, ..f.clone() });
+    let (indexes, foreign_keys) =
+        (table.indexes.iter().filter_map(index).collect(), table.foreign_keys.iter().filter_map(reference).collect());
+    let to = TableSchema {
+        name: table.name.clone(),
+        version: table.version + 1,
+        columns: now.into_iter().map(|(column, _)| column).collect(),
+        key,
+        indexes,
+        foreign_keys,
+        origin: None,
+        pending: vec![],
+    };
+    Ok(SchemaChange { from: Arc::clone(table), to: Arc::new(to), steps })
+}
+
+#[cfg(test)]
+mod tests {
+    use crossfade_core::{Logical, TableName};
+
+    use super::*;
+
+    fn column(name: &str, number: u32) -> Column {
+        Column {
+            name: name.into(),
+            source_type: "integer".into(),
+            logical: Logical::Int32,
+            nullable: true,
+            auto_increment: false,
+            number,
+        }
+    }
+
+    fn table(columns: &[(&str, u32)]) -> TableSchema {
+        TableSchema {
+            name: TableName::new("s", "t"),
+            version: 3,
+            columns: columns.iter().map(|(n, i)| column(n, *i)).collect(),
+            key: vec![0],
+            indexes: vec![Index { name: "i".into(), columns: vec![1], unique: false }],
+            foreign_keys: vec![],
+            origin: None,
+            pending: vec![],
+        }
+    }
+
+    /// Of the shape id 1, a 2, b 3; the catalog as `name`, number, `-` in front of the dropped.
+    fn go(log: &[&str], catalog: &[(&str, u32)]) -> Result<Option<SchemaChange>> {
+        let before = Arc::new(table(&[("id", 1), ("a", 2), ("b", 3)]));
+        let log: Vec<Logged> =
+            log.iter().map(|n| Logged { name: (*n).into(), source_type: "integer".into() }).collect();
+        let attribute = |(name, number): &(&str, u32)| Attribute {
+            name: name.trim_start_matches('-').into(),
+            number: *number,
+            dropped: name.starts_with('-'),
+            fill: if name.starts_with('d') { Fill::Unknown } else { Fill::Known(Some("7".into())) },
+        };
+        let attributes: Vec<Attribute> = catalog.iter().map(attribute).collect();
+        follow(&before, &log, &attributes, 3, || Ok(Some(table(catalog))))
+    }
+
+    #[test]
+    fn followed() {
+        let known = [("id", 1), ("a", 2), ("b", 3)];
+        assert!(go(&["id", "a", "b"], &known).unwrap().is_none());
+        // The catalog may be ahead.
+        assert!(go(&["id", "a", "b"], &[("id", 1), ("x", 2), ("-b", 3), ("c", 4)]).unwrap().is_none());
+        let added = go(&["id", "a", "b", "c"], &[known[0], known[1], known[2], ("c", 4), ("e", 5)]).unwrap().unwrap();
+        assert_eq!(added.steps, [SchemaStep::Add { column: "c".into(), fill: Some("7".into()) }]);
+        assert_eq!((added.to.version, added.to.columns[3].number), (4, 4));
+        let c = go(&["pk", "b"], &[("pk", 1), ("-a", 2), ("b", 3)]).unwrap().unwrap();
+        let want = [SchemaStep::Drop { column: "a".into() }, SchemaStep::Rename { from: "id".into(), to: "pk".into() }];
+        assert_eq!(c.steps, want);
+        assert_eq!((c.to.key.as_slice(), c.to.indexes.len()), (&[0][..], 0));
+    }
+
+    #[test]
+    fn refused() {
+        for (log, catalog) in [
+            // Dropped and made again.
+            (&["id", "a", "b"][..], &[("id", 1), ("-a", 2), ("b", 3), ("a", 4)][..]),
+            // Something came and went.
+            (&["id", "a", "b", "c"], &[("id", 1), ("a", 2), ("b", 3), ("-x", 4), ("c", 5)]),
+            // The catalog has gone on.
+            (&["id", "a", "b", "c"], &[("id", 1), ("a", 2), ("b", 3), ("x", 4)]),
+            // Names that swapped.
+            (&["id", "b", "a"], &[("id", 1), ("b", 2), ("a", 3)]),
+            (&["id", "b"], &[("id", 1), ("b", 2), ("-b", 3)]),
+            // The key.
+            (&["a", "b"], &[("-id", 1), ("a", 2), ("b", 3)]),
+            // Not published.
+            (&["id", "a"], &[("id", 1), ("a", 2), ("b", 3)]),
+            // Rewritten.
+            (&["id", "a", "b", "d"], &[("id", 1), ("a", 2), ("b", 3), ("d", 4)]),
+        ] {
+            let e = go(log, catalog).unwrap_err();
+            assert!(e.to_string().contains("s.t") && e.hint_text().is_some(), "{log:?}: {e}");
+        }
+    }
+}

@@ -1,0 +1,359 @@
+//! The log as batches: transactions gathered up to a limit, positions counted.
+//!
+//! ```text
+//! Between ──Begin──> Announced ──rows──> Within ──Commit──> Between
+//! ```
+//!
+//! Invariants:
+//! - The position is the end of a commit that has been handed on, or a place behind it up to which the server says that there
+//!   is nothing more (keepalives, messages): it moves only between transactions.
+//! - A batch that ends in a commit holds whole transactions.
+//! - Nothing beyond `until` is handed on: Begin tells where its commit lies before any row comes.
+//! - The server learns of durable positions only, never of what is in flight.
+
+use std::cmp::Ordering;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossfade_core::{Batch, Batcher, Boundary, Error, Item, Limit, Position, Result, Stream, TableSchema};
+
+use super::pgoutput::{Event, Scratch, decode};
+use super::position::{Lsn, PgPosition};
+use super::rows::{Plan, Sink};
+use super::start;
+use super::tables::{Describe, Tables};
+use super::wire::{Frame, Replication, Status, Wait};
+use crate::connect::Server;
+
+/// A batch without items, which only moves the position, comes at most this often.
+const ADVANCE: Duration = Duration::from_secs(1);
+/// While a position is awaited, the server is asked again this often where it is.
+const ASK: Duration = Duration::from_millis(200);
+/// Rows after which the clock is looked at inside a transaction.
+const GLANCE: u32 = 256;
+
+/// Where in a transaction the stream is.
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    /// In none.
+    Between,
+    /// One is to come; nothing of it has been taken.
+    Announced(Open),
+    /// Inside of it.
+    Within(Open),
+}
+
+/// A transaction that has begun.
+#[derive(Debug, Clone, Copy)]
+struct Open {
+    /// Where its commit lies.
+    commit: Lsn,
+    commit_micros: i64,
+}
+
+/// Reads the log of a slot from a position on.
+pub struct PgStream {
+    wire: Replication,
+    scratch: Scratch,
+    /// What the server may discard the log before.
+    durable: Lsn,
+    follower: Follower,
+}
+
+/// What the log has told so far.
+struct Follower {
+    tables: Tables,
+    batcher: Batcher,
+    position: PgPosition,
+    place: Place,
+    /// Bytes held, at most.
+    held: usize,
+    /// Whether the position has moved since the last batch.
+    advanced: bool,
+    handed: Instant,
+    hex: Vec<u8>,
+}
+
+impl PgStream {
+    /// Asks the server for the log of a slot after `from`, with the tables in the shape they had there. `describe` reads the
+    /// present shape of a table when the log shows another than known.
+    pub fn start(
+        server: &Server,
+        slot: &str,
+        publication: &str,
+        from: &Position,
+        tables: &[Arc<TableSchema>],
+        describe: Describe,
+    ) -> Result<Self> {
+        let from = PgPosition::parse(from)?;
+        let mut wire = Replication::open(server)?;
+        let position = start::verify(&mut wire, slot, publication, &from, tables)?;
+        // Messages: heartbeats and fences that somebody writes to the log move the position at once.
+        wire.start(slot, from.lsn, publication, &[("proto_version", "1"), ("messages", "true")])?;
+        let follower = Follower {
+            tables: Tables::new(server, tables, describe),
+            batcher: Batcher::default(),
+            position,
+            place: Place::Between,
+            held: 0,
+            advanced: false,
+            handed: Instant::now(),
+            hex: Vec::new(),
+        };
+        Ok(PgStream { wire, scratch: Scratch::default(), durable: from.lsn, follower })
+    }
+
+    fn status(&self) -> Status {
+        Status { written: self.follower.position.lsn, flushed: self.durable }
+    }
+
+    /// Takes what comes next, if something does.
+    fn advance(&mut self, wait: Wait, until: Option<Lsn>) -> Result<bool> {
+        let status = self.status();
+        match self.wire.next(wait, status)? {
+            None => return Ok(false),
+            Some(Frame::Keepalive { end, reply }) => {
+                self.follower.passed(end, until);
+                if reply {
+                    self.wire.status(self.status(), false)?;
+                }
+            }
+            Some(Frame::Data { end, body }) => {
+                let event = decode(body, &mut self.scratch)?;
+                self.follower.apply(event, body.len(), end, until)?;
+            }
+        }
+        Ok(true)
+    }
+}
+
+impl Follower {
+    fn finish(&mut self, end: Boundary) -> Result<Option<Batch>> {
+        self.handed = Instant::now();
+        self.advanced &= end == Boundary::Open;
+        self.held = 0;
+        self.batcher.finish(end).map(Some)
+    }
+
+    fn commit(&mut self) -> Result<Option<Batch>> {
+        let end = Boundary::Commit(self.position.to_position());
+        self.finish(end)
+    }
+
+    fn is_within(&self) -> bool {
+        matches!(self.place, Place::Within(_))
+    }
+
+    /// Whether more bytes than this are held. Counting them takes a look at every column, so an upper bound comes first.
+    fn holds(&mut self, bytes: usize) -> bool {
+        if self.held >= bytes {
+            self.held = self.batcher.bytes();
+        }
+        self.held >= bytes
+    }
+
+    /// The batch that ends here, between two transactions, if one does.
+    fn due(&mut self, limit: &Limit, until: Option<Lsn>) -> Result<Option<Batch>> {
+        if let Some(until) = until {
+            if let Place::Announced(open) = self.place
+                && open.commit >= until
+            {
+                self.position.lsn = self.position.lsn.max(until);
+            }
+            match self.position.lsn.cmp(&until) {
+                Ordering::Less => {}
+                Ordering::Equal => return self.commit(),
+                Ordering::Greater => {
+                    let message = format!("the stream is at {}, already beyond {until}", self.position.lsn);
+                    return Err(Error::unavailable(message).hint("read up to a position that has not been passed"));
+                }
+            }
+        }
+        let full = self.batcher.rows() >= limit.rows || self.holds(limit.bytes);
+        let late = !self.batcher.is_empty() && Instant::now() >= limit.deadline;
+        let only_moved = self.advanced && self.batcher.is_empty() && self.handed.elapsed() >= ADVANCE;
+        if (full && !self.batcher.is_empty()) || late || only_moved { self.commit() } else { Ok(None) }
+    }
+
+    /// How long the next message may be waited for.
+    fn patience(&self, limit: &Limit, until: Option<Lsn>) -> Wait {
+        if !self.is_within() && !self.batcher.is_empty() {
+            return Wait::No;
+        }
+        let mut end = limit.deadline;
+        if self.advanced && !self.is_within() {
+            end = end.min(self.handed + ADVANCE);
+        }
+        if until.is_some() {
+            end = end.min(Instant::now() + ASK);
+        }
+        Wait::Until(end)
+    }
+
+    /// The server has sent all that lies before `end`.
+    fn passed(&mut self, end: Lsn, until: Option<Lsn>) {
+        if !matches!(self.place, Place::Between) {
+            return;
+        }
+        let to = match until {
+            Some(until) if reaches(end, until) => until,
+            _ => end,
+        };
+        if to > self.position.lsn {
+            self.position.lsn = to;
+            self.advanced = true;
+        }
+    }
+
+    /// The open transaction, of which something comes.
+    fn open(&mut self) -> Result<Open> {
+        match self.place {
+            Place::Announced(open) | Place::Within(open) => {
+                self.place = Place::Within(open);
+                Ok(open)
+            }
+            Place::Between => {
+                Err(Error::corrupt(format!("the log has rows outside of a transaction after {}", self.position)))
+            }
+        }
+    }
+
+    fn apply(&mut self, event: Event<'_>, bytes: usize, end: Lsn, until: Option<Lsn>) -> Result<()> {
+        match event {
+            Event::Begin { commit, commit_micros, xid } => {
+                let Place::Between = self.place else {
+                    let message = format!("transaction {xid} begins at {end}, and the one before has not ended");
+                    return Err(Error::corrupt(message));
+                };
+                self.place = Place::Announced(Open { commit, commit_micros });
+            }
+            Event::Commit { commit, end } => return self.end(commit, end, until),
+            Event::Message { transactional: false } => self.passed(end, until),
+            Event::Message { transactional: true } | Event::Origin | Event::Type => {}
+            Event::Relation(relation) => {
+                self.open()?;
+                self.tables.relation(&relation, &mut self.batcher)?;
+            }
+            Event::Truncate(relations) => {
+                self.open()?;
+                for relation in relations {
+                    if let Some(plan) = self.tables.plan(relation)? {
+                        self.batcher.push(Item::Truncate(Arc::clone(&plan.schema)), plan.table)?;
+                    }
+                }
+            }
+            Event::Insert { relation, new } => self.row(relation, bytes, |plan, sink| plan.insert(sink, new))?,
+            Event::Update { relation, old, new } => {
+                self.row(relation, bytes, |plan, sink| plan.update(sink, old, new))?;
+            }
+            Event::Delete { relation, old } => self.row(relation, bytes, |plan, sink| plan.delete(sink, old))?,
+        }
+        Ok(())
+    }
+
+    /// Rows of a carried table, out of a message of so many bytes.
+    fn row(
+        &mut self,
+        relation: u32,
+        bytes: usize,
+        append: impl FnOnce(&Plan, &mut Sink<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let commit_micros = self.open()?.commit_micros;
+        let Some(plan) = self.tables.plan(relation)? else { return Ok(()) };
+        let (builder, order) = self.batcher.builder(plan.table, &plan.schema);
+        let before = *order;
+        let mut sink = Sink { builder, order, commit_micros, hex: &mut self.hex };
+        append(plan, &mut sink)?;
+        // The widest fixed type takes 32 bytes.
+        let rows = (*sink.order - before) as usize;
+        self.held += bytes + rows * (13 + 32 * plan.schema.columns.len());
+        Ok(())
+    }
+
+    /// The transaction has ended: the position moves.
+    fn end(&mut self, commit: Lsn, end: Lsn, until: Option<Lsn>) -> Result<()> {
+        let open = match self.place {
+            Place::Announced(open) | Place::Within(open) if open.commit == commit => open,
+            place => {
+                let message = format!("the log has a commit at {commit} that did not begin: {place:?}");
+                return Err(Error::corrupt(message));
+            }
+        };
+        if until.is_some_and(|until| end > until) {
+            let message = format!("{} lies inside of the commit that ends at {end}", until.unwrap_or(end));
+            return Err(Error::unavailable(message).hint("read up to the end of a record of the log"));
+        }
+        self.place = Place::Between;
+        // Never back: a server repeats what was not acknowledged, and that begins at our position.
+        if end < self.position.lsn {
+            return Err(Error::corrupt(format!("a commit ends at {end}, before {}", self.position)));
+        }
+        self.position.lsn = end;
+        self.advanced = true;
+        self.batcher.commit_micros = Some(open.commit_micros);
+        Ok(())
+    }
+}
+
+/// Whether everything that ends at or before `until` lies before `end`. A position may point behind the head of a page that
+/// has not been written yet; no record fits between.
+fn reaches(end: Lsn, until: Lsn) -> bool {
+    /// XLOG_BLCKSZ, which divides every page of the log that may be configured but the smallest.
+    const PAGE: u64 = 8192;
+    /// SizeOfXLogLongPHD.
+    const HEAD: u64 = 40;
+    end >= until || (end.0.is_multiple_of(PAGE) && until.0 - end.0 <= HEAD)
+}
+
+impl Stream for PgStream {
+    fn next(&mut self, limit: &Limit) -> Result<Option<Batch>> {
+        let until = match &limit.until {
+            Some(until) => {
+                let until = PgPosition::parse(until)?;
+                self.follower.position.order(&until)?;
+                Some(until.lsn)
+            }
+            None => None,
+        };
+        let (mut asked, mut taken) = (false, 0u32);
+        loop {
+            if !self.follower.is_within() {
+                if let Some(batch) = self.follower.due(limit, until)? {
+                    return Ok(Some(batch));
+                }
+            } else if self.follower.holds(limit.bytes.saturating_mul(2)) {
+                return self.follower.finish(Boundary::Open);
+            }
+            // What is there comes first; then a server that has nothing to send is asked where it is.
+            let ask = until.is_some() && !asked;
+            let wait = if ask { Wait::No } else { self.follower.patience(limit, until) };
+            if self.advance(wait, until)? {
+                taken = taken.wrapping_add(1);
+                // Inside a long transaction nothing can be handed on: the caller gets its thread back, and asks again.
+                if taken.is_multiple_of(GLANCE) && self.follower.is_within() && Instant::now() >= limit.deadline {
+                    return Ok(None);
+                }
+                continue;
+            }
+            if ask {
+                self.wire.status(self.status(), true)?;
+                asked = true;
+                continue;
+            }
+            asked = false;
+            if !self.follower.is_within() && !self.follower.batcher.is_empty() {
+                return self.follower.commit();
+            }
+            if Instant::now() >= limit.deadline {
+                return Ok(None);
+            }
+        }
+    }
+
+    fn ack(&mut self, durable: &Position) -> Result<()> {
+        let durable = PgPosition::parse(durable)?;
+        self.follower.position.order(&durable)?;
+        self.durable = self.durable.max(durable.lsn);
+        self.wire.status(self.status(), false)
+    }
+}
