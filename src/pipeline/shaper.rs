@@ -50,17 +50,21 @@ pub fn shape(
         if batch.items.iter().any(|i| matches!(i, Item::Schema(_))) {
             shared.reshaped(transform.seen());
         }
-        for history in [History::Full, History::Net] {
-            let wanted = || outlets.iter().filter(|o| o.history == history);
-            if wanted().next().is_none() {
-                continue;
+        let mut left = Some(batch);
+        let mut wanted = outlets.iter().map(|o| o.history).collect::<Vec<_>>();
+        wanted.sort_unstable();
+        wanted.dedup();
+        while let (Some(history), Some(batch)) = (wanted.pop(), left.take()) {
+            if !wanted.is_empty() {
+                left = Some(batch.clone());
             }
+            // The last form takes the rows as they came: while it waits for its target, they are not held twice.
             let batch = match history {
-                History::Full => batch.clone(),
-                History::Net => Batch { items: fold(batch.items.clone())?, ..batch.clone() },
+                History::Full => batch,
+                History::Net => Batch { items: fold(batch.items)?, ..batch },
             };
             let shaped = Arc::new(Shaped { batch, _permits: Arc::clone(&permits) });
-            for outlet in wanted() {
+            for outlet in outlets.iter().filter(|o| o.history == history) {
                 if !send(shared, &outlet.out, Arc::clone(&shaped)) {
                     return Ok(());
                 }

@@ -24,7 +24,7 @@ use crate::schema::{TableName, TableSchema};
 use crate::source::{KeyRange, Snapshot};
 
 /// Whether a target keeps the latest state of each row or every change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum History {
     /// The latest state: batches are folded to their net effect per key before they are written.
     Net,
