@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crossfade_core::{Endpoint, Error, Result, Source, Target};
+use crossfade_postgres::source::slot::{Names, Slot};
 use tokio::runtime::Handle;
 
 use crate::config::Config;
@@ -14,6 +15,8 @@ use crate::pipeline::{Pipeline, TargetSpec};
 pub enum SourceKind {
     /// MySQL or MariaDB.
     MySql,
+    /// Postgres.
+    Postgres,
     /// SQLite.
     Sqlite,
 }
@@ -31,9 +34,10 @@ pub enum TargetKind {
 pub fn source_scheme(url: &str) -> Result<SourceKind> {
     match url.split(':').next().unwrap_or_default() {
         "mysql" | "mariadb" => Ok(SourceKind::MySql),
+        "postgres" | "postgresql" => Ok(SourceKind::Postgres),
         "sqlite" => Ok(SourceKind::Sqlite),
         other => Err(Error::config(format!("{other:?} is not a source"))
-            .hint("a source's URL begins with mysql:, mariadb: or sqlite:")),
+            .hint("a source's URL begins with mysql:, mariadb:, postgres: or sqlite:")),
     }
 }
 
@@ -47,10 +51,11 @@ pub fn target_scheme(url: &str) -> Result<TargetKind> {
     }
 }
 
-/// Opens a source. Connects when it is first used.
-pub fn source(endpoint: &Endpoint, runtime: &Handle) -> Result<Arc<dyn Source>> {
+/// Opens a pipeline's source. Connects when it is first used.
+pub fn source(endpoint: &Endpoint, pipeline: &str, runtime: &Handle) -> Result<Arc<dyn Source>> {
     match source_scheme(endpoint.url())? {
         SourceKind::MySql => crossfade_mysql::open(endpoint, runtime.clone()),
+        SourceKind::Postgres => Ok(Arc::new(crossfade_postgres::open_source(endpoint, pipeline, runtime.clone())?)),
         SourceKind::Sqlite => crossfade_sqlite::open(endpoint),
     }
 }
@@ -63,11 +68,25 @@ pub fn target(endpoint: &Endpoint, runtime: &Handle) -> Result<Arc<dyn Target>> 
     }
 }
 
-/// Removes what a source had installed for its log, and names it. Only SQLite has something installed.
-pub fn uninstall(endpoint: &Endpoint) -> Result<Vec<String>> {
+/// Removes what a pipeline had installed at its source, and names it: triggers in SQLite, a slot and a publication in
+/// Postgres, nothing in MySQL.
+pub fn uninstall(endpoint: &Endpoint, pipeline: &str, runtime: &Handle) -> Result<Vec<String>> {
     match source_scheme(endpoint.url())? {
         SourceKind::MySql => Ok(Vec::new()),
+        SourceKind::Postgres => crossfade_postgres::open_source(endpoint, pipeline, runtime.clone())?.uninstall(),
         SourceKind::Sqlite => crossfade_sqlite::uninstall(endpoint),
+    }
+}
+
+/// A Postgres source's slots, and what this pipeline calls its own.
+pub fn slots(endpoint: &Endpoint, pipeline: &str, runtime: &Handle) -> Result<(Names, Vec<Slot>)> {
+    match source_scheme(endpoint.url())? {
+        SourceKind::Postgres => {
+            let source = crossfade_postgres::open_source(endpoint, pipeline, runtime.clone())?;
+            Ok((source.names().clone(), source.slots()?))
+        }
+        SourceKind::MySql | SourceKind::Sqlite => Err(Error::usage(format!("{endpoint} is a source without slots"))
+            .hint("only Postgres keeps its log by slots: see `crossfade status`")),
     }
 }
 
@@ -79,7 +98,7 @@ pub fn pipeline(config: &Config, runtime: &Handle) -> Result<Pipeline> {
     });
     Ok(Pipeline {
         name: config.name.clone(),
-        source: source(&config.source, runtime)?,
+        source: source(&config.source, &config.name, runtime)?,
         source_name: config.source.to_string(),
         selection: config.selection.clone(),
         rules: config.rules.clone(),

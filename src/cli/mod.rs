@@ -6,6 +6,7 @@ mod observe;
 pub mod print;
 mod prove;
 mod run;
+mod slot;
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -54,7 +55,7 @@ pub struct Which {
     #[arg(long, short, value_name = "FILE")]
     config: Option<PathBuf>,
 
-    /// The source, instead of a configuration: mysql://user@host/db, mariadb://…, sqlite:///path
+    /// The source, instead of a configuration: mysql://user@host/db, mariadb://…, postgres://…, sqlite:///path
     #[arg(long, value_name = "URL", conflicts_with = "config", requires = "to")]
     from: Option<String>,
 
@@ -87,7 +88,9 @@ enum Command {
     CatchUp(run::CatchUp),
     /// Compare both sides at one position, table by table
     Verify(prove::Verify),
-    /// Remove what was installed at the source (SQLite's triggers and change table); the pipeline ends with it
+    /// Replication slots at a Postgres source, and the log that each holds back
+    Slot(slot::SlotArgs),
+    /// Remove what was installed at the source (SQLite's triggers, Postgres' slot); the pipeline ends with it
     Uninstall {
         #[command(flatten)]
         which: Which,
@@ -136,6 +139,7 @@ fn dispatch(command: Command) -> Result<u8> {
         Command::Status(args) => observe::status(&args),
         Command::CatchUp(args) => run::catch_up(&args),
         Command::Verify(args) => prove::verify(&args),
+        Command::Slot(args) => slot::slot(&args),
         Command::Uninstall { which } => run::uninstall(&which),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "crossfade", &mut std::io::stdout());

@@ -219,7 +219,7 @@ pub fn uninstall(which: &Which) -> Result<u8> {
         return Err(Error::owned(format!("process {} runs the pipeline {}", status.pid, config.name))
             .hint(format!("stop it first: kill {}", status.pid)));
     }
-    let removed = registry::uninstall(&config.source)?;
+    let removed = registry::uninstall(&config.source, &config.name, super::runtime()?.handle())?;
     if removed.is_empty() {
         println!("nothing was installed at {}", config.source);
     }

@@ -23,7 +23,7 @@ fn small_source(client: &Client) -> crossfade_harness::Database {
 #[test]
 fn a_url_of_another_kind() {
     let p = Pipeline::new("url", "oracle://db/shop", &["postgres://db/shop"]);
-    refused(&p, "run", 78, &["\"oracle\" is not a source", "mysql:, mariadb: or sqlite:"]);
+    refused(&p, "run", 78, &["\"oracle\" is not a source", "mysql:, mariadb:, postgres: or sqlite:"]);
     let p = Pipeline::new("url", "mysql://root@127.0.0.1/shop", &["ftp://db/shop"]);
     refused(&p, "run", 78, &["\"ftp\" is not a target"]);
 }

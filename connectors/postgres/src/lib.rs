@@ -6,7 +6,7 @@
 //! types, quote ──────────── values and names in Postgres' terms
 //! catalog, ddl, finish ──── tables as they are, as they must be, and what they get after the copy
 //! check ─────────────────── preflight
-//! snapshot ── decode, decimal    reading the tables back, from binary COPY to Arrow
+//! snapshot ── ranges, decode, decimal    reading the tables back, from binary COPY to Arrow
 //! writer, loader ── apply, shape, split, sql, session, copy, numeric    writing them, from Arrow to binary COPY
 //! control ───────────────── checkpoints, owners, chunks
 //! target ────────────────── the handle that opens all of these
@@ -29,6 +29,7 @@ pub mod numeric;
 pub mod options;
 pub mod passfile;
 pub mod quote;
+pub mod ranges;
 pub mod session;
 pub mod shape;
 pub mod snapshot;
@@ -42,6 +43,7 @@ pub mod url;
 pub mod writer;
 
 pub use classify::{classify, classify_in};
+pub use source::handle::{PgSource, open_source};
 pub use target::{PostgresTarget, open};
 
 /// The control tables: see the comments in it.

@@ -175,6 +175,10 @@ pub struct Options {
     pub channel_binding: ChannelBinding,
     /// How the server shows our sessions.
     pub application_name: String,
+    /// A source's replication slot, where it is not named after the pipeline.
+    pub slot: Option<String>,
+    /// A source's publication, likewise.
+    pub publication: Option<String>,
     /// Settings that the server takes with the startup message.
     pub startup_options: Option<String>,
     keepalives: Keepalives,
@@ -215,6 +219,8 @@ impl Options {
                 .iter()
                 .find_map(|key| set.get(key).cloned())
                 .unwrap_or_else(|| "crossfade".into()),
+            slot: set.get("slot").cloned(),
+            publication: set.get("publication").cloned(),
             startup_options: set.get("options").cloned(),
             keepalives: keepalives(&set)?,
             tcp_user_timeout: number::<u64>(&set, "tcp_user_timeout")?.filter(|n| *n > 0).map(Duration::from_millis),

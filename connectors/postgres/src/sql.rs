@@ -188,7 +188,7 @@ pub fn names(table: &TableSchema, columns: &[usize]) -> String {
 pub fn feed_value(relation: &str, column: &Column) -> String {
     let name = format!("{relation}.{}", ident(&column.name));
     match PgType::of(&column.logical) {
-        PgType::Other(_) => format!("CASE WHEN {name} IS NOT NULL THEN pg_catalog.format('%s', {name}) END"),
+        PgType::Other(_) => format!("CASE WHEN {name} IS DISTINCT FROM NULL THEN pg_catalog.format('%s', {name}) END"),
         _ => name,
     }
 }

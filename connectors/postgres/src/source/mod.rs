@@ -7,16 +7,27 @@
 //! pgoutput ── rows ── text          messages to rows of Arrow
 //! tables ── follow                  the shapes that the log shows, and how they change
 //! stream ────────────────────────── all of it as batches
+//! catalog ── types                  the tables, what identifies their rows, what their types mean
+//! slot, log_end, snapshot           what is made at the server, where its log ends, what is read beside it
+//! check ─────────────────────────── preflight
+//! handle ────────────────────────── the source, from which all of these are opened
 //! ```
 
+pub mod catalog;
+mod check;
 mod follow;
+pub mod handle;
+mod log_end;
 pub mod pgoutput;
 pub mod position;
 mod rows;
+pub mod slot;
+pub mod snapshot;
 mod start;
 pub mod stream;
 pub mod tables;
 mod text;
+mod types;
 pub mod wire;
 mod wire_login;
 pub mod wire_read;

@@ -1,0 +1,167 @@
+//! Tables cut into ranges of their key, and read range by range: for the snapshots of both ends.
+//!
+//! Ranges follow the key's own index. Their bounds travel as text and come back as literals without a type, which the
+//! server gives the column's type, so that the index serves them.
+
+use std::pin::pin;
+
+use arrow_array::RecordBatch;
+use crossfade_core::{Error, KeyPart, KeyRange, Result, TableSchema};
+use futures::StreamExt;
+use tokio_postgres::{Client, Row};
+
+use crate::classify::{classify, classify_in};
+use crate::connect::Server;
+use crate::decode::Decoder;
+use crate::quote::{self, ident, idents};
+use crate::types::PgType;
+
+/// A table and how it is read.
+pub struct Relation<'t> {
+    /// Its shape.
+    pub table: &'t TableSchema,
+    /// What stands behind FROM.
+    pub from: String,
+    /// Per column the expression that reads it.
+    pub select: Vec<String>,
+}
+
+/// Walks the key's index, `rows` at a step. A table without a key is one range, an empty one none.
+pub fn split(server: &Server, client: &Client, relation: &Relation<'_>, rows: u64) -> Result<Vec<KeyRange>> {
+    if relation.table.key.is_empty() {
+        return Ok(vec![KeyRange::ALL]);
+    }
+    let key_at = |after: Option<&[KeyPart]>, walk| server.block_on(key_at(client, relation, after, walk));
+    let Some(last) = key_at(None, Walk::Last)? else { return Ok(Vec::new()) };
+    let mut ranges: Vec<KeyRange> = Vec::new();
+    let mut after: Option<Vec<KeyPart>> = None;
+    while let Some(to) = key_at(after.as_deref(), Walk::Forward(rows.max(1)))? {
+        ranges.push(KeyRange { after: after.replace(to.clone()), to: Some(to) });
+    }
+    if after.as_ref() != Some(&last) {
+        ranges.push(KeyRange { after, to: Some(last) });
+    }
+    Ok(ranges)
+}
+
+/// Reads the rows of a range.
+pub fn scan(
+    server: &Server,
+    client: &Client,
+    relation: &Relation<'_>,
+    range: &KeyRange,
+    sink: &mut dyn FnMut(RecordBatch) -> Result<()>,
+) -> Result<()> {
+    let table = relation.table;
+    let sql = copy_out(relation, range)?;
+    let failed = |e| classify_in(&table.name, e).context(format!("reading table {}", table.name));
+    let stream = server.block_on(client.copy_out(&sql)).map_err(failed)?;
+    let mut stream = pin!(stream);
+    let mut decoder = Decoder::new(table);
+    loop {
+        let more = server.block_on(async {
+            while !decoder.is_full() {
+                match stream.next().await {
+                    Some(piece) => decoder.feed(&piece.map_err(failed)?)?,
+                    None => return Ok(false),
+                }
+            }
+            Ok::<_, Error>(true)
+        })?;
+        // Outside of the runtime: the sink may do I/O of its own.
+        if let Some(batch) = decoder.take()? {
+            sink(batch)?;
+        }
+        if !more {
+            return decoder.end();
+        }
+    }
+}
+
+/// Which key to look up.
+#[derive(Clone, Copy)]
+enum Walk {
+    /// The one so many rows further on.
+    Forward(u64),
+    /// The last.
+    Last,
+}
+
+async fn key_at(
+    client: &Client,
+    relation: &Relation<'_>,
+    after: Option<&[KeyPart]>,
+    walk: Walk,
+) -> Result<Option<Vec<KeyPart>>> {
+    let table = relation.table;
+    let columns: Vec<String> = table.key_columns().map(|c| ident(&c.name)).collect();
+    let values = columns.iter().map(|c| format!("{c}::text")).collect::<Vec<_>>().join(", ");
+    let filter = after.map(|key| bound(table, ">", key)).transpose()?;
+    let filter = filter.map(|f| format!(" WHERE {f}")).unwrap_or_default();
+    let (direction, offset) = match walk {
+        Walk::Forward(rows) => ("", rows - 1),
+        Walk::Last => (" DESC", 0),
+    };
+    let order = columns.iter().map(|c| format!("k.{c}{direction}")).collect::<Vec<_>>().join(", ");
+    let sql = format!("SELECT {values} FROM {} k{filter} ORDER BY {order} LIMIT 1 OFFSET {offset}", relation.from);
+    let row = client.query_opt(&sql, &[]).await.map_err(|e| classify_in(&table.name, e))?;
+    row.map(|row| key_of(table, &row)).transpose()
+}
+
+fn key_of(table: &TableSchema, row: &Row) -> Result<Vec<KeyPart>> {
+    let part = |(i, column): (usize, &crossfade_core::Column)| {
+        let text: Option<String> = row.try_get(i).map_err(classify)?;
+        let text = text.ok_or_else(|| {
+            Error::data(&table.name, "a key is NULL").column(&column.name).hint("give the table a primary key")
+        })?;
+        match PgType::of(&column.logical) {
+            PgType::SmallInt | PgType::Integer | PgType::BigInt => match text.parse() {
+                Ok(number) => Ok(KeyPart::Int(number)),
+                Err(_) => Err(Error::data(&table.name, format!("key {text} is no integer")).column(&column.name)),
+            },
+            _ => Ok(KeyPart::Text(text)),
+        }
+    };
+    table.key_columns().enumerate().map(part).collect()
+}
+
+/// `COPY (SELECT ... ) TO STDOUT` of a range.
+pub fn copy_out(relation: &Relation<'_>, range: &KeyRange) -> Result<String> {
+    let bounds = [(">", &range.after), ("<=", &range.to)];
+    let conditions = bounds
+        .into_iter()
+        .filter_map(|(operator, key)| key.as_ref().map(|key| bound(relation.table, operator, key)))
+        .collect::<Result<Vec<_>>>()?;
+    let filter = if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
+    Ok(format!(
+        "COPY (SELECT {} FROM {} AS t{filter}) TO STDOUT (FORMAT binary)",
+        relation.select.join(", "),
+        relation.from
+    ))
+}
+
+/// `("a", "b") > ('1', 'x')`
+fn bound(table: &TableSchema, operator: &str, key: &[KeyPart]) -> Result<String> {
+    if key.len() != table.key.len() || key.is_empty() {
+        return Err(Error::corrupt(format!(
+            "table {}: a range with {} key values for {} key columns",
+            table.name,
+            key.len(),
+            table.key.len()
+        )));
+    }
+    let values: Vec<String> = key.iter().map(literal).collect();
+    let columns = idents(table.key_columns().map(|c| c.name.as_str()));
+    Ok(format!("({columns}) {operator} ({})", values.join(", ")))
+}
+
+fn literal(part: &KeyPart) -> String {
+    match part {
+        KeyPart::Int(number) => format!("'{number}'"),
+        KeyPart::Text(text) => quote::literal(text),
+        KeyPart::Bytes(bytes) => {
+            let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+            quote::literal(&format!("\\x{hex}"))
+        }
+    }
+}

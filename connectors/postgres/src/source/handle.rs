@@ -1,0 +1,124 @@
+//! The server as a [`Source`].
+//!
+//! The end of the log is asked for every second, so one session is kept for such questions. It is not locked while a question
+//! is asked; who finds it taken opens one of its own.
+
+use std::cmp::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crossfade_core::{
+    Consistency, Endpoint, Error, Finding, Position, Result, Selection, Snapshot, Source, Stream, TableName,
+    TableSchema,
+};
+use tokio::runtime::Handle;
+use tokio_postgres::Client;
+
+use super::position::PgPosition;
+use super::slot::{self, Names, Slot};
+use super::snapshot::{Pool, SourceSnapshot};
+use super::stream::PgStream;
+use super::{catalog, check, log_end};
+use crate::connect::Server;
+
+/// A source from its URL. `pipeline` names slot and publication, unless the URL does.
+pub fn open_source(endpoint: &Endpoint, pipeline: &str, runtime: Handle) -> Result<PgSource> {
+    let server = Server::new(endpoint, runtime)?;
+    let names = Names::new(pipeline, server.options());
+    Ok(PgSource { server, names, kept: Arc::default(), pool: Arc::default() })
+}
+
+/// A Postgres database whose log is read.
+#[derive(Clone)]
+pub struct PgSource {
+    server: Server,
+    names: Names,
+    /// The session that the last question has left.
+    kept: Arc<Mutex<Option<Client>>>,
+    /// Sessions for snapshots.
+    pool: Pool,
+}
+
+impl PgSource {
+    /// What its slot and publication are called.
+    pub fn names(&self) -> &Names {
+        &self.names
+    }
+
+    /// The slots of the server.
+    pub fn slots(&self) -> Result<Vec<Slot>> {
+        self.ask(async |client| slot::list(client).await)
+    }
+
+    /// Removes slot and publication. A pipeline of this source cannot be continued afterwards, only begun anew.
+    pub fn uninstall(&self) -> Result<Vec<String>> {
+        self.ask(async |client| slot::remove(client, &self.names).await)
+    }
+
+    /// Asks over the kept session. It may have died unseen since the last question, so a passing error is followed by one
+    /// more attempt on a new one.
+    fn ask<T>(&self, question: impl AsyncFn(&Client) -> Result<T>) -> Result<T> {
+        let kept = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let former = kept().take();
+        let answer = async |client: Client| {
+            let answer = question(&client).await?;
+            *kept() = Some(client);
+            Ok::<T, Error>(answer)
+        };
+        self.server.block_on(async {
+            match former {
+                Some(client) => match answer(client).await {
+                    Err(e) if e.is_transient() => answer(self.server.client().await?).await,
+                    answered => answered,
+                },
+                None => answer(self.server.client().await?).await,
+            }
+        })
+    }
+}
+
+impl Source for PgSource {
+    fn check(&self, selection: &Selection) -> Result<Vec<Finding>> {
+        self.ask(async |client| check::check(client, &self.names, selection).await)
+    }
+
+    fn tables(&self, selection: &Selection) -> Result<Vec<Arc<TableSchema>>> {
+        self.ask(async |client| Ok(catalog::tables(client, selection).await?.into_iter().map(Arc::new).collect()))
+    }
+
+    fn begin(&self, tables: &[Arc<TableSchema>]) -> Result<Position> {
+        self.ask(async |client| {
+            let mut known = Vec::with_capacity(tables.len());
+            for table in tables {
+                let relation = catalog::relation(client, &table.name).await?;
+                known.push((table.as_ref(), relation.is_some_and(|(_, partitioned)| partitioned)));
+            }
+            slot::begin(client, &self.names, &known).await?;
+            Ok(log_end::position(client).await?.to_position())
+        })
+    }
+
+    fn position(&self) -> Result<Position> {
+        self.ask(async |client| Ok(log_end::position(client).await?.to_position()))
+    }
+
+    fn order(&self, a: &Position, b: &Position) -> Result<Ordering> {
+        PgPosition::parse(a)?.order(&PgPosition::parse(b)?)
+    }
+
+    fn distance(&self, from: &Position, to: &Position) -> Result<Option<u64>> {
+        Ok(PgPosition::parse(to)?.lsn.0.checked_sub(PgPosition::parse(from)?.lsn.0))
+    }
+
+    fn snapshot(&self, tables: &[Arc<TableSchema>], consistency: Consistency) -> Result<Box<dyn Snapshot>> {
+        Ok(Box::new(SourceSnapshot::open(&self.server, tables, consistency, &self.pool)?))
+    }
+
+    fn stream(&self, from: &Position, tables: &[Arc<TableSchema>]) -> Result<Box<dyn Stream>> {
+        let source = self.clone();
+        let describe = move |name: &TableName| {
+            source.ask(async |client| Ok(catalog::table(client, name).await?.map(|info| info.schema)))
+        };
+        let Names { slot, publication } = &self.names;
+        Ok(Box::new(PgStream::start(&self.server, slot, publication, from, tables, Box::new(describe))?))
+    }
+}

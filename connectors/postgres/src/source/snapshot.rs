@@ -1,0 +1,208 @@
+//! A readable state of tables, and the position in the log that belongs to it.
+//!
+//! Transactions become visible in another order than their commits stand in the log: a commit is inserted, flushed (and, with
+//! synchronous replication, confirmed elsewhere), and only then does its transaction leave the list of those that run. So the
+//! log's end says nothing about what a query sees.
+//!
+//! **Exact** (verification): a temporary replication slot, whose creation exports the snapshot that belongs to its starting
+//! point. It waits for every transaction that is open when it is made; the wait is bounded.
+//!
+//! **At least** (the initial copy): the position L must have the property that every transaction which wrote to these tables and
+//! committed at or before L is visible to the read. Taken in this order:
+//! 1. L is where records are inserted now.
+//! 2. *Then* the locks on the tables are looked at. Who writes to a table holds a lock of it (ROW EXCLUSIVE or stronger) until
+//!    after its transaction has become visible: `CommitTransaction` in `src/backend/access/transam/xact.c` writes the commit
+//!    record, calls `ProcArrayEndTransaction`, and releases locks last.
+//! 3. Those that hold such locks are waited for, unless they are seen idle inside their transaction: then, after L was taken,
+//!    they had not begun to commit.
+//! 4. Then the read's own snapshot is taken, one per range (READ COMMITTED).
+//!
+//! A transaction that committed at or before L has either let its lock go before step 2, and was visible by then, or held it in
+//! step 2, and was waited for. This is how `CREATE INDEX CONCURRENTLY` waits (`WaitForLockers`); nobody waits for us.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use arrow_array::RecordBatch;
+use crossfade_core::{Consistency, Error, KeyRange, Position, Result, Snapshot, TableName, TableSchema};
+use tokio_postgres::Client;
+
+use super::position::{Lsn, PgPosition};
+use super::types::select;
+use super::wire::Replication;
+use super::{catalog, log_end};
+use crate::classify::classify;
+use crate::connect::Server;
+use crate::quote::{self, ident, literal};
+use crate::ranges::{self, Relation};
+
+/// How long open transactions are waited for.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Who may have written to a table (or a partition of it) and not be visible yet. A prepared transaction has no process.
+const WRITERS: &str = "\
+    WITH RECURSIVE parts (oid) AS ( \
+        SELECT pg_catalog.unnest($1::pg_catalog.oid[]) \
+        UNION SELECT i.inhrelid FROM parts p JOIN pg_catalog.pg_inherits i ON i.inhparent = p.oid) \
+    SELECT DISTINCT l.virtualtransaction, COALESCE(a.state, ''), COALESCE(l.pid, 0), COALESCE(a.xact_start::text, '?') \
+    FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid \
+    WHERE l.locktype = 'relation' AND l.granted AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid() \
+        AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()) \
+        AND l.relation IN (SELECT oid FROM parts) \
+        AND l.mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')";
+
+/// Sessions that finished snapshots leave for the next: a copy opens one for each chunk.
+pub type Pool = Arc<Mutex<Vec<Client>>>;
+
+/// See the module's documentation.
+pub struct SourceSnapshot {
+    server: Server,
+    /// None only while it is dropped.
+    client: Option<Client>,
+    position: Position,
+    /// Tables that are partitioned.
+    partitioned: HashSet<TableName>,
+    /// Where the session goes when all went well: none for one that holds a transaction open.
+    pool: Option<Pool>,
+}
+
+impl SourceSnapshot {
+    /// Opens a snapshot of these tables.
+    pub fn open(server: &Server, tables: &[Arc<TableSchema>], consistency: Consistency, pool: &Pool) -> Result<Self> {
+        let kept = pool.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let client = match kept.filter(|client| !client.is_closed()) {
+            Some(client) => client,
+            None => server.block_on(server.client())?,
+        };
+        let known = server.block_on(relations(&client, tables))?;
+        let partitioned = known.iter().filter(|r| r.partitioned).map(|r| r.name.clone()).collect();
+        let (position, pool) = match consistency {
+            Consistency::AtLeast => {
+                let oids: Vec<u32> = known.iter().map(|r| r.oid).collect();
+                (server.block_on(at_least(&client, &oids))?, Some(Arc::clone(pool)))
+            }
+            Consistency::Exact => (exact(server, &client)?, None),
+        };
+        let position = position.to_position();
+        Ok(SourceSnapshot { server: server.clone(), client: Some(client), position, partitioned, pool })
+    }
+
+    fn client(&self) -> Result<&Client> {
+        self.client.as_ref().ok_or_else(|| Error::corrupt("a snapshot without its session"))
+    }
+
+    fn relation<'t>(&self, table: &'t TableSchema) -> Relation<'t> {
+        let only = if self.partitioned.contains(&table.name) { "" } else { "ONLY " };
+        Relation {
+            table,
+            from: format!("{only}{}", quote::table(&table.name)),
+            select: table.columns.iter().map(|c| select(&ident(&c.name), &c.logical, &c.source_type)).collect(),
+        }
+    }
+}
+
+impl Drop for SourceSnapshot {
+    fn drop(&mut self) {
+        if let (Some(pool), Some(client)) = (self.pool.take(), self.client.take()) {
+            pool.lock().unwrap_or_else(PoisonError::into_inner).push(client);
+        }
+    }
+}
+
+struct Known {
+    name: TableName,
+    oid: u32,
+    partitioned: bool,
+}
+
+async fn relations(client: &Client, tables: &[Arc<TableSchema>]) -> Result<Vec<Known>> {
+    let mut known = Vec::with_capacity(tables.len());
+    for table in tables {
+        let info = catalog::relation(client, &table.name).await?;
+        let (oid, partitioned) = info.ok_or_else(|| {
+            Error::data(&table.name, "it is no longer there").hint("exclude it, or put it back and copy it again")
+        })?;
+        known.push(Known { name: table.name.clone(), oid, partitioned });
+    }
+    Ok(known)
+}
+
+/// The position of reads that begin after this.
+async fn at_least(client: &Client, oids: &[u32]) -> Result<PgPosition> {
+    let position = log_end::position(client).await?;
+    let deadline = Instant::now() + PATIENCE;
+    let mut waited_for: Option<HashSet<String>> = None;
+    loop {
+        let rows = client.query(WRITERS, &[&oids]).await.map_err(classify)?;
+        let mut busy = Vec::new();
+        for row in &rows {
+            let text = |i: usize| row.try_get::<_, String>(i).map_err(classify);
+            let (transaction, state, pid): (_, _, i32) = (text(0)?, text(1)?, row.try_get(2).map_err(classify)?);
+            // Idle in a transaction that failed: it will never commit.
+            let is_idle = state.starts_with("idle in transaction");
+            let is_new = waited_for.as_ref().is_some_and(|w| !w.contains(&transaction));
+            if !is_idle && !is_new {
+                busy.push((transaction, pid, text(3)?));
+            }
+        }
+        let Some((transaction, pid, since)) = busy.first() else { return Ok(position) };
+        if Instant::now() > deadline {
+            return Err(Error::transient(format!(
+                "a transaction that writes to the table has not ended within {} s: {transaction}, process {pid}, since {since}",
+                PATIENCE.as_secs()
+            ))
+            .hint(format!("wait for it, or end it: SELECT pg_terminate_backend({pid}); process 0 is a prepared transaction")));
+        }
+        waited_for = Some(busy.into_iter().map(|(transaction, ..)| transaction).collect());
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// Puts the session into the state of a new slot's starting point.
+fn exact(server: &Server, client: &Client) -> Result<PgPosition> {
+    let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+    let end = server.block_on(log_end::position(client))?;
+    let mut wire = Replication::open(server)?;
+    let version = wire.simple("SELECT pg_catalog.current_setting('server_version_num')::int4 >= 150000")?;
+    let options = match version.first().and_then(|row| row.first()?.as_deref()) {
+        Some("t") => "(SNAPSHOT 'export')",
+        _ => "EXPORT_SNAPSHOT",
+    };
+    let slot = format!("crossfade_verify_{}_{}", std::process::id(), end.lsn.0);
+    let sql = format!("CREATE_REPLICATION_SLOT {} TEMPORARY LOGICAL pgoutput {options}", ident(&slot));
+    let rows = wire.simple_within(&sql, PATIENCE)?;
+    let cell = |i: usize| rows.first().and_then(|row| row.get(i)?.as_deref());
+    let (Some(lsn), Some(snapshot)) = (cell(1), cell(2)) else {
+        return Err(Error::corrupt("the server's answer to CREATE_REPLICATION_SLOT cannot be read"));
+    };
+    let lsn: Lsn = lsn.parse()?;
+    // The snapshot lives as long as the connection that exported it does nothing else.
+    let set = format!("{begin}; SET TRANSACTION SNAPSHOT {}", literal(snapshot));
+    server.block_on(client.batch_execute(&set)).map_err(classify)?;
+    drop(wire);
+    Ok(PgPosition { lsn, ..end })
+}
+
+impl Snapshot for SourceSnapshot {
+    fn position(&self) -> &Position {
+        &self.position
+    }
+
+    fn split(&mut self, table: &TableSchema, rows: u64) -> Result<Vec<KeyRange>> {
+        ranges::split(&self.server, self.client()?, &self.relation(table), rows)
+    }
+
+    fn scan(
+        &mut self,
+        table: &TableSchema,
+        range: &KeyRange,
+        sink: &mut dyn FnMut(RecordBatch) -> Result<()>,
+    ) -> Result<()> {
+        let scanned = ranges::scan(&self.server, self.client()?, &self.relation(table), range, sink);
+        if scanned.is_err() {
+            self.pool = None;
+        }
+        scanned
+    }
+}
