@@ -1,4 +1,4 @@
-//! Postgres as a target.
+//! Postgres as a target, and its log as a source.
 //!
 //! ```text
 //! url, options, passfile ── how an operator names a server
@@ -10,6 +10,7 @@
 //! writer, loader ── apply, shape, split, sql, session, copy, numeric    writing them, from Arrow to binary COPY
 //! control ───────────────── checkpoints, owners, chunks
 //! target ────────────────── the handle that opens all of these
+//! source ────────────────── the log: see its own page
 //! ```
 
 pub mod apply;

@@ -56,7 +56,8 @@ const ATTRIBUTES: &str = "\
 
 const TYPES: &str = "\
     SELECT pg_catalog.format_type(u.t, u.m) \
-    FROM pg_catalog.unnest($1::pg_catalog.oid[], $2::pg_catalog.int4[]) WITH ORDINALITY AS u (t, m, n) ORDER BY u.n";
+    FROM ROWS FROM (pg_catalog.unnest($1::oid[]), pg_catalog.unnest($2::int4[])) WITH ORDINALITY AS u (t, m, n) \
+    ORDER BY u.n";
 
 impl Tables {
     /// In the shape that they have where the stream starts.

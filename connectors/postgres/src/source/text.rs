@@ -296,3 +296,155 @@ fn duration(text: &[u8]) -> Result<i64, Bad> {
     let micros = parse().ok_or_else(|| Bad::Value(format!("the interval {} is no length of time", shown(text))))?;
     Ok(if negative { -micros } else { micros })
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow_array::cast::AsArray;
+    use arrow_array::types::{
+        Date32Type, Decimal128Type, Decimal256Type, DurationMicrosecondType, Float64Type, Int64Type,
+        Time64MicrosecondType, TimestampMicrosecondType,
+    };
+    use arrow_array::{Array, ArrayRef};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const KINDS: [Logical; 21] = [
+        Logical::Bool,
+        Logical::Int8,
+        Logical::Int16,
+        Logical::Int32,
+        Logical::Int64,
+        Logical::UInt8,
+        Logical::UInt64,
+        Logical::Float32,
+        Logical::Float64,
+        Logical::Decimal { precision: 10, scale: 3 },
+        Logical::Decimal { precision: 38, scale: 38 },
+        Logical::Decimal { precision: 76, scale: 0 },
+        Logical::Numeric,
+        Logical::Text,
+        Logical::Bytes,
+        Logical::Bit { len: 3 },
+        Logical::Uuid,
+        Logical::Date,
+        Logical::Time,
+        Logical::Duration,
+        Logical::TimestampTz,
+    ];
+
+    fn one(logical: &Logical, text: &str) -> Option<ArrayRef> {
+        let mut builder = ColumnBuilder::new(logical);
+        append(&mut builder, logical, text.as_bytes(), &mut Vec::new()).ok()?;
+        Some(builder.finish())
+    }
+
+    fn date_of(text: &str) -> Option<i32> {
+        one(&Logical::Date, text).map(|a| a.as_primitive::<Date32Type>().value(0))
+    }
+
+    fn stamp(text: &str) -> Option<i64> {
+        one(&Logical::Timestamp, text).map(|a| a.as_primitive::<TimestampMicrosecondType>().value(0))
+    }
+
+    #[test]
+    fn dates_and_times() {
+        for (text, days) in [
+            ("1970-01-01", 0),
+            ("2000-02-29", 11_016),
+            ("1969-12-31", -1),
+            ("0001-01-01", -719_162),
+            ("0001-12-31 BC", -719_163),
+            ("4714-11-24 BC", -2_440_588),
+            ("5874897-12-31", 2_145_042_905),
+            ("infinity", i32::MAX),
+            ("-infinity", i32::MIN),
+        ] {
+            assert_eq!(date_of(text), Some(days), "{text}");
+        }
+        assert_eq!(stamp("1970-01-02 00:00:00.000001"), Some(86_400_000_001));
+        assert_eq!(stamp("0001-12-31 24:00:00 BC"), Some(-719_162 * DAY));
+        assert_eq!((stamp("infinity"), stamp("-infinity")), (Some(i64::MAX), Some(i64::MIN)));
+        let zoned = one(&Logical::TimestampTz, "1970-01-01 00:00:00.5+00").unwrap();
+        assert_eq!(zoned.as_primitive::<TimestampMicrosecondType>().value(0), 500_000);
+        let time = one(&Logical::Time, "24:00:00").unwrap();
+        assert_eq!(time.as_primitive::<Time64MicrosecondType>().value(0), DAY);
+        let long = one(&Logical::Duration, "-838:59:59.000001").unwrap();
+        assert_eq!(long.as_primitive::<DurationMicrosecondType>().value(0), -3_020_399_000_001);
+        for bad in ["", "1970-1-1", "1970-13-01", "0000-01-01", "1970-01-01 BC ", "70-01-01", "1970-01-01x"] {
+            assert_eq!(date_of(bad), None, "{bad}");
+        }
+        assert!(one(&Logical::TimestampTz, "1970-01-01 00:00:00+01").is_none(), "only UTC is canonical");
+        assert!(one(&Logical::Time, "24:00:00.1").is_none() && one(&Logical::Time, "10:00").is_none());
+        assert!(one(&Logical::Duration, "1 day 00:00:00").is_none());
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        let small = Logical::Decimal { precision: 4, scale: 2 };
+        for bad in ["NaN", "Infinity", "-Infinity", "100.00", "1.234", "", "-", "1e3", ".", "1.2.3"] {
+            assert!(one(&small, bad).is_none(), "{bad}");
+        }
+        assert_eq!(one(&small, "-0.5000").unwrap().as_primitive::<Decimal128Type>().value(0), -50);
+        assert_eq!(one(&small, "00099.99").unwrap().as_primitive::<Decimal128Type>().value(0), 9999);
+        assert!(one(&Logical::Int16, "32768").is_none() && one(&Logical::Int16, "-32768").is_some());
+        assert!(one(&Logical::Bytes, "\\x0").is_none() && one(&Logical::Bytes, "00").is_none());
+        assert!(one(&Logical::Bit { len: 3 }, "10").is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn numbers_come_back(n: i64, f: f64, d: i128, scale in 0u8..=38) {
+            prop_assert_eq!(one(&Logical::Int64, &n.to_string()).unwrap().as_primitive::<Int64Type>().value(0), n);
+            let back = one(&Logical::Float64, &f.to_string()).unwrap().as_primitive::<Float64Type>().value(0);
+            prop_assert_eq!(back.to_bits(), f.to_bits());
+            let d = d % 10i128.pow(38);
+            let digits = format!("{:0>width$}", d.unsigned_abs(), width = usize::from(scale) + 1);
+            let (whole, fraction) = digits.split_at(digits.len() - usize::from(scale));
+            let sign = if d < 0 { "-" } else { "" };
+            let text = if scale > 0 { format!("{sign}{whole}.{fraction}") } else { format!("{sign}{whole}") };
+            let narrow = one(&Logical::Decimal { precision: 38, scale }, &text).unwrap();
+            prop_assert_eq!(narrow.as_primitive::<Decimal128Type>().value(0), d);
+            let wide = one(&Logical::Decimal { precision: 76, scale }, &text).unwrap();
+            prop_assert_eq!(wide.as_primitive::<Decimal256Type>().value(0), i256::from_i128(d));
+        }
+
+        #[test]
+        fn bytes_come_back(bytes: Vec<u8>, id: [u8; 16]) {
+            let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+            let array = one(&Logical::Bytes, &format!("\\x{hex}")).unwrap();
+            prop_assert_eq!(array.as_binary::<i32>().value(0), &bytes[..]);
+            let h: String = id.iter().map(|b| format!("{b:02x}")).collect();
+            let text = format!("{}-{}-{}-{}-{}", &h[..8], &h[8..12], &h[12..16], &h[16..20], &h[20..]);
+            let array = one(&Logical::Uuid, &text).unwrap();
+            prop_assert_eq!(array.as_fixed_size_binary().value(0), &id[..]);
+        }
+
+        #[test]
+        fn days_follow_one_another(days in -2_440_588i32..2_000_000) {
+            // Every day has a text, and the next day's is the next number.
+            let (mut y, mut m, mut d) = (1970i64, 1i64, 1i64);
+            let era = (i64::from(days) + 719_468).div_euclid(146_097);
+            let of_era = (i64::from(days) + 719_468).rem_euclid(146_097);
+            let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+            let of_year = of_era - (365 * year + year / 4 - year / 100);
+            let month = (5 * of_year + 2) / 153;
+            d += of_year - (153 * month + 2) / 5;
+            m += (month + 2) % 12;
+            y += year + era * 400 - 1970 + i64::from(month >= 10);
+            let text = if y > 0 { format!("{y:04}-{m:02}-{d:02}") } else { format!("{:04}-{m:02}-{d:02} BC", 1 - y) };
+            prop_assert_eq!(date_of(&text), Some(days), "{}", text);
+        }
+
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes: Vec<u8>, text in "[-0-9:. +xINanfB/C]{0,40}") {
+            for logical in &KINDS {
+                for input in [&bytes[..], text.as_bytes()] {
+                    let mut builder = ColumnBuilder::new(logical);
+                    let read = append(&mut builder, logical, input, &mut Vec::new()).is_ok();
+                    prop_assert_eq!(builder.finish().len(), usize::from(read));
+                }
+            }
+        }
+    }
+}

@@ -175,10 +175,7 @@ fn fields(body: &[u8]) -> Read<Reported<'_>> {
             return Ok(reported);
         }
         // Words in the server's own encoding may come before the client's is in force.
-        let value = match std::str::from_utf8(r.until_nul()?) {
-            Ok(text) => text,
-            Err(_) => "(not in UTF-8)",
-        };
+        let value = std::str::from_utf8(r.until_nul()?).unwrap_or("(not in UTF-8)");
         match kind {
             b'C' => reported.code = value,
             b'M' => reported.message = value,
