@@ -8,17 +8,25 @@
 //! a read may fail, or worse, succeed with another column under an old name; so the source's shape is looked at after
 //! each read, and what does not fit is not committed. The stream is about to bring the change, which starts the session
 //! again in the new shape; until then the copy of such a table waits.
+//!
+//! **A table without a key** is a bag of rows, and replaying changes over a later read of a bag counts rows twice. So it is
+//! one chunk, read at an exact position S: the pipeline is held there for a moment ([`super::fence`]), the chunk enters the
+//! gate while every target stands at S, and the pipeline goes on. Changes of that table before S never reach the target
+//! ([`Shared::lacks`]), those after S wait at the gate until the chunk is committed, and with them all that comes behind
+//! them in the log. A restart reads the whole table anew. Such tables come first: their long reads then run beside all
+//! others.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crossfade_core::{
     Chunk, ChunkState, Consistency, Error, KeyRange, Loaded, Loader, Position, Result, Selection, Snapshot, Source,
-    TableSchema, Target, Writer,
+    TableName, TableSchema, Target, Writer,
 };
 
-use super::session::{Shared, TICK};
+use super::fence::Fence;
+use super::session::{Member, Shared, TICK};
 use crate::transform::Mapped;
 
 /// A chunk that some targets still lack.
@@ -65,6 +73,7 @@ impl Plan {
             let has = |s: &Vec<ChunkState>| s.iter().any(|c| c.table == *name);
             let ranges = match states.iter().find(|s| has(s)) {
                 Some(known) => ranges_of(known, mapped),
+                None if mapped.target.key.is_empty() => vec![KeyRange::ALL],
                 None => split(source, &mapped.source, chunk_rows)?,
             };
             for (writer, state) in writers.iter_mut().zip(&mut states) {
@@ -105,6 +114,7 @@ impl Plan {
         }
         plan.chunks = jobs.len() as u64;
         jobs.retain(|j| !j.missing.is_empty());
+        jobs.sort_by_key(|j| !j.table.target.key.is_empty());
         plan.jobs = Mutex::new(jobs.into());
         Ok(plan)
     }
@@ -112,6 +122,13 @@ impl Plan {
     /// Chunks still to copy.
     pub fn open(&self) -> u64 {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner).len() as u64
+    }
+
+    /// The tables without a key that a member of the session lacks, by the member's place in the pipeline.
+    pub fn bags(&self, members: &[Member<'_>]) -> HashSet<(usize, TableName)> {
+        let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        let bags = jobs.iter().filter(|j| j.table.target.key.is_empty());
+        bags.flat_map(|j| j.missing.iter().map(|&i| (members[i].index, j.table.target.name.clone()))).collect()
     }
 
     fn put_back(&self, job: Job) {
@@ -151,7 +168,11 @@ pub fn copy(shared: &Shared<'_>, plan: &Plan, destinations: &[Destination<'_>]) 
                 loaders[i] = Some(d.target.loader(shared.pipeline, d.epoch)?);
             }
         }
-        match copy_chunk(shared, &job, destinations, &mut loaders) {
+        let copied = match job.table.target.key.is_empty() {
+            true => copy_bag(shared, &job, destinations, &mut loaders),
+            false => copy_chunk(shared, &job, destinations, &mut loaders),
+        };
+        match copied {
             Ok(Some(high)) => {
                 highs.push(high);
                 failed = false;
@@ -238,6 +259,49 @@ fn copy_chunk(
         missing = collided;
         merge = true;
     }
+}
+
+/// As long as the stream needs to come to the fence: a copy has all the time there is.
+const PATIENCE: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// Copies a table without a key, whole, as it is at a fence. `None`: the session is over.
+fn copy_bag(
+    shared: &Shared<'_>,
+    job: &Job,
+    destinations: &[Destination<'_>],
+    loaders: &mut [Option<Box<dyn Loader>>],
+) -> Result<Option<Position>> {
+    let table = &job.table.target.name;
+    if shared.halt.over() {
+        return Ok(None);
+    }
+    let fence = match Fence::hold(shared, std::slice::from_ref(&job.table.source), PATIENCE) {
+        Err(e) if shared.halt.over() && e.is_transient() => return Ok(None),
+        held => held?,
+    };
+    // Every target stands at the fence and nothing is on its way: whoever wants the table now waits for this chunk.
+    let Some(_inside) = shared.gate.enter(table, || shared.halt.over()) else { return Ok(None) };
+    let (position, snapshot) = fence.release();
+    tracing::info!(%table, %position, "reading a table without a key; from its next change on the stream waits for it");
+    let mut active: Vec<(usize, &mut Box<dyn Loader>)> = loaders
+        .iter_mut()
+        .enumerate()
+        .filter(|(i, _)| job.missing.contains(i))
+        .filter_map(|(i, l)| l.as_mut().map(|l| (i, l)))
+        .collect();
+    read_chunk(shared, job, snapshot, &mut active, true)?;
+    if is_outdated(shared.source, &job.table.source)? {
+        return Err(Error::data(&job.table.source.name, "its shape changed while it was read"));
+    }
+    for (i, loader) in active {
+        if loader.commit(&position)? == Loaded::Collided {
+            return Err(Error::data(table, "a row of the source is refused by a unique index of the target")
+                .hint("drop the target's unique indexes of this table until the copy has ended"));
+        }
+        shared.has(destinations[i].index, table);
+    }
+    tracing::info!(%table, "the table is copied");
+    Ok(Some(position))
 }
 
 /// Cuts a table by its keys. Only values of the key matter, so the table's present shape serves, whichever it is.

@@ -7,6 +7,7 @@
 pub mod applier;
 pub mod budget;
 mod copier;
+pub mod fence;
 mod gate;
 pub mod progress;
 mod reader;

@@ -13,6 +13,7 @@
 //! The calling thread conducts: it watches signals, the goal and requests, and keeps the picture of progress. The first
 //! error of any thread aborts all others; nothing is cleaned up, because recovery is the only path back.
 
+use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,7 +21,9 @@ use std::thread::Scope;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
-use crossfade_core::{Checkpoint, Error, Phase, Position, Result, Source, Stream, TableSchema, Target, Writer};
+use crossfade_core::{
+    Checkpoint, Error, Phase, Position, Result, Source, Stream, TableName, TableSchema, Target, Writer,
+};
 
 use super::applier::Applier;
 use super::budget::Budget;
@@ -85,7 +88,11 @@ pub struct Shared<'a> {
     pub members: Vec<usize>,
     /// What people see.
     pub progress: &'a Progress,
+    /// Held by whoever holds the reader at a position.
+    pub fence: Mutex<()>,
     flush: AtomicBool,
+    /// Tables without a key that a target (by its place in the pipeline) still lacks, see [`super::copier`].
+    uncopied: Mutex<HashSet<(usize, TableName)>>,
     /// The tables that this session carries, in the shape of the last batch handed to the targets.
     carried: Mutex<Vec<Mapped>>,
     /// The checkpoints of all the pipeline's targets, also of those that this session does not run.
@@ -145,6 +152,17 @@ impl Shared<'_> {
     /// Asks the targets to commit at every boundary, or no longer.
     pub fn set_flushing(&self, on: bool) {
         self.flush.store(on, Ordering::SeqCst);
+    }
+
+    /// Whether a target still lacks this table without a key: its changes so far are not for it.
+    pub fn lacks(&self, target: usize, table: &TableName) -> bool {
+        let uncopied = self.uncopied.lock().unwrap_or_else(PoisonError::into_inner);
+        !uncopied.is_empty() && uncopied.contains(&(target, table.clone()))
+    }
+
+    /// A target has a table without a key from here on.
+    pub fn has(&self, target: usize, table: &TableName) {
+        self.uncopied.lock().unwrap_or_else(PoisonError::into_inner).remove(&(target, table.clone()));
     }
 
     /// `Some` when the copy has ended.
@@ -222,6 +240,8 @@ pub fn run(attempt: Attempt<'_>, mut members: Vec<Member<'_>>) -> Result<Ended> 
         members: members.iter().map(|m| m.index).collect(),
         carried: Mutex::new(tables.clone()),
         progress: &pipeline.progress,
+        fence: Mutex::new(()),
+        uncopied: Mutex::new(plan.as_ref().map(|p| p.bags(&members)).unwrap_or_default()),
         flush: AtomicBool::new(goal != Goal::Forever),
         checkpoints: Mutex::new(checkpoints),
         copied: Mutex::new(None),

@@ -33,7 +33,7 @@ pub struct Inner {
     pub checkpoints: Vec<Checkpoint>,
     pub shapes: Vec<Arc<TableSchema>>,
     pub tables: Tables,
-    chunks: Vec<ChunkState>,
+    pub chunks: Vec<ChunkState>,
     /// Whether the unique indexes are built.
     pub indexed: bool,
     /// Every change in the order of its arrival, and the position it was committed with.
@@ -315,7 +315,17 @@ impl Loader for MemoryLoader {
             inner.violated(format!("chunk {} of {name} commits in a shape that the table has not", chunk.index));
         }
         let mut table = inner.tables.get(name).map(|t| (**t).clone()).unwrap_or_default();
+        if chunk.table.key.is_empty() {
+            table.clear();
+            if !merge || low != number(high)? {
+                inner.violated(format!("{name}, without a key, is copied from {low} to {high}"));
+            }
+        }
         for row in rows {
+            if chunk.table.key.is_empty() {
+                codec::put(&mut table, row);
+                continue;
+            }
             if table.insert(codec::key(&chunk.table, &row), row).is_some() && !merge {
                 return Ok(Loaded::Collided);
             }

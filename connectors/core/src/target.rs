@@ -26,7 +26,8 @@ use crate::source::{KeyRange, Snapshot};
 /// Whether a target keeps the latest state of each row or every change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum History {
-    /// The latest state: batches are folded to their net effect per key before they are written.
+    /// The latest state: batches are folded to their net effect per key before they are written; of a table without a
+    /// key no equal rows are both deleted and inserted by one [`crate::Rows`].
     Net,
     /// Every change, in order.
     Full,
@@ -135,7 +136,8 @@ pub enum Loaded {
 
 /// Writes chunks of the initial copy, one at a time.
 pub trait Loader: Send {
-    /// Starts a chunk. `merge`: rows may exist already and are replaced; without it the fastest way is taken.
+    /// Starts a chunk. `merge`: rows may exist already and are replaced; without it the fastest way is taken. A table
+    /// without a key is one chunk, always merged: all rows that the table has are replaced by the chunk's.
     fn begin(&mut self, chunk: &Chunk, merge: bool) -> Result<()>;
 
     /// Writes rows of the chunk.

@@ -152,8 +152,13 @@ impl Row<'_, '_> {
 
     fn delete(&mut self, cells: &[Cell<'_>]) -> Result<()> {
         self.each(cells, |row, ordinal, _| {
-            if row.plan.table.key.contains(&ordinal) {
+            let key = &row.plan.table.key;
+            if key.contains(&ordinal) {
                 return Err(row.data(cells, ordinal, "the log does not carry the key").hint(FULL_HINT));
+            }
+            if key.is_empty() {
+                let message = "the table has no key, and the log carries only some of the columns of a row that goes";
+                return Err(row.data(cells, ordinal, message).hint(FULL_HINT));
             }
             row.sink.builder.columns[ordinal].append_null();
             Ok(())
