@@ -4,6 +4,7 @@
 
 mod common;
 mod crashes;
+mod hard_copies;
 mod mysql_to_postgres;
 mod refusals;
 mod sqlite_to_parquet;
