@@ -118,7 +118,9 @@ fn drift(pipeline: &Pipeline, carried: &[Mapped], globs: &[String]) -> BTreeMap<
     let mut out = BTreeMap::new();
     for table in now.iter().filter(picked) {
         let wrong = match carried.iter().find(|m| m.source.name == table.name) {
-            None => "it came after the pipeline began and is not carried; exclude it, or begin anew",
+            None => {
+                "it came after the pipeline began and is not carried: `crossfade snapshot` takes it in, or exclude it"
+            }
             Some(m) if shape(&m.source) != shape(table) => {
                 "it has other columns at the source now; the change arrives with the table's next row"
             }

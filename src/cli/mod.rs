@@ -6,6 +6,7 @@ mod observe;
 pub mod print;
 mod prove;
 mod run;
+mod snapshot;
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -87,6 +88,8 @@ enum Command {
     CatchUp(run::CatchUp),
     /// Compare both sides at one position, table by table
     Verify(prove::Verify),
+    /// Copy tables again, or take in tables that came later, while all others stream on
+    Snapshot(snapshot::Snapshot),
     /// Remove what was installed at the source (SQLite's triggers and change table); the pipeline ends with it
     Uninstall {
         #[command(flatten)]
@@ -136,6 +139,7 @@ fn dispatch(command: Command) -> Result<u8> {
         Command::Status(args) => observe::status(&args),
         Command::CatchUp(args) => run::catch_up(&args),
         Command::Verify(args) => prove::verify(&args),
+        Command::Snapshot(args) => snapshot::snapshot(&args),
         Command::Uninstall { which } => run::uninstall(&which),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "crossfade", &mut std::io::stdout());

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use crossbeam_channel::Sender;
 use crossfade_core::{Error, Level, Phase, Position, Result};
 use sd_notify::NotifyState;
 
@@ -11,12 +12,13 @@ use super::check::{findings, report};
 use super::print::{self, Progressing};
 use super::{Which, parse_duration};
 use crate::config::Config;
+use crate::pipeline::again::{self, Wish};
 use crate::pipeline::progress::{State, View};
 use crate::pipeline::session::{Goal, Shared};
 use crate::pipeline::{self, Conduct, Ended, Pipeline};
 use crate::registry;
 use crate::service::{self, Server, Wanted};
-use crate::verify;
+use crate::verify::{self, Proof};
 
 /// Copy, then follow the source.
 #[derive(Debug, Args)]
@@ -84,7 +86,10 @@ fn drive(pipeline: &Pipeline, goal: &Goal, stop: &AtomicBool, server: &Server) -
         let mut told: Option<Instant> = None;
         let mut serve = |shared: &Shared<'_>| -> Result<()> {
             while let Ok(wanted) = server.wanted.try_recv() {
-                prove(scope, shared, pipeline, wanted);
+                match wanted {
+                    Wanted::Proof { tables, reply } => prove(scope, shared, pipeline, &tables, reply),
+                    Wanted::Again(wish) => copy_again(shared, pipeline, wish),
+                }
             }
             if told.is_none_or(|at| at.elapsed() >= Duration::from_secs(1)) {
                 told = Some(Instant::now());
@@ -105,12 +110,24 @@ fn prove<'scope>(
     scope: &'scope std::thread::Scope<'scope, '_>,
     shared: &Shared<'_>,
     pipeline: &Pipeline,
-    wanted: Wanted,
+    tables: &[String],
+    reply: Sender<Result<Proof>>,
 ) {
-    match verify::fence(shared, pipeline, &wanted.tables) {
+    match verify::fence(shared, pipeline, tables) {
         // Whoever asked may have gone: then nobody needs the answer.
-        Ok(fenced) => drop(scope.spawn(move || drop(wanted.reply.send(Ok(fenced.compare()))))),
-        Err(e) => drop(wanted.reply.send(Err(e))),
+        Ok(fenced) => drop(scope.spawn(move || drop(reply.send(Ok(fenced.compare()))))),
+        Err(e) => drop(reply.send(Err(e))),
+    }
+}
+
+/// Ends the session for tables that are to be copied again, if there are such.
+fn copy_again(shared: &Shared<'_>, pipeline: &Pipeline, wish: Wish) {
+    if let Err(e) = again::pick(pipeline, &wish.tables) {
+        drop(wish.reply.send(Err(e))); // who asked may have gone
+        return;
+    }
+    if let Err(wish) = shared.ask_again(wish) {
+        drop(wish.reply.send(Err(Error::transient("other tables are about to be copied again").hint("try again"))));
     }
 }
 

@@ -16,17 +16,17 @@
 //! them in the log. A restart reads the whole table anew. Such tables come first: their long reads then run beside all
 //! others.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crossfade_core::{
     Chunk, ChunkState, Consistency, Error, KeyRange, Loaded, Loader, Position, Result, Selection, Snapshot, Source,
-    TableName, TableSchema, Target, Writer,
+    TableSchema, Target, Writer,
 };
 
 use super::fence::Fence;
-use super::session::{Member, Shared, TICK};
+use super::session::{Shared, TICK};
 use crate::transform::Mapped;
 
 /// A chunk that some targets still lack.
@@ -74,10 +74,10 @@ impl Plan {
             let ranges = match states.iter().find(|s| has(s)) {
                 Some(known) => ranges_of(known, mapped),
                 None if mapped.target.key.is_empty() => vec![KeyRange::ALL],
-                None => split(source, &mapped.source, chunk_rows)?,
+                None => split(source, &mapped.source, chunk_rows).map(or_all)?,
             };
             for (writer, state) in writers.iter_mut().zip(&mut states) {
-                if !has(state) && !ranges.is_empty() {
+                if !has(state) {
                     writer.plan(name, &ranges)?;
                     state.extend(planned(mapped, &ranges));
                 }
@@ -124,13 +124,6 @@ impl Plan {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner).len() as u64
     }
 
-    /// The tables without a key that a member of the session lacks, by the member's place in the pipeline.
-    pub fn bags(&self, members: &[Member<'_>]) -> HashSet<(usize, TableName)> {
-        let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
-        let bags = jobs.iter().filter(|j| j.table.target.key.is_empty());
-        bags.flat_map(|j| j.missing.iter().map(|&i| (members[i].index, j.table.target.name.clone()))).collect()
-    }
-
     fn put_back(&self, job: Job) {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner).push_front(job);
     }
@@ -138,6 +131,11 @@ impl Plan {
     fn next(&self) -> Option<Job> {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
     }
+}
+
+/// An empty table has a plan, too: without one it would be planned again when another table is copied again.
+fn or_all(ranges: Vec<KeyRange>) -> Vec<KeyRange> {
+    if ranges.is_empty() { vec![KeyRange::ALL] } else { ranges }
 }
 
 fn ranges_of(states: &[ChunkState], mapped: &Mapped) -> Vec<KeyRange> {

@@ -25,6 +25,7 @@ use crossfade_core::{
     Checkpoint, Error, Phase, Position, Result, Source, Stream, TableName, TableSchema, Target, Writer,
 };
 
+use super::again::Wish;
 use super::applier::Applier;
 use super::budget::Budget;
 use super::copier::{Destination, Plan, copy};
@@ -33,7 +34,7 @@ use super::progress::{CopyProgress, Progress, State};
 use super::reader::read;
 use super::reins::{Reins, Rule};
 use super::shaper::{Outlet, shape};
-use super::{Ended, Limits, Pipeline};
+use super::{Limits, Pipeline};
 use crate::transform::{Mapped, Transform};
 
 /// Waits re-check this often whether the session is over.
@@ -93,6 +94,8 @@ pub struct Shared<'a> {
     flush: AtomicBool,
     /// Tables without a key that a target (by its place in the pipeline) still lacks, see [`super::copier`].
     uncopied: Mutex<HashSet<(usize, TableName)>>,
+    /// Set to end the session for tables that are to be copied again.
+    wish: Mutex<Option<Wish>>,
     /// The tables that this session carries, in the shape of the last batch handed to the targets.
     carried: Mutex<Vec<Mapped>>,
     /// The checkpoints of all the pipeline's targets, also of those that this session does not run.
@@ -154,6 +157,20 @@ impl Shared<'_> {
         self.flush.store(on, Ordering::SeqCst);
     }
 
+    /// Ends the session, to begin again with these tables taken anew. One wish at a time: false, if there is one.
+    pub fn ask_again(&self, wish: Wish) -> std::result::Result<(), Wish> {
+        let mut place = self.wish.lock().unwrap_or_else(PoisonError::into_inner);
+        if place.is_some() {
+            return Err(wish);
+        }
+        *place = Some(wish);
+        Ok(())
+    }
+
+    fn wished(&self) -> Option<Wish> {
+        self.wish.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
     /// Whether a target still lacks this table without a key: its changes so far are not for it.
     pub fn lacks(&self, target: usize, table: &TableName) -> bool {
         let uncopied = self.uncopied.lock().unwrap_or_else(PoisonError::into_inner);
@@ -169,6 +186,16 @@ impl Shared<'_> {
     pub fn copied(&self) -> Option<Option<Position>> {
         self.copied.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
+}
+
+/// Why a session ended.
+pub enum End {
+    /// Its goal was reached.
+    Reached,
+    /// It was told to stop.
+    Stopped,
+    /// Tables are to be copied again.
+    Wish(Wish),
 }
 
 /// When a session ends by itself.
@@ -215,15 +242,21 @@ pub struct Attempt<'a> {
 }
 
 /// Runs a session to its end. All members have the same checkpoint position and phase.
-pub fn run(attempt: Attempt<'_>, mut members: Vec<Member<'_>>) -> Result<Ended> {
+pub fn run(attempt: Attempt<'_>, mut members: Vec<Member<'_>>) -> Result<End> {
     let Attempt { pipeline, tables, stream, checkpoints, goal, stop, serve } = attempt;
     let from = checkpoints[members[0].index].clone();
     let plan = match from.phase {
+        // On the way to a position nothing is copied: what is not carried yet may have chunks to come.
+        Phase::Copying if matches!(goal, Goal::Exactly(_)) => None,
         Phase::Copying => {
             let mut writers: Vec<&mut (dyn Writer + 'static)> = members.iter_mut().map(|m| &mut *m.writer).collect();
             Some(Plan::make(pipeline.source.as_ref(), &tables, &mut writers, pipeline.limits.chunk_rows)?)
         }
         Phase::Streaming => None,
+    };
+    let uncopied = match from.phase {
+        Phase::Copying => lacking(&tables, &mut members)?,
+        Phase::Streaming => HashSet::new(),
     };
     let rule = match &goal {
         Goal::Exactly(position) => Rule::Until(position.clone()),
@@ -241,7 +274,8 @@ pub fn run(attempt: Attempt<'_>, mut members: Vec<Member<'_>>) -> Result<Ended> 
         carried: Mutex::new(tables.clone()),
         progress: &pipeline.progress,
         fence: Mutex::new(()),
-        uncopied: Mutex::new(plan.as_ref().map(|p| p.bags(&members)).unwrap_or_default()),
+        uncopied: Mutex::new(uncopied),
+        wish: Mutex::new(None),
         flush: AtomicBool::new(goal != Goal::Forever),
         checkpoints: Mutex::new(checkpoints),
         copied: Mutex::new(None),
@@ -255,6 +289,18 @@ pub fn run(attempt: Attempt<'_>, mut members: Vec<Member<'_>>) -> Result<Ended> 
         });
     });
     start(&shared, pipeline, tables, stream, plan, members, |indexes| conduct(&shared, &indexes, &goal, stop, serve))
+}
+
+/// The tables without a key that a member lacks, by the member's place in the pipeline.
+fn lacking(tables: &[Mapped], members: &mut [Member<'_>]) -> Result<HashSet<(usize, TableName)>> {
+    let mut lacking = HashSet::new();
+    for member in members {
+        let chunks = member.writer.chunks()?;
+        let done = |t: &TableName| chunks.iter().any(|c| c.table == *t && c.done.is_some());
+        let bags = tables.iter().map(|m| &m.target).filter(|t| t.key.is_empty() && !done(&t.name));
+        lacking.extend(bags.map(|t| (member.index, t.name.clone())));
+    }
+    Ok(lacking)
 }
 
 /// Starts the threads, lets `conduct` run on this one, and gathers the first error of all.
@@ -388,14 +434,17 @@ fn conduct(
     goal: &Goal,
     stop: &AtomicBool,
     serve: &mut dyn FnMut(&Shared<'_>) -> Result<()>,
-) -> Result<Ended> {
+) -> Result<End> {
     let mut looked: Option<Instant> = None;
     loop {
         if shared.halt.over() || stop.load(Ordering::SeqCst) {
-            return Ok(Ended::Stopped);
+            return Ok(End::Stopped);
+        }
+        if let Some(wish) = shared.wished() {
+            return Ok(End::Wish(wish));
         }
         if reached(shared, members, goal)? {
-            return Ok(Ended::Reached);
+            return Ok(End::Reached);
         }
         if looked.is_none_or(|at| at.elapsed() >= Duration::from_secs(1)) {
             look(shared)?;

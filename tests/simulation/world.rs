@@ -33,7 +33,7 @@ pub struct World {
     pub targets: Vec<Arc<TargetStore>>,
     pub faults: Arc<Faults>,
     pub pipeline: Pipeline,
-    tables: Vec<String>,
+    pub tables: Vec<String>,
 }
 
 impl World {

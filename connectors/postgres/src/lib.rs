@@ -12,7 +12,8 @@
 //! target ────────────────── the handle that opens all of these
 //! ```
 
-pub mod apply;
+pub mod again;
+mod apply;
 pub mod catalog;
 pub mod check;
 pub mod classify;
