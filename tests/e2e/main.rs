@@ -2,6 +2,7 @@
 //!
 //! Every scenario ends in `verify`, or in a clear error with a hint and the right exit code.
 
+mod again;
 mod common;
 mod crashes;
 mod hard_copies;
