@@ -28,6 +28,16 @@ pub struct Run {
     /// End once the target holds all that the source held when this began
     #[arg(long)]
     until_caught_up: bool,
+    /// Bytes per second that the initial copy may read, such as 20MiB, instead of the configuration's `copy_rate`
+    #[arg(long, value_name = "BYTES", value_parser = parse_rate)]
+    copy_rate: Option<u64>,
+}
+
+fn parse_rate(text: &str) -> std::result::Result<u64, String> {
+    match crate::config::bytes(text)? {
+        0 => Err("must be at least 1".into()),
+        rate => Ok(rate as u64),
+    }
 }
 
 /// Wait for, or bring about, that the target holds all that the source held when this began; then set the target's
@@ -42,7 +52,8 @@ pub struct CatchUp {
 }
 
 pub fn run(args: &Run) -> Result<u8> {
-    let (config, _runtime, pipeline) = args.which.open()?;
+    let (config, _runtime, mut pipeline) = args.which.open()?;
+    pipeline.limits.copy_rate = args.copy_rate.or(pipeline.limits.copy_rate);
     let stop = service::stop_on_signals(config.drain, if args.until_caught_up { 75 } else { 0 })?;
     let server = Server::bind(&pipeline.name)?;
     // Ready to be asked; how far it is, the status line and `crossfade status` tell.

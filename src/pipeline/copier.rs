@@ -16,17 +16,17 @@
 //! them in the log. A restart reads the whole table anew. Such tables come first: their long reads then run beside all
 //! others.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crossfade_core::{
     Chunk, ChunkState, Consistency, Error, KeyRange, Loaded, Loader, Position, Result, Selection, Snapshot, Source,
-    TableSchema, Target, Writer,
+    TableName, TableSchema, Target, Writer,
 };
 
 use super::fence::Fence;
-use super::session::{Shared, TICK};
+use super::session::{Member, Shared, TICK};
 use crate::transform::Mapped;
 
 /// A chunk that some targets still lack.
@@ -160,6 +160,7 @@ pub fn copy(shared: &Shared<'_>, plan: &Plan, destinations: &[Destination<'_>]) 
     let mut highs = Vec::new();
     let mut failed = false;
     while let Some(job) = plan.next() {
+        shared.throttle.wait(|| shared.halt.over());
         for &i in &job.missing {
             if loaders[i].is_none() {
                 let d = &destinations[i];
@@ -257,6 +258,18 @@ fn copy_chunk(
         missing = collided;
         merge = true;
     }
+}
+
+/// The tables without a key that a member lacks, by the member's place in the pipeline.
+pub fn lacking(tables: &[Mapped], members: &mut [Member<'_>]) -> Result<HashSet<(usize, TableName)>> {
+    let mut lacking = HashSet::new();
+    for member in members {
+        let chunks = member.writer.chunks()?;
+        let done = |t: &TableName| chunks.iter().any(|c| c.table == *t && c.done.is_some());
+        let bags = tables.iter().map(|m| &m.target).filter(|t| t.key.is_empty() && !done(&t.name));
+        lacking.extend(bags.map(|t| (member.index, t.name.clone())));
+    }
+    Ok(lacking)
 }
 
 /// As long as the stream needs to come to the fence: a copy has all the time there is.
@@ -370,6 +383,10 @@ fn read_chunk(
         let batch = job.table.project(&batch)?;
         for (_, loader) in loaders.iter_mut() {
             loader.write(&batch)?;
+        }
+        shared.throttle.spend(batch.get_array_memory_size() as u64);
+        if source_table.key.is_empty() {
+            shared.throttle.wait(|| shared.halt.aborted());
         }
         shared.progress.update(|v| {
             if let Some(c) = &mut v.copy {

@@ -15,6 +15,7 @@ mod reader;
 pub mod reins;
 pub mod session;
 mod shaper;
+mod throttle;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -49,6 +50,8 @@ pub struct Limits {
     pub copy_workers: usize,
     /// Rows per chunk of the initial copy.
     pub chunk_rows: u64,
+    /// Bytes per second that all threads of the initial copy together may read; `None`: as fast as can be.
+    pub copy_rate: Option<u64>,
     /// The wait after a first transient error; it doubles with each that follows, up to [`MAX_BACKOFF`].
     pub backoff: Duration,
     /// How long after a commit shows to queries a source's position surely covers it: microseconds, as a rule.
@@ -66,6 +69,7 @@ impl Default for Limits {
             queue: 16,
             copy_workers: 2,
             chunk_rows: 50_000,
+            copy_rate: None,
             backoff: Duration::from_millis(200),
             settle: Duration::from_millis(200),
         }

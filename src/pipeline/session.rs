@@ -28,12 +28,13 @@ use crossfade_core::{
 use super::again::Wish;
 use super::applier::Applier;
 use super::budget::Budget;
-use super::copier::{Destination, Plan, copy};
+use super::copier::{Destination, Plan, copy, lacking};
 use super::gate::Gate;
 use super::progress::{CopyProgress, Progress, State};
 use super::reader::read;
 use super::reins::{Reins, Rule};
 use super::shaper::{Outlet, shape};
+use super::throttle::Throttle;
 use super::{Limits, Pipeline};
 use crate::transform::{Mapped, Transform};
 
@@ -89,6 +90,8 @@ pub struct Shared<'a> {
     pub members: Vec<usize>,
     /// What people see.
     pub progress: &'a Progress,
+    /// Brakes the copy.
+    pub throttle: Throttle,
     /// Held by whoever holds the reader at a position.
     pub fence: Mutex<()>,
     flush: AtomicBool,
@@ -273,6 +276,7 @@ pub fn run(attempt: Attempt<'_>, mut members: Vec<Member<'_>>) -> Result<End> {
         members: members.iter().map(|m| m.index).collect(),
         carried: Mutex::new(tables.clone()),
         progress: &pipeline.progress,
+        throttle: Throttle::new(pipeline.limits.copy_rate),
         fence: Mutex::new(()),
         uncopied: Mutex::new(uncopied),
         wish: Mutex::new(None),
@@ -285,22 +289,13 @@ pub fn run(attempt: Attempt<'_>, mut members: Vec<Member<'_>>) -> Result<End> {
         v.copy = plan.as_ref().map(|p| CopyProgress {
             chunks: p.chunks,
             done: p.chunks - p.open(),
+            done_before: p.chunks - p.open(),
+            began_micros: crate::now_micros(),
+            seconds_left: None,
             ..v.copy.unwrap_or_default()
         });
     });
     start(&shared, pipeline, tables, stream, plan, members, |indexes| conduct(&shared, &indexes, &goal, stop, serve))
-}
-
-/// The tables without a key that a member lacks, by the member's place in the pipeline.
-fn lacking(tables: &[Mapped], members: &mut [Member<'_>]) -> Result<HashSet<(usize, TableName)>> {
-    let mut lacking = HashSet::new();
-    for member in members {
-        let chunks = member.writer.chunks()?;
-        let done = |t: &TableName| chunks.iter().any(|c| c.table == *t && c.done.is_some());
-        let bags = tables.iter().map(|m| &m.target).filter(|t| t.key.is_empty() && !done(&t.name));
-        lacking.extend(bags.map(|t| (member.index, t.name.clone())));
-    }
-    Ok(lacking)
 }
 
 /// Starts the threads, lets `conduct` run on this one, and gathers the first error of all.

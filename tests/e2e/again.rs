@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crossfade_harness::{Client, MariaDb, MySql, PgVersion, Postgres, Program};
+use crossfade_harness::{Client, Database, MariaDb, MySql, PgVersion, Postgres, Program};
 
 use crate::common::{PATIENCE, Pipeline, StopOnDrop, code, folder};
 
@@ -22,6 +22,22 @@ fn snapshot(pipeline: &Pipeline, tables: &[&str]) -> String {
     let ended = pipeline.ended("snapshot", tables);
     assert!(ended.status.success(), "{}{}", ended.stdout, ended.stderr);
     ended.stdout
+}
+
+/// Swaps unique values, moves keys, lets rows come and go.
+fn load(source: &Database, stop: &AtomicBool) {
+    let mut n = 1000;
+    while !stop.load(Ordering::SeqCst) {
+        n += 1;
+        source.sql(&format!(
+            "insert into parent values ({n}, 'c{n}'); insert into late values ({n}, 'c{n}');\n\
+             update parent set code = 'swap' where id = {n} - 1; update parent set code = 'c{n}b' where id = {n};\n\
+             update parent set code = 'c{n}' where id = {n} - 1;\n\
+             delete from parent where id = {n} - 7; update late set id = id + 100000 where id = {n} - 3;\n\
+             update child set t = 'load {n}' where id = {n} % 500;\n\
+             insert into bag values (1, 'x'), ({n} % 5, 'y'); delete from bag where a = 1 limit 1"
+        ));
+    }
 }
 
 fn out_of_a_stop_and_under_load(client: &Client) {
@@ -60,20 +76,7 @@ fn out_of_a_stop_and_under_load(client: &Client) {
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
         let _stopped = StopOnDrop(&stop);
-        scope.spawn(|| {
-            let mut n = 1000;
-            while !stop.load(Ordering::SeqCst) {
-                n += 1;
-                source.sql(&format!(
-                    "insert into parent values ({n}, 'c{n}'); insert into late values ({n}, 'c{n}');\n\
-                     update parent set code = 'swap' where id = {n} - 1; update parent set code = 'c{n}b' where id = {n};\n\
-                     update parent set code = 'c{n}' where id = {n} - 1;\n\
-                     delete from parent where id = {n} - 7; update late set id = id + 100000 where id = {n} - 3;\n\
-                     update child set t = 'load {n}' where id = {n} % 500;\n\
-                     insert into bag values (1, 'x'), ({n} % 5, 'y'); delete from bag where a = 1 limit 1"
-                ));
-            }
-        });
+        scope.spawn(|| load(&source, &stop));
         let mut daemon = pipeline.command("run", &[]).start();
         daemon.wait_for("starting", PATIENCE);
         let caught_up = pipeline.ended("catch-up", &["--timeout", "200s"]);
