@@ -17,7 +17,7 @@
 //! Keys are compared by their exact value, never by a collation: `a` and `A` are two keys here, as the decoder
 //! turns an update of one into the other into a delete and an insert.
 //!
-//! A table without a key is a bag of rows; its net effect is told in [`crate::bag`].
+//! A table without a key is a bag of rows; its net effect is told in `bag.rs`.
 //!
 //! Invariants: `apply(fold(b))` equals `apply(b)` (a property test holds it), and a change of shape or a truncation of
 //! a table stays between the rows before and after it.

@@ -7,7 +7,7 @@
 //! Between C and P the log may hold changes of the table in shapes that nobody knows any more, which may be the very reason
 //! why it is copied again. None of them is wanted: the copy reads after P. So they are not skipped one by one, which would
 //! mean to decode them; the pipeline runs from C to exactly P *without the table*, as if it were not carried
-//! ([`super::attempt`]), and takes it in at P. It copies nothing on that way, so it cannot end the phase there, and a crash
+//! (`attempt` in the module above), and takes it in at P. It copies nothing on that way, so it cannot end the phase there, and a crash
 //! anywhere finds `since` at the target and does the same. At P it is a copy like any other, in which only this table has
 //! chunks to do; the others stream.
 
