@@ -17,6 +17,8 @@
 //! Keys are compared by their exact value, never by a collation: `a` and `A` are two keys here, as the decoder
 //! turns an update of one into the other into a delete and an insert.
 //!
+//! A table without a key is a bag of rows; its net effect is told in `bag.rs`.
+//!
 //! Invariants: `apply(fold(b))` equals `apply(b)` (a property test holds it), and a change of shape or a truncation of
 //! a table stays between the rows before and after it.
 
@@ -29,16 +31,18 @@ use arrow_row::{OwnedRow, RowConverter, SortField};
 use arrow_select::interleave::{interleave, interleave_record_batch};
 use crossfade_core::{Error, Item, Op, Result, Rows, TableName, TableSchema};
 
+use crate::bag::Bag;
+
 /// Folds items in log order to their net effect.
 pub fn fold(items: Vec<Item>) -> Result<Vec<Item>> {
     let mut out = Vec::new();
-    let mut open: Vec<Net> = Vec::new();
+    let mut open: Vec<Open> = Vec::new();
     for item in items {
         match item {
-            Item::Rows(rows) => match open.iter_mut().find(|n| n.table.name == rows.table.name) {
+            Item::Rows(rows) => match open.iter_mut().find(|n| n.table().name == rows.table.name) {
                 Some(net) => net.add(rows)?,
                 None => {
-                    let mut net = Net::new(Arc::clone(&rows.table))?;
+                    let mut net = Open::new(Arc::clone(&rows.table))?;
                     net.add(rows)?;
                     open.push(net);
                 }
@@ -49,22 +53,65 @@ pub fn fold(items: Vec<Item>) -> Result<Vec<Item>> {
             }
             Item::Truncate(table) => {
                 // What came before the truncation cannot be seen after it.
-                open.retain(|n| n.table.name != table.name);
+                open.retain(|n| n.table().name != table.name);
                 out.push(Item::Truncate(table));
             }
         }
     }
     for net in open {
-        out.push(Item::Rows(net.finish()?));
+        out.extend(net.finish()?);
     }
     Ok(out)
 }
 
-fn close(open: &mut Vec<Net>, table: &TableName, out: &mut Vec<Item>) -> Result<()> {
-    if let Some(at) = open.iter().position(|n| n.table.name == *table) {
-        out.push(Item::Rows(open.swap_remove(at).finish()?));
+fn close(open: &mut Vec<Open>, table: &TableName, out: &mut Vec<Item>) -> Result<()> {
+    if let Some(at) = open.iter().position(|n| n.table().name == *table) {
+        out.extend(open.swap_remove(at).finish()?);
     }
     Ok(())
+}
+
+/// The net effect on one table: by key, or by whole rows where there is none.
+enum Open {
+    Keyed(Net),
+    Bag(Bag),
+}
+
+impl Open {
+    fn new(table: Arc<TableSchema>) -> Result<Self> {
+        Ok(if table.key.is_empty() { Open::Bag(Bag::new(table)?) } else { Open::Keyed(Net::new(table)?) })
+    }
+
+    fn table(&self) -> &TableSchema {
+        match self {
+            Open::Keyed(net) => &net.table,
+            Open::Bag(bag) => &bag.table,
+        }
+    }
+
+    fn add(&mut self, rows: Rows) -> Result<()> {
+        if rows.table.version != self.table().version {
+            return Err(Error::corrupt(format!(
+                "table {}: rows of shape {} after rows of shape {} without a schema change between them",
+                rows.table.name,
+                rows.table.version,
+                self.table().version
+            )));
+        }
+        match self {
+            Open::Keyed(net) => net.add(rows),
+            Open::Bag(bag) => bag.add(rows),
+        }
+    }
+
+    /// `None`: everything has cancelled.
+    fn finish(self) -> Result<Option<Item>> {
+        let rows = match self {
+            Open::Keyed(net) => net.finish()?,
+            Open::Bag(bag) => bag.finish()?,
+        };
+        Ok((!rows.is_empty()).then_some(Item::Rows(rows)))
+    }
 }
 
 /// Where a value stands: (index into [`Net::parts`], row).
@@ -91,22 +138,12 @@ struct Net {
 
 impl Net {
     fn new(table: Arc<TableSchema>) -> Result<Self> {
-        if table.key.is_empty() {
-            return Err(Error::data(&table.name, "has no key, so its changes cannot be folded")
-                .hint("add a primary key at the source, or exclude the table"));
-        }
         let fields = table.key_columns().map(|c| SortField::new(c.logical.arrow())).collect();
         let converter = RowConverter::new(fields).map_err(|e| broken(&table, e))?;
         Ok(Net { table, converter, parts: Vec::new(), keys: HashMap::new(), entries: Vec::new() })
     }
 
     fn add(&mut self, rows: Rows) -> Result<()> {
-        if rows.table.version != self.table.version {
-            return Err(Error::corrupt(format!(
-                "table {}: rows of shape {} after rows of shape {} without a schema change between them",
-                self.table.name, rows.table.version, self.table.version
-            )));
-        }
         let key_arrays: Vec<ArrayRef> = self.table.key.iter().map(|&i| Arc::clone(rows.batch.column(i))).collect();
         let keys = self.converter.convert_columns(&key_arrays).map_err(|e| broken(&self.table, e))?;
         let part = self.parts.len();

@@ -3,6 +3,7 @@
 //! This is the daemon and the command line; what a source and a target are stands in `crossfade_core`, the drivers in
 //! the connector crates. Read [`pipeline`] first.
 
+mod bag;
 pub mod cli;
 pub mod config;
 pub mod fold;

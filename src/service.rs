@@ -1,6 +1,6 @@
 //! The daemon's side door: a control socket, systemd's notifications, and signals.
 //!
-//! `lag`, `status`, `catch-up` and `verify` ask a running daemon over a Unix socket, one JSON line each way; without a
+//! `lag`, `status`, `catch-up`, `verify` and `snapshot` ask a running daemon over a Unix socket, one JSON line each way; without a
 //! daemon they do their work on the databases themselves. The socket also makes a second run on the same machine stop at
 //! once; across machines the target's own fencing does that.
 
@@ -11,11 +11,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use crossfade_core::{Error, Exit, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::pipeline::Pipeline;
+use crate::pipeline::again::Wish;
 use crate::pipeline::progress::{State, View};
 use crate::verify::Proof;
 
@@ -28,6 +29,11 @@ pub enum Request {
     /// Compare both sides.
     Verify {
         /// Globs; empty means all.
+        tables: Vec<String>,
+    },
+    /// Copy tables again.
+    Snapshot {
+        /// Globs.
         tables: Vec<String>,
     },
 }
@@ -53,15 +59,21 @@ pub struct Status {
 enum Answer {
     Status(Status),
     Proof(Proof),
+    Tables(Vec<String>),
     Error { message: String, hint: Option<String>, exit: i32 },
 }
 
-/// A verification that somebody waits for.
-pub struct Wanted {
-    /// Globs; empty means all.
-    pub tables: Vec<String>,
-    /// Where the proof goes.
-    pub reply: Sender<Result<Proof>>,
+/// What somebody waits for.
+pub enum Wanted {
+    /// A verification.
+    Proof {
+        /// Globs; empty means all.
+        tables: Vec<String>,
+        /// Where the proof goes.
+        reply: Sender<Result<Proof>>,
+    },
+    /// Tables to copy again.
+    Again(Wish),
 }
 
 /// Where the socket of a pipeline may be: the unit's runtime directory, where such a unit would have it, the user's runtime
@@ -86,7 +98,7 @@ pub struct Server {
     path: PathBuf,
     listener: UnixListener,
     wanted_in: Sender<Wanted>,
-    /// Verifications to serve.
+    /// Requests to serve.
     pub wanted: Receiver<Wanted>,
     since_micros: i64,
 }
@@ -147,19 +159,13 @@ impl Server {
             Ok(Request::Status) => Answer::Status(self.status(pipeline)),
             Ok(Request::Verify { tables }) => {
                 let (reply, proof) = bounded(1);
-                if self.wanted_in.send(Wanted { tables, reply }).is_err() {
-                    return Ok(());
-                }
-                loop {
-                    match proof.recv_timeout(Duration::from_millis(100)) {
-                        Ok(Ok(proof)) => break Answer::Proof(proof),
-                        Ok(Err(e)) => break refusal(&e),
-                        Err(_) if over.load(Ordering::SeqCst) => {
-                            break refusal(&Error::transient("the daemon stopped before the comparison was done"));
-                        }
-                        Err(_) => {}
-                    }
-                }
+                drop(self.wanted_in.send(Wanted::Proof { tables, reply })); // the receiver is ours
+                wait(&proof, over).map_or_else(|e| refusal(&e), Answer::Proof)
+            }
+            Ok(Request::Snapshot { tables }) => {
+                let (reply, names) = bounded(1);
+                drop(self.wanted_in.send(Wanted::Again(Wish { tables, reply }))); // the receiver is ours
+                wait(&names, over).map_or_else(|e| refusal(&e), Answer::Tables)
             }
             Err(e) => refusal(&Error::usage(format!("not a request: {e}"))),
         };
@@ -190,6 +196,21 @@ impl Drop for Server {
         // The file may be gone with its folder; a stale one is replaced by the next daemon.
         if let Err(e) = std::fs::remove_file(&self.path) {
             tracing::debug!(error = %e, path = %self.path.display(), "removing the control socket");
+        }
+    }
+}
+
+/// What the pipeline's thread answers.
+fn wait<T>(reply: &Receiver<Result<T>>, over: &AtomicBool) -> Result<T> {
+    loop {
+        match reply.recv_timeout(Duration::from_millis(100)) {
+            Ok(answer) => return answer,
+            Err(RecvTimeoutError::Timeout) if !over.load(Ordering::SeqCst) => {}
+            Err(_) => {
+                return Err(
+                    Error::transient("the daemon stopped, or began again, before it was done").hint("try again")
+                );
+            }
         }
     }
 }
@@ -234,6 +255,15 @@ pub fn ask_status(pipeline: &str) -> Option<Result<Status>> {
 pub fn ask_verify(pipeline: &str, tables: &[String]) -> Option<Result<Proof>> {
     Some(match ask(pipeline, &Request::Verify { tables: tables.to_vec() })? {
         Ok(Answer::Proof(proof)) => Ok(proof),
+        Ok(_) => Err(odd()),
+        Err(e) => Err(e),
+    })
+}
+
+/// Asks a running daemon to copy tables again. `None`: no daemon answers.
+pub fn ask_snapshot(pipeline: &str, tables: &[String]) -> Option<Result<Vec<String>>> {
+    Some(match ask(pipeline, &Request::Snapshot { tables: tables.to_vec() })? {
+        Ok(Answer::Tables(names)) => Ok(names),
         Ok(_) => Err(odd()),
         Err(e) => Err(e),
     })

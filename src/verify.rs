@@ -16,13 +16,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossfade_core::{
-    Consistency, Error, Fingerprint, KeyRange, Phase, Position, Result, Snapshot, TableName, TableSchema,
-    selection::glob_matches,
+    Error, Fingerprint, KeyRange, Phase, Position, Result, Snapshot, TableName, TableSchema, selection::glob_matches,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::pipeline::Pipeline;
-use crate::pipeline::reins::Rule;
+use crate::pipeline::fence::Fence;
 use crate::pipeline::session::Shared;
 use crate::transform::Mapped;
 
@@ -101,10 +100,7 @@ pub fn fence(shared: &Shared<'_>, pipeline: &Pipeline, globs: &[String]) -> Resu
         return Err(Error::transient("a target that lags behind the others is being brought level with them")
             .hint("run `crossfade catch-up` first, then verify"));
     }
-    let flushing = shared.flushing();
     let fenced = hold(shared, pipeline, globs);
-    shared.set_flushing(flushing);
-    shared.reins.set(Rule::Free);
     let mut fenced = fenced?;
     fenced.drift = drift(pipeline, &fenced.tables, globs);
     Ok(fenced)
@@ -122,7 +118,9 @@ fn drift(pipeline: &Pipeline, carried: &[Mapped], globs: &[String]) -> BTreeMap<
     let mut out = BTreeMap::new();
     for table in now.iter().filter(picked) {
         let wrong = match carried.iter().find(|m| m.source.name == table.name) {
-            None => "it came after the pipeline began and is not carried; exclude it, or begin anew",
+            None => {
+                "it came after the pipeline began and is not carried: `crossfade snapshot` takes it in, or exclude it"
+            }
             Some(m) if shape(&m.source) != shape(table) => {
                 "it has other columns at the source now; the change arrives with the table's next row"
             }
@@ -151,17 +149,10 @@ fn tables(shared: &Shared<'_>, globs: &[String]) -> Result<Vec<Mapped>> {
 }
 
 fn hold(shared: &Shared<'_>, pipeline: &Pipeline, globs: &[String]) -> Result<Fenced> {
-    let over = || shared.halt.over();
     let began = Instant::now();
-    shared.set_flushing(true);
-    shared.reins.set(Rule::Hold);
-    let parked = shared.reins.wait_until_parked(PATIENCE, over)?;
     let sources: Vec<Arc<TableSchema>> = tables(shared, globs)?.into_iter().map(|m| m.source).collect();
-    let source = snapshot_from(shared, pipeline, &sources, &parked)?;
-    let position = source.position().clone();
-    shared.reins.set(Rule::Until(position.clone()));
-    shared.reins.wait_until_parked(PATIENCE, over)?;
-    wait_committed(shared, pipeline, &position)?;
+    let fence = Fence::hold(shared, &sources, PATIENCE)?;
+    let position = fence.position.clone();
     // What came up to the fence may have changed a shape.
     let tables = tables(shared, globs)?;
     let arriving: Vec<Arc<TableSchema>> = tables.iter().map(|m| Arc::clone(&m.target)).collect();
@@ -178,54 +169,8 @@ fn hold(shared: &Shared<'_>, pipeline: &Pipeline, globs: &[String]) -> Result<Fe
         let name = (pipeline.targets.len() > 1).then(|| spec.name.clone());
         targets.push((name, snapshot));
     }
+    let (position, source) = fence.release();
     Ok(Fenced { position, held: began.elapsed(), tables, drift: BTreeMap::new(), source, targets })
-}
-
-/// The source's snapshot, not before what the reader has handed on: a log may show a transaction to its readers before the
-/// source's own queries see it.
-fn snapshot_from(
-    shared: &Shared<'_>,
-    pipeline: &Pipeline,
-    tables: &[Arc<TableSchema>],
-    parked: &Position,
-) -> Result<Box<dyn Snapshot>> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let snapshot = pipeline.source.snapshot(tables, Consistency::Exact)?;
-        if pipeline.source.order(snapshot.position(), parked)?.is_ge() {
-            return Ok(snapshot);
-        }
-        if shared.halt.over() || Instant::now() > deadline {
-            return Err(Error::transient(format!(
-                "the source's snapshots stay at {}, before {parked}, which its log has shown",
-                snapshot.position()
-            ))
-            .hint("a commit at the source hangs, for example on a semi-synchronous replica; try again"));
-        }
-        drop(snapshot);
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
-fn wait_committed(shared: &Shared<'_>, pipeline: &Pipeline, position: &Position) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let mut all = true;
-        for i in 0..pipeline.targets.len() {
-            all &= pipeline.source.order(&shared.checkpoint(i).position, position)?.is_ge();
-        }
-        if all {
-            return Ok(());
-        }
-        if shared.halt.over() {
-            return Err(Error::transient("the pipeline stopped before its targets reached the fence"));
-        }
-        if Instant::now() > deadline {
-            return Err(Error::transient("the targets did not commit the fence in time")
-                .hint("look at `crossfade lag`; a lock at the target may hold the writer up"));
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
 }
 
 impl Fenced {

@@ -7,6 +7,7 @@ pub mod print;
 mod prove;
 mod run;
 mod slot;
+mod snapshot;
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -91,6 +92,9 @@ enum Command {
     /// Replication slots at a Postgres source, and the log that each holds back
     Slot(slot::SlotArgs),
     /// Remove what was installed at the source (SQLite's triggers, Postgres' slot); the pipeline ends with it
+    /// Copy tables again, or take in tables that came later, while all others stream on
+    Snapshot(snapshot::Snapshot),
+    /// Remove what was installed at the source (SQLite's triggers and change table); the pipeline ends with it
     Uninstall {
         #[command(flatten)]
         which: Which,
@@ -140,6 +144,7 @@ fn dispatch(command: Command) -> Result<u8> {
         Command::CatchUp(args) => run::catch_up(&args),
         Command::Verify(args) => prove::verify(&args),
         Command::Slot(args) => slot::slot(&args),
+        Command::Snapshot(args) => snapshot::snapshot(&args),
         Command::Uninstall { which } => run::uninstall(&which),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "crossfade", &mut std::io::stdout());

@@ -6,7 +6,7 @@ use clap::Args;
 use crossfade_core::{Phase, Position, Result};
 use serde::Serialize;
 
-use super::print::{count, seconds, size, table, time};
+use super::print::{count, left, seconds, size, table, time};
 use super::{Which, parse_duration, print_json};
 use crate::pipeline::Pipeline;
 use crate::pipeline::progress::{State, TargetProgress, View};
@@ -204,7 +204,17 @@ pub fn status(args: &StatusArgs) -> Result<u8> {
     t.add_row(["behind", &format!("{behind}{bytes}")]);
     t.add_row(["rows/s", &count(view.rows_per_second.round() as u64)]);
     if let Some(c) = view.copy {
-        t.add_row(["copy", &format!("{} of {} chunks, {} rows", count(c.done), count(c.chunks), count(c.rows))]);
+        t.add_row([
+            "copy",
+            &format!(
+                "{} of {} chunks, {} rows, {}{}",
+                count(c.done),
+                count(c.chunks),
+                count(c.rows),
+                size(c.bytes),
+                left(c.seconds_left)
+            ),
+        ]);
     }
     if view.restarts > 0 {
         t.add_row(["restarts", &count(view.restarts)]);

@@ -68,6 +68,11 @@ pub fn time(micros: i64) -> String {
     jiff::Timestamp::from_microsecond(micros).map_or_else(|_| "?".into(), |t| t.strftime("%F %T UTC").to_string())
 }
 
+/// `, about 3 min left`.
+pub fn left(seconds_left: Option<u64>) -> String {
+    seconds_left.map_or_else(String::new, |s| format!(", about {} left", seconds(s as f64)))
+}
+
 /// One line on how a pipeline does.
 pub fn line(view: &View) -> String {
     let rate = if view.rows_per_second >= 0.5 {
@@ -77,11 +82,12 @@ pub fn line(view: &View) -> String {
     };
     match view.copy {
         Some(c) => format!(
-            "copying: {} of {} chunks, {} rows, {}{rate}",
+            "copying: {} of {} chunks, {} rows, {}{rate}{}",
             count(c.done),
             count(c.chunks),
             count(c.rows),
-            size(c.bytes)
+            size(c.bytes),
+            left(c.seconds_left)
         ),
         None => {
             let behind = match (view.lag_seconds, view.lag_bytes) {

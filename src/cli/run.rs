@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use crossbeam_channel::Sender;
 use crossfade_core::{Error, Level, Phase, Position, Result};
 use sd_notify::NotifyState;
 
@@ -11,12 +12,13 @@ use super::check::{findings, report};
 use super::print::{self, Progressing};
 use super::{Which, parse_duration};
 use crate::config::Config;
+use crate::pipeline::again::{self, Wish};
 use crate::pipeline::progress::{State, View};
 use crate::pipeline::session::{Goal, Shared};
 use crate::pipeline::{self, Conduct, Ended, Pipeline};
 use crate::registry;
 use crate::service::{self, Server, Wanted};
-use crate::verify;
+use crate::verify::{self, Proof};
 
 /// Copy, then follow the source.
 #[derive(Debug, Args)]
@@ -26,6 +28,16 @@ pub struct Run {
     /// End once the target holds all that the source held when this began
     #[arg(long)]
     until_caught_up: bool,
+    /// Bytes per second that the initial copy may read, such as 20MiB, instead of the configuration's `copy_rate`
+    #[arg(long, value_name = "BYTES", value_parser = parse_rate)]
+    copy_rate: Option<u64>,
+}
+
+fn parse_rate(text: &str) -> std::result::Result<u64, String> {
+    match crate::config::bytes(text)? {
+        0 => Err("must be at least 1".into()),
+        rate => Ok(rate as u64),
+    }
 }
 
 /// Wait for, or bring about, that the target holds all that the source held when this began; then set the target's
@@ -40,7 +52,8 @@ pub struct CatchUp {
 }
 
 pub fn run(args: &Run) -> Result<u8> {
-    let (config, _runtime, pipeline) = args.which.open()?;
+    let (config, _runtime, mut pipeline) = args.which.open()?;
+    pipeline.limits.copy_rate = args.copy_rate.or(pipeline.limits.copy_rate);
     let stop = service::stop_on_signals(config.drain, if args.until_caught_up { 75 } else { 0 })?;
     let server = Server::bind(&pipeline.name)?;
     // Ready to be asked; how far it is, the status line and `crossfade status` tell.
@@ -84,7 +97,10 @@ fn drive(pipeline: &Pipeline, goal: &Goal, stop: &AtomicBool, server: &Server) -
         let mut told: Option<Instant> = None;
         let mut serve = |shared: &Shared<'_>| -> Result<()> {
             while let Ok(wanted) = server.wanted.try_recv() {
-                prove(scope, shared, pipeline, wanted);
+                match wanted {
+                    Wanted::Proof { tables, reply } => prove(scope, shared, pipeline, &tables, reply),
+                    Wanted::Again(wish) => copy_again(shared, pipeline, wish),
+                }
             }
             if told.is_none_or(|at| at.elapsed() >= Duration::from_secs(1)) {
                 told = Some(Instant::now());
@@ -105,12 +121,24 @@ fn prove<'scope>(
     scope: &'scope std::thread::Scope<'scope, '_>,
     shared: &Shared<'_>,
     pipeline: &Pipeline,
-    wanted: Wanted,
+    tables: &[String],
+    reply: Sender<Result<Proof>>,
 ) {
-    match verify::fence(shared, pipeline, &wanted.tables) {
+    match verify::fence(shared, pipeline, tables) {
         // Whoever asked may have gone: then nobody needs the answer.
-        Ok(fenced) => drop(scope.spawn(move || drop(wanted.reply.send(Ok(fenced.compare()))))),
-        Err(e) => drop(wanted.reply.send(Err(e))),
+        Ok(fenced) => drop(scope.spawn(move || drop(reply.send(Ok(fenced.compare()))))),
+        Err(e) => drop(reply.send(Err(e))),
+    }
+}
+
+/// Ends the session for tables that are to be copied again, if there are such.
+fn copy_again(shared: &Shared<'_>, pipeline: &Pipeline, wish: Wish) {
+    if let Err(e) = again::pick(pipeline, &wish.tables) {
+        drop(wish.reply.send(Err(e))); // who asked may have gone
+        return;
+    }
+    if let Err(wish) = shared.ask_again(wish) {
+        drop(wish.reply.send(Err(Error::transient("other tables are about to be copied again").hint("try again"))));
     }
 }
 

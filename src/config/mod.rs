@@ -293,6 +293,10 @@ impl Resolver<'_> {
             limits.batch_bytes = b;
             limits.read_bytes = limits.read_bytes.min(b);
         }
+        match self.unit(&["limits", "copy_rate"], raw.copy_rate.as_deref(), bytes) {
+            Some(0) => self.problem(&["limits", "copy_rate"], "copy_rate must be at least 1".into()),
+            rate => limits.copy_rate = rate.map(|r| r as u64),
+        }
         let mut positive = |key: &str, value: Option<u64>| match value {
             Some(0) => {
                 self.problem(&["limits", key], format!("{key} must be at least 1"));

@@ -108,6 +108,8 @@ pub struct RawLimits {
     pub copy_workers: Option<u8>,
     /// Rows per chunk of the initial copy.
     pub chunk_rows: Option<u32>,
+    /// Bytes per second that the initial copy may read, as decoded, such as `20MiB`. By default as fast as can be.
+    pub copy_rate: Option<String>,
 }
 
 /// How the daemon behaves.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
-use crossfade_core::{Boundary, Checkpoint, Error, History, Item, Phase, Position, Result, TableSchema, Writer};
+use crossfade_core::{Batch, Boundary, Checkpoint, Error, History, Item, Phase, Position, Result, TableSchema, Writer};
 
 use super::gate::Closed;
 use super::session::Shared;
@@ -126,10 +126,15 @@ impl<'a> Applier<'a> {
     fn write(&mut self, shaped: &Shaped) -> Result<bool> {
         let batch = &shaped.batch;
         let copying = self.copying();
-        if copying && self.history == History::Net && !self.close_tables(&batch.items) {
+        if copying && !self.close_tables(&batch.items) {
             return Ok(false);
         }
-        self.writer.write(batch)?;
+        if copying && batch.items.iter().any(|i| self.is_early(i)) {
+            let items = batch.items.iter().filter(|i| !self.is_early(i)).cloned().collect();
+            self.writer.write(&Batch { items, ..batch.clone() })?;
+        } else {
+            self.writer.write(batch)?;
+        }
         let position = match &batch.end {
             Boundary::Commit(position) => Some(position.clone()),
             Boundary::Open => None,
@@ -158,15 +163,28 @@ impl<'a> Applier<'a> {
         Ok(true)
     }
 
+    /// Keeps chunks off the tables that are about to change. A history's rows become visible at the commit only, see
+    /// there; but whether a change of a table without a key counts is known only when no chunk of it is on its way.
     fn close_tables(&mut self, items: &[Item]) -> bool {
         items.iter().all(|item| {
             let table = match item {
-                Item::Rows(rows) => &rows.table.name,
-                Item::Schema(change) => &change.from.name,
-                Item::Truncate(table) => &table.name,
+                Item::Rows(rows) => &rows.table,
+                Item::Schema(change) => &change.from,
+                Item::Truncate(table) => table,
             };
-            self.closed.close(table, || self.shared.halt.aborted())
+            let visible = self.history == History::Net || table.key.is_empty();
+            !visible || self.closed.close(&table.name, || self.shared.halt.aborted())
         })
+    }
+
+    /// Whether it is a change of a table without a key from before that table's copy.
+    fn is_early(&self, item: &Item) -> bool {
+        let table = match item {
+            Item::Rows(rows) => &rows.table,
+            Item::Truncate(table) => table,
+            Item::Schema(_) => return false,
+        };
+        table.key.is_empty() && self.shared.lacks(self.index, &table.name)
     }
 
     fn copying(&self) -> bool {

@@ -8,17 +8,25 @@
 //! a read may fail, or worse, succeed with another column under an old name; so the source's shape is looked at after
 //! each read, and what does not fit is not committed. The stream is about to bring the change, which starts the session
 //! again in the new shape; until then the copy of such a table waits.
+//!
+//! **A table without a key** is a bag of rows, and replaying changes over a later read of a bag counts rows twice. So it is
+//! one chunk, read at an exact position S: the pipeline is held there for a moment ([`super::fence`]), the chunk enters the
+//! gate while every target stands at S, and the pipeline goes on. Changes of that table before S never reach the target
+//! ([`Shared::lacks`]), those after S wait at the gate until the chunk is committed, and with them all that comes behind
+//! them in the log. A restart reads the whole table anew. Such tables come first: their long reads then run beside all
+//! others.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crossfade_core::{
     Chunk, ChunkState, Consistency, Error, KeyRange, Loaded, Loader, Position, Result, Selection, Snapshot, Source,
-    TableSchema, Target, Writer,
+    TableName, TableSchema, Target, Writer,
 };
 
-use super::session::{Shared, TICK};
+use super::fence::Fence;
+use super::session::{Member, Shared, TICK};
 use crate::transform::Mapped;
 
 /// A chunk that some targets still lack.
@@ -65,10 +73,11 @@ impl Plan {
             let has = |s: &Vec<ChunkState>| s.iter().any(|c| c.table == *name);
             let ranges = match states.iter().find(|s| has(s)) {
                 Some(known) => ranges_of(known, mapped),
-                None => split(source, &mapped.source, chunk_rows)?,
+                None if mapped.target.key.is_empty() => vec![KeyRange::ALL],
+                None => split(source, &mapped.source, chunk_rows).map(or_all)?,
             };
             for (writer, state) in writers.iter_mut().zip(&mut states) {
-                if !has(state) && !ranges.is_empty() {
+                if !has(state) {
                     writer.plan(name, &ranges)?;
                     state.extend(planned(mapped, &ranges));
                 }
@@ -105,6 +114,7 @@ impl Plan {
         }
         plan.chunks = jobs.len() as u64;
         jobs.retain(|j| !j.missing.is_empty());
+        jobs.sort_by_key(|j| !j.table.target.key.is_empty());
         plan.jobs = Mutex::new(jobs.into());
         Ok(plan)
     }
@@ -121,6 +131,11 @@ impl Plan {
     fn next(&self) -> Option<Job> {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
     }
+}
+
+/// An empty table has a plan, too: without one it would be planned again when another table is copied again.
+fn or_all(ranges: Vec<KeyRange>) -> Vec<KeyRange> {
+    if ranges.is_empty() { vec![KeyRange::ALL] } else { ranges }
 }
 
 fn ranges_of(states: &[ChunkState], mapped: &Mapped) -> Vec<KeyRange> {
@@ -145,13 +160,18 @@ pub fn copy(shared: &Shared<'_>, plan: &Plan, destinations: &[Destination<'_>]) 
     let mut highs = Vec::new();
     let mut failed = false;
     while let Some(job) = plan.next() {
+        shared.throttle.wait(|| shared.halt.over());
         for &i in &job.missing {
             if loaders[i].is_none() {
                 let d = &destinations[i];
                 loaders[i] = Some(d.target.loader(shared.pipeline, d.epoch)?);
             }
         }
-        match copy_chunk(shared, &job, destinations, &mut loaders) {
+        let copied = match job.table.target.key.is_empty() {
+            true => copy_bag(shared, &job, destinations, &mut loaders),
+            false => copy_chunk(shared, &job, destinations, &mut loaders),
+        };
+        match copied {
             Ok(Some(high)) => {
                 highs.push(high);
                 failed = false;
@@ -240,6 +260,61 @@ fn copy_chunk(
     }
 }
 
+/// The tables without a key that a member lacks, by the member's place in the pipeline.
+pub fn lacking(tables: &[Mapped], members: &mut [Member<'_>]) -> Result<HashSet<(usize, TableName)>> {
+    let mut lacking = HashSet::new();
+    for member in members {
+        let chunks = member.writer.chunks()?;
+        let done = |t: &TableName| chunks.iter().any(|c| c.table == *t && c.done.is_some());
+        let bags = tables.iter().map(|m| &m.target).filter(|t| t.key.is_empty() && !done(&t.name));
+        lacking.extend(bags.map(|t| (member.index, t.name.clone())));
+    }
+    Ok(lacking)
+}
+
+/// As long as the stream needs to come to the fence: a copy has all the time there is.
+const PATIENCE: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// Copies a table without a key, whole, as it is at a fence. `None`: the session is over.
+fn copy_bag(
+    shared: &Shared<'_>,
+    job: &Job,
+    destinations: &[Destination<'_>],
+    loaders: &mut [Option<Box<dyn Loader>>],
+) -> Result<Option<Position>> {
+    let table = &job.table.target.name;
+    if shared.halt.over() {
+        return Ok(None);
+    }
+    let fence = match Fence::hold(shared, std::slice::from_ref(&job.table.source), PATIENCE) {
+        Err(e) if shared.halt.over() && e.is_transient() => return Ok(None),
+        held => held?,
+    };
+    // Every target stands at the fence and nothing is on its way: whoever wants the table now waits for this chunk.
+    let Some(_inside) = shared.gate.enter(table, || shared.halt.over()) else { return Ok(None) };
+    let (position, snapshot) = fence.release();
+    tracing::info!(%table, %position, "reading a table without a key; from its next change on the stream waits for it");
+    let mut active: Vec<(usize, &mut Box<dyn Loader>)> = loaders
+        .iter_mut()
+        .enumerate()
+        .filter(|(i, _)| job.missing.contains(i))
+        .filter_map(|(i, l)| l.as_mut().map(|l| (i, l)))
+        .collect();
+    read_chunk(shared, job, snapshot, &mut active, true)?;
+    if is_outdated(shared.source, &job.table.source)? {
+        return Err(Error::data(&job.table.source.name, "its shape changed while it was read"));
+    }
+    for (i, loader) in active {
+        if loader.commit(&position)? == Loaded::Collided {
+            return Err(Error::data(table, "a row of the source is refused by a unique index of the target")
+                .hint("drop the target's unique indexes of this table until the copy has ended"));
+        }
+        shared.has(destinations[i].index, table);
+    }
+    tracing::info!(%table, "the table is copied");
+    Ok(Some(position))
+}
+
 /// Cuts a table by its keys. Only values of the key matter, so the table's present shape serves, whichever it is.
 fn split(source: &dyn Source, table: &Arc<TableSchema>, rows: u64) -> Result<Vec<KeyRange>> {
     let table = present(source, table)?.unwrap_or_else(|| Arc::clone(table));
@@ -308,6 +383,10 @@ fn read_chunk(
         let batch = job.table.project(&batch)?;
         for (_, loader) in loaders.iter_mut() {
             loader.write(&batch)?;
+        }
+        shared.throttle.spend(batch.get_array_memory_size() as u64);
+        if source_table.key.is_empty() {
+            shared.throttle.wait(|| shared.halt.aborted());
         }
         shared.progress.update(|v| {
             if let Some(c) = &mut v.copy {

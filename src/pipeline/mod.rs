@@ -4,15 +4,18 @@
 //! drops both ends, waits with growing patience and jitter, and starts again through `recover`; start and restart are
 //! the same code. A data or fatal error ends the run.
 
+pub mod again;
 pub mod applier;
 pub mod budget;
 mod copier;
+pub mod fence;
 mod gate;
 pub mod progress;
 mod reader;
 pub mod reins;
 pub mod session;
 mod shaper;
+mod throttle;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -47,6 +50,8 @@ pub struct Limits {
     pub copy_workers: usize,
     /// Rows per chunk of the initial copy.
     pub chunk_rows: u64,
+    /// Bytes per second that all threads of the initial copy together may read; `None`: as fast as can be.
+    pub copy_rate: Option<u64>,
     /// The wait after a first transient error; it doubles with each that follows, up to [`MAX_BACKOFF`].
     pub backoff: Duration,
     /// How long after a commit shows to queries a source's position surely covers it: microseconds, as a rule.
@@ -64,6 +69,7 @@ impl Default for Limits {
             queue: 16,
             copy_workers: 2,
             chunk_rows: 50_000,
+            copy_rate: None,
             backoff: Duration::from_millis(200),
             settle: Duration::from_millis(200),
         }
@@ -177,6 +183,51 @@ struct Opened<'a> {
 }
 
 fn attempt(pipeline: &Pipeline, goal: &mut Goal, conduct: &mut Conduct<'_>) -> Result<Ended> {
+    let mut opened = open(pipeline)?;
+    loop {
+        begin_fresh(pipeline, &mut opened)?;
+        if *goal == Goal::Level {
+            // Only now has every kind of source a log that can be asked.
+            *goal = Goal::Reach(pipeline.source.position()?);
+        }
+        let checkpoints = checkpoints(&opened)?;
+        let (group, level) = hindmost(pipeline.source.as_ref(), &checkpoints)?;
+        let everyone = group.len() == opened.len();
+        let from = &checkpoints[group[0]].position;
+        // Tables that begin further on in the log: up to there the pipeline goes without them.
+        let (early, first) = again::early(pipeline, opened[group[0]].writer.as_mut(), from)?;
+        let whole = everyone && first.is_none();
+        let goal = match first {
+            Some(position) => Goal::Exactly(position),
+            None if everyone => goal.clone(),
+            None => level,
+        };
+        let mut tables = shapes(pipeline, &mut opened, &group)?;
+        tables.retain(|m| !early.contains(&m.target.name));
+        let sources: Vec<Arc<TableSchema>> = tables.iter().map(|m| Arc::clone(&m.source)).collect();
+        let stream = pipeline.source.stream(from, &sources)?;
+        let members = opened.iter_mut().filter(|o| group.contains(&o.index));
+        let members = members.map(|o| Member { index: o.index, target: o.target, writer: o.writer.as_mut() }).collect();
+        let attempt = Attempt { pipeline, tables, stream, checkpoints, goal, stop: conduct.stop, serve: conduct.serve };
+        match session::run(attempt, members)? {
+            session::End::Wish(wish) => {
+                let taken = again::take_in(pipeline, &mut opened, &wish.tables);
+                // A target that failed is opened anew; whoever asked is told.
+                let failed = taken.is_err();
+                drop(wish.reply.send(taken)); // who asked may have gone
+                if failed {
+                    return Err(Error::transient("tables could not be taken in anew; the pipeline goes on"));
+                }
+            }
+            session::End::Stopped => return Ok(Ended::Stopped),
+            session::End::Reached if whole => return Ok(Ended::Reached),
+            session::End::Reached => {}
+        }
+    }
+}
+
+/// Opens every target for this process.
+fn open(pipeline: &Pipeline) -> Result<Vec<Opened<'_>>> {
     let owner = Owner { pipeline: pipeline.name.clone(), host: crate::host_name(), pid: std::process::id() };
     let mut opened = Vec::new();
     for (index, spec) in pipeline.targets.iter().enumerate() {
@@ -192,28 +243,7 @@ fn attempt(pipeline: &Pipeline, goal: &mut Goal, conduct: &mut Conduct<'_>) -> R
         };
         v.targets = opened.iter().map(target).collect();
     });
-    loop {
-        begin_fresh(pipeline, &mut opened)?;
-        if *goal == Goal::Level {
-            // Only now has every kind of source a log that can be asked.
-            *goal = Goal::Reach(pipeline.source.position()?);
-        }
-        let checkpoints = checkpoints(&opened)?;
-        let (group, level) = hindmost(pipeline.source.as_ref(), &checkpoints)?;
-        let everyone = group.len() == opened.len();
-        let goal = if everyone { goal.clone() } else { level };
-        let tables = shapes(pipeline, &mut opened, &group)?;
-        let from = &checkpoints[group[0]].position;
-        let sources: Vec<Arc<TableSchema>> = tables.iter().map(|m| Arc::clone(&m.source)).collect();
-        let stream = pipeline.source.stream(from, &sources)?;
-        let members = opened.iter_mut().filter(|o| group.contains(&o.index));
-        let members = members.map(|o| Member { index: o.index, target: o.target, writer: o.writer.as_mut() }).collect();
-        let attempt = Attempt { pipeline, tables, stream, checkpoints, goal, stop: conduct.stop, serve: conduct.serve };
-        let ended = session::run(attempt, members)?;
-        if everyone || ended == Ended::Stopped {
-            return Ok(ended);
-        }
-    }
+    Ok(opened)
 }
 
 fn checkpoints(opened: &[Opened<'_>]) -> Result<Vec<Checkpoint>> {

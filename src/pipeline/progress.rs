@@ -48,6 +48,25 @@ pub struct CopyProgress {
     pub rows: u64,
     /// Bytes copied by this process, as decoded.
     pub bytes: u64,
+    /// Chunks that were done when the session began, and when that was, in microseconds since 1970 UTC.
+    #[serde(default)]
+    pub done_before: u64,
+    /// See `done_before`.
+    #[serde(default)]
+    pub began_micros: i64,
+    /// How long the rest will take if it goes on as since the session began; chunks are about equal, but for tables
+    /// without a key, which are one each.
+    #[serde(default)]
+    pub seconds_left: Option<u64>,
+}
+
+impl CopyProgress {
+    fn look_ahead(&mut self, now_micros: i64) {
+        let done = self.done.saturating_sub(self.done_before);
+        let passed = (now_micros - self.began_micros).max(0) as f64 / 1e6;
+        let left = self.chunks.saturating_sub(self.done) as f64;
+        self.seconds_left = (done > 0).then(|| (passed / done as f64 * left).round() as u64);
+    }
 }
 
 /// A picture of a pipeline at one moment.
@@ -109,6 +128,9 @@ impl Progress {
     pub fn tick(&self) {
         let mut meter = self.meter.lock().unwrap_or_else(PoisonError::into_inner);
         let mut view = self.lock();
+        if let Some(copy) = &mut view.copy {
+            copy.look_ahead(crate::now_micros());
+        }
         let copied = view.copy.map_or(0, |c| c.rows);
         let rows = copied + view.targets.iter().map(|t| t.rows).max().unwrap_or(0);
         let now = Instant::now();
@@ -133,6 +155,17 @@ impl Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_time_left_follows_from_the_chunks_of_this_session() {
+        let mut copy =
+            CopyProgress { chunks: 30, done: 10, done_before: 10, began_micros: 5_000_000, ..CopyProgress::default() };
+        copy.look_ahead(15_000_000);
+        assert_eq!(copy.seconds_left, None, "nothing to go by");
+        copy.done = 15;
+        copy.look_ahead(15_000_000);
+        assert_eq!(copy.seconds_left, Some(30));
+    }
 
     #[test]
     fn the_hindmost_target_decides_the_phase() {

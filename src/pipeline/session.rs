@@ -13,6 +13,7 @@
 //! The calling thread conducts: it watches signals, the goal and requests, and keeps the picture of progress. The first
 //! error of any thread aborts all others; nothing is cleaned up, because recovery is the only path back.
 
+use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,17 +21,21 @@ use std::thread::Scope;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
-use crossfade_core::{Checkpoint, Error, Phase, Position, Result, Source, Stream, TableSchema, Target, Writer};
+use crossfade_core::{
+    Checkpoint, Error, Phase, Position, Result, Source, Stream, TableName, TableSchema, Target, Writer,
+};
 
+use super::again::Wish;
 use super::applier::Applier;
 use super::budget::Budget;
-use super::copier::{Destination, Plan, copy};
+use super::copier::{Destination, Plan, copy, lacking};
 use super::gate::Gate;
 use super::progress::{CopyProgress, Progress, State};
 use super::reader::read;
 use super::reins::{Reins, Rule};
 use super::shaper::{Outlet, shape};
-use super::{Ended, Limits, Pipeline};
+use super::throttle::Throttle;
+use super::{Limits, Pipeline};
 use crate::transform::{Mapped, Transform};
 
 /// Waits re-check this often whether the session is over.
@@ -85,7 +90,15 @@ pub struct Shared<'a> {
     pub members: Vec<usize>,
     /// What people see.
     pub progress: &'a Progress,
+    /// Brakes the copy.
+    pub throttle: Throttle,
+    /// Held by whoever holds the reader at a position.
+    pub fence: Mutex<()>,
     flush: AtomicBool,
+    /// Tables without a key that a target (by its place in the pipeline) still lacks, see [`super::copier`].
+    uncopied: Mutex<HashSet<(usize, TableName)>>,
+    /// Set to end the session for tables that are to be copied again.
+    wish: Mutex<Option<Wish>>,
     /// The tables that this session carries, in the shape of the last batch handed to the targets.
     carried: Mutex<Vec<Mapped>>,
     /// The checkpoints of all the pipeline's targets, also of those that this session does not run.
@@ -147,10 +160,45 @@ impl Shared<'_> {
         self.flush.store(on, Ordering::SeqCst);
     }
 
+    /// Ends the session, to begin again with these tables taken anew. One wish at a time: false, if there is one.
+    pub fn ask_again(&self, wish: Wish) -> std::result::Result<(), Wish> {
+        let mut place = self.wish.lock().unwrap_or_else(PoisonError::into_inner);
+        if place.is_some() {
+            return Err(wish);
+        }
+        *place = Some(wish);
+        Ok(())
+    }
+
+    fn wished(&self) -> Option<Wish> {
+        self.wish.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Whether a target still lacks this table without a key: its changes so far are not for it.
+    pub fn lacks(&self, target: usize, table: &TableName) -> bool {
+        let uncopied = self.uncopied.lock().unwrap_or_else(PoisonError::into_inner);
+        !uncopied.is_empty() && uncopied.contains(&(target, table.clone()))
+    }
+
+    /// A target has a table without a key from here on.
+    pub fn has(&self, target: usize, table: &TableName) {
+        self.uncopied.lock().unwrap_or_else(PoisonError::into_inner).remove(&(target, table.clone()));
+    }
+
     /// `Some` when the copy has ended.
     pub fn copied(&self) -> Option<Option<Position>> {
         self.copied.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
+}
+
+/// Why a session ended.
+pub enum End {
+    /// Its goal was reached.
+    Reached,
+    /// It was told to stop.
+    Stopped,
+    /// Tables are to be copied again.
+    Wish(Wish),
 }
 
 /// When a session ends by itself.
@@ -197,15 +245,21 @@ pub struct Attempt<'a> {
 }
 
 /// Runs a session to its end. All members have the same checkpoint position and phase.
-pub fn run(attempt: Attempt<'_>, mut members: Vec<Member<'_>>) -> Result<Ended> {
+pub fn run(attempt: Attempt<'_>, mut members: Vec<Member<'_>>) -> Result<End> {
     let Attempt { pipeline, tables, stream, checkpoints, goal, stop, serve } = attempt;
     let from = checkpoints[members[0].index].clone();
     let plan = match from.phase {
+        // On the way to a position nothing is copied: what is not carried yet may have chunks to come.
+        Phase::Copying if matches!(goal, Goal::Exactly(_)) => None,
         Phase::Copying => {
             let mut writers: Vec<&mut (dyn Writer + 'static)> = members.iter_mut().map(|m| &mut *m.writer).collect();
             Some(Plan::make(pipeline.source.as_ref(), &tables, &mut writers, pipeline.limits.chunk_rows)?)
         }
         Phase::Streaming => None,
+    };
+    let uncopied = match from.phase {
+        Phase::Copying => lacking(&tables, &mut members)?,
+        Phase::Streaming => HashSet::new(),
     };
     let rule = match &goal {
         Goal::Exactly(position) => Rule::Until(position.clone()),
@@ -222,6 +276,10 @@ pub fn run(attempt: Attempt<'_>, mut members: Vec<Member<'_>>) -> Result<Ended> 
         members: members.iter().map(|m| m.index).collect(),
         carried: Mutex::new(tables.clone()),
         progress: &pipeline.progress,
+        throttle: Throttle::new(pipeline.limits.copy_rate),
+        fence: Mutex::new(()),
+        uncopied: Mutex::new(uncopied),
+        wish: Mutex::new(None),
         flush: AtomicBool::new(goal != Goal::Forever),
         checkpoints: Mutex::new(checkpoints),
         copied: Mutex::new(None),
@@ -231,6 +289,9 @@ pub fn run(attempt: Attempt<'_>, mut members: Vec<Member<'_>>) -> Result<Ended> 
         v.copy = plan.as_ref().map(|p| CopyProgress {
             chunks: p.chunks,
             done: p.chunks - p.open(),
+            done_before: p.chunks - p.open(),
+            began_micros: crate::now_micros(),
+            seconds_left: None,
             ..v.copy.unwrap_or_default()
         });
     });
@@ -368,14 +429,17 @@ fn conduct(
     goal: &Goal,
     stop: &AtomicBool,
     serve: &mut dyn FnMut(&Shared<'_>) -> Result<()>,
-) -> Result<Ended> {
+) -> Result<End> {
     let mut looked: Option<Instant> = None;
     loop {
         if shared.halt.over() || stop.load(Ordering::SeqCst) {
-            return Ok(Ended::Stopped);
+            return Ok(End::Stopped);
+        }
+        if let Some(wish) = shared.wished() {
+            return Ok(End::Wish(wish));
         }
         if reached(shared, members, goal)? {
-            return Ok(Ended::Reached);
+            return Ok(End::Reached);
         }
         if looked.is_none_or(|at| at.elapsed() >= Duration::from_secs(1)) {
             look(shared)?;

@@ -2,8 +2,10 @@
 //!
 //! Every scenario ends in `verify`, or in a clear error with a hint and the right exit code.
 
+mod again;
 mod common;
 mod crashes;
+mod hard_copies;
 mod mysql_to_postgres;
 mod refusals;
 mod sqlite_to_parquet;

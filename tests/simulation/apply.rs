@@ -74,6 +74,17 @@ fn apply_rows(rows: &Rows, strict: bool, history: History, tables: &mut Tables) 
     let missing = || Error::corrupt(format!("no table {}", table.name));
     let state = Arc::make_mut(tables.get_mut(&table.name).ok_or_else(missing)?);
     let mut changes = Vec::new();
+    if table.key.is_empty() {
+        for (row, &op) in codec::encode(&rows.batch)?.into_iter().zip(&rows.ops) {
+            changes.push(Change::Row(table.name.clone(), op, Vec::new(), row.iter().cloned().map(Some).collect()));
+            match op {
+                Op::Insert => codec::put(state, row),
+                Op::Delete if codec::take(state, &row) => {}
+                Op::Delete | Op::Update => return Err(Error::corrupt(format!("{}: {op:?} of {row:?}", table.name))),
+            }
+        }
+        return Ok(changes);
+    }
     for (i, (row, &op)) in codec::encode(&rows.batch)?.into_iter().zip(&rows.ops).enumerate() {
         let key = codec::key(table, &row);
         let known = state.get(&key);

@@ -59,6 +59,19 @@ pub fn key(table: &TableSchema, row: &Row) -> Key {
     table.key.iter().map(|&i| row[i].clone()).collect()
 }
 
+/// Adds a row to a bag: equal rows are told apart by a number behind their cells.
+pub fn put(bag: &mut Table, row: Row) {
+    let key = |n: u32| row.iter().cloned().chain([n.to_be_bytes().to_vec()]).collect::<Key>();
+    let n = (0..).find(|&n| !bag.contains_key(&key(n))).unwrap_or_default();
+    bag.insert(key(n), row);
+}
+
+/// Takes one such row out of a bag; false if there is none.
+pub fn take(bag: &mut Table, row: &Row) -> bool {
+    let found = bag.iter().find(|(_, there)| *there == row).map(|(key, _)| key.clone());
+    found.is_some_and(|key| bag.remove(&key).is_some())
+}
+
 /// Whether a cell is NULL: `arrow_row` begins every value with a byte that is 0 for NULL only.
 pub fn is_null(cell: &Cell) -> bool {
     cell.first() == Some(&0)

@@ -264,6 +264,14 @@ impl Writer for Faulty<dyn Writer> {
         self.0.call("chunks", || self.1.chunks())
     }
 
+    fn copy_again(&mut self, table: &Arc<TableSchema>, since: &Position) -> Result<()> {
+        self.0.call("copy again", || self.1.copy_again(table, since))
+    }
+
+    fn since(&mut self) -> Result<Vec<(TableName, Position)>> {
+        self.0.call("since", || self.1.since())
+    }
+
     fn write(&mut self, batch: &Batch) -> Result<()> {
         self.0.faults.dawdle();
         self.0.call("write", || self.1.write(batch))

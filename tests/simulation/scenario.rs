@@ -5,6 +5,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crossfade::pipeline::again::Wish;
 use crossfade::pipeline::session::{Goal, Shared};
 use crossfade::pipeline::{Conduct, Pipeline, run};
 use crossfade::verify::{self, Verdict};
@@ -12,7 +13,7 @@ use crossfade_core::{Error, Phase, Result};
 
 use super::oracle::{Sample, at_the_end, ensure};
 use super::random::Random;
-use super::source::{number, position};
+use super::source::{SCHEMA, number, position};
 use super::world::World;
 
 /// What happened in a run, to see that a run was worth something.
@@ -21,6 +22,7 @@ pub struct Tally {
     pub transactions: u64,
     pub restarts: u64,
     pub stops: u64,
+    pub again: u64,
     pub equal: u64,
     pub unknown: u64,
     pub samples: u64,
@@ -32,6 +34,7 @@ impl Tally {
         self.transactions += other.transactions;
         self.restarts += other.restarts;
         self.stops += other.stops;
+        self.again += other.again;
         self.equal += other.equal;
         self.unknown += other.unknown;
         self.samples += other.samples;
@@ -144,6 +147,12 @@ impl Play<'_> {
                 }
                 // As if the process had been killed: nothing is drained.
                 1 if !alone => return Err(Error::transient("killed")),
+                7 if self.tally.again < 3 => {
+                    let table = &self.world.tables[self.random.between(0, self.world.tables.len() as u64) as usize];
+                    let (reply, _nobody) = crossbeam_channel::bounded(1);
+                    let wish = Wish { tables: vec![format!("{SCHEMA}.{table}")], reply };
+                    self.tally.again += u64::from(shared.ask_again(wish).is_ok());
+                }
                 2..=6 if streaming(shared, pipeline) => {
                     let proved = self.prove(shared, pipeline);
                     if let Some(e) = proved.err().filter(|e| !e.is_transient()) {

@@ -64,6 +64,21 @@ impl Store {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Makes a table `(n, t)` without a key. Its rows have ids all the same, which nobody sees.
+    pub fn create_bag(&self, name: &str) {
+        self.create(name, false);
+        let mut inner = self.lock();
+        if let Some(table) = inner.tables.last_mut() {
+            let table = Arc::make_mut(table);
+            table.columns.remove(0);
+            table.key.clear();
+            let names = names(table);
+            if let Some(last) = inner.names.last_mut() {
+                last.2 = names;
+            }
+        }
+    }
+
     /// Makes a table; `unique`: no two rows share a value of `n`.
     pub fn create(&self, name: &str, unique: bool) -> TableName {
         let column = |name: &str, logical, nullable| Column {
@@ -112,7 +127,9 @@ impl Store {
             | Change::Clear(table)) = change;
             let Some(state) = database.get_mut(table) else { continue };
             let state = Arc::make_mut(state);
-            entries.extend(logged(change, state, &mut minimal).into_iter().map(|e| (table.clone(), e)));
+            let bag = inner.tables.iter().any(|t| t.name.name == *table && t.key.is_empty());
+            let logged = if bag { logged_of_bag(change, state) } else { logged(change, state, &mut minimal) };
+            entries.extend(logged.into_iter().map(|e| (table.clone(), e)));
             change.apply(state);
         }
         inner.log.push(Arc::new(entries));
@@ -205,6 +222,18 @@ fn logged(change: &Change, state: &State, minimal: &mut impl FnMut() -> bool) ->
         Change::Delete(_, id) if state.contains_key(id) => vec![gone(id, state)],
         Change::Delete(..) => Vec::new(),
         Change::Clear(_) => vec![Entry::Truncate],
+    }
+}
+
+/// Whole rows only.
+fn logged_of_bag(change: &Change, state: &State) -> Vec<Entry> {
+    match change {
+        Change::Update(table, id, cells) if state.contains_key(id) => {
+            let gone = logged(&Change::Delete(table.clone(), *id), state, &mut || false);
+            let come = logged(&Change::Insert(table.clone(), *id, cells.clone()), state, &mut || false);
+            [gone, come].concat()
+        }
+        change => logged(change, state, &mut || false),
     }
 }
 
@@ -350,10 +379,14 @@ impl Snapshot for MemorySnapshot {
 
 /// Appends a row; the columns that are absent get nothing.
 fn append(columns: &mut [ColumnBuilder], id: i64, cells: &Cells, absent: [bool; 2]) -> Result<()> {
-    let [ColumnBuilder::Int64(ids), ColumnBuilder::Int64(numbers), ColumnBuilder::Utf8(texts)] = columns else {
-        return Err(Error::corrupt("a table of another shape"));
+    let (numbers, texts) = match columns {
+        [ColumnBuilder::Int64(ids), ColumnBuilder::Int64(numbers), ColumnBuilder::Utf8(texts)] => {
+            ids.append_value(id);
+            (numbers, texts)
+        }
+        [ColumnBuilder::Int64(numbers), ColumnBuilder::Utf8(texts)] => (numbers, texts),
+        _ => return Err(Error::corrupt("a table of another shape")),
     };
-    ids.append_value(id);
     if !absent[0] {
         numbers.append_option(cells.0);
     }

@@ -33,7 +33,7 @@ pub struct Inner {
     pub checkpoints: Vec<Checkpoint>,
     pub shapes: Vec<Arc<TableSchema>>,
     pub tables: Tables,
-    chunks: Vec<ChunkState>,
+    pub chunks: Vec<ChunkState>,
     /// Whether the unique indexes are built.
     pub indexed: bool,
     /// Every change in the order of its arrival, and the position it was committed with.
@@ -42,6 +42,13 @@ pub struct Inner {
     touched: BTreeMap<TableName, u64>,
     /// Tables that the open writer has written and not committed.
     pending: BTreeSet<TableName>,
+    since: Vec<(TableName, Position)>,
+    /// Every time a table was copied again: where the target stood, and from where on its changes count.
+    pub again: Vec<(TableName, u64, u64)>,
+    /// Tables without a key that are not copied, and since when not.
+    uncopied: BTreeMap<TableName, u64>,
+    /// When they were not copied: after which position, up to which.
+    pub lacking: Vec<(TableName, u64, u64)>,
     pub violations: Vec<String>,
 }
 
@@ -183,6 +190,9 @@ impl Writer for MemoryWriter {
             if !inner.shapes.iter().any(|t| t.name == table.name) {
                 inner.shapes.push(Arc::clone(table));
                 inner.tables.insert(table.name.clone(), Arc::default());
+                if table.key.is_empty() {
+                    inner.uncopied.insert(table.name.clone(), 0);
+                }
             }
         }
         Ok(())
@@ -252,10 +262,45 @@ impl Writer for MemoryWriter {
             inner.history.extend(changes.into_iter().map(|c| (at, c)));
         }
         inner.pending.clear();
+        if checkpoint.phase == Phase::Streaming {
+            inner.since.clear();
+        }
         inner.checkpoint = Some(checkpoint.clone());
         inner.checkpoints.push(checkpoint.clone());
         self.checkpoint = Some(checkpoint.clone());
         Ok(())
+    }
+
+    fn copy_again(&mut self, table: &Arc<TableSchema>, since: &Position) -> Result<()> {
+        let mut inner = self.store.lock();
+        inner.guard(self.epoch)?;
+        let last = inner.checkpoint.clone().ok_or_else(|| Error::corrupt("no checkpoint"))?;
+        if !self.pending.is_empty() {
+            inner.violated(format!("{} is copied again inside a transaction", table.name));
+        }
+        inner.again.push((table.name.clone(), number(&last.position)?, number(since)?));
+        if let Some(after) = inner.uncopied.remove(&table.name) {
+            inner.lacking.push((table.name.clone(), after, number(&last.position)?));
+        }
+        if table.key.is_empty() {
+            inner.uncopied.insert(table.name.clone(), number(since)?);
+        }
+        inner.since.retain(|(name, _)| *name != table.name);
+        inner.since.push((table.name.clone(), since.clone()));
+        inner.chunks.retain(|c| c.table != table.name);
+        inner.shapes.retain(|t| t.name != table.name);
+        inner.shapes.push(Arc::clone(table));
+        inner.tables.insert(table.name.clone(), Arc::default());
+        inner.indexed = false;
+        let next = Checkpoint { seq: last.seq + 1, phase: Phase::Copying, epoch: self.epoch, ..last };
+        inner.checkpoint = Some(next.clone());
+        inner.checkpoints.push(next.clone());
+        self.checkpoint = Some(next);
+        Ok(())
+    }
+
+    fn since(&mut self) -> Result<Vec<(TableName, Position)>> {
+        Ok(self.store.lock().since.clone())
     }
 
     fn finish_copy(&mut self, _: &[Arc<TableSchema>]) -> Result<()> {
@@ -315,12 +360,25 @@ impl Loader for MemoryLoader {
             inner.violated(format!("chunk {} of {name} commits in a shape that the table has not", chunk.index));
         }
         let mut table = inner.tables.get(name).map(|t| (**t).clone()).unwrap_or_default();
+        if chunk.table.key.is_empty() {
+            table.clear();
+            if !merge || low != number(high)? {
+                inner.violated(format!("{name}, without a key, is copied from {low} to {high}"));
+            }
+        }
         for row in rows {
+            if chunk.table.key.is_empty() {
+                codec::put(&mut table, row);
+                continue;
+            }
             if table.insert(codec::key(&chunk.table, &row), row).is_some() && !merge {
                 return Ok(Loaded::Collided);
             }
         }
         inner.tables.insert(name.clone(), Arc::new(table));
+        if let Some(after) = inner.uncopied.remove(name) {
+            inner.lacking.push((name.clone(), after, low));
+        }
         let mut chunks = inner.chunks.iter_mut();
         if let Some(c) = chunks.find(|c| c.table == *name && c.index == chunk.index) {
             c.done = Some(high.clone());

@@ -10,6 +10,7 @@ use crossfade::pipeline::progress::Progress;
 use crossfade::pipeline::{Limits, Pipeline, TargetSpec};
 use crossfade::transform::Rules;
 use crossfade_core::conformance::Change;
+use crossfade_core::conformance::changes::Cells;
 use crossfade_core::{History, Selection};
 
 use super::faults::{self, Faults};
@@ -20,6 +21,9 @@ use super::target::{MemoryTarget, TargetStore};
 /// The names of the tables; those that begin with `u` have a unique index on `n`.
 const TABLES: [&str; 3] = ["a", "b", "u"];
 
+/// A table without a key, in every second world; its values are few, so that equal rows are many.
+pub const BAG: &str = "g";
+
 /// Keys of rows are below this, so that they are met again and again.
 const KEYS: u64 = 60;
 
@@ -29,7 +33,7 @@ pub struct World {
     pub targets: Vec<Arc<TargetStore>>,
     pub faults: Arc<Faults>,
     pub pipeline: Pipeline,
-    tables: usize,
+    pub tables: Vec<String>,
 }
 
 impl World {
@@ -38,7 +42,12 @@ impl World {
         let mut random = Random::new(seed, 1);
         let store = Store::new();
         let tables = random.between(1, 4) as usize;
-        TABLES[TABLES.len() - tables..].iter().for_each(|t| drop(store.create(t, t.starts_with('u'))));
+        let mut tables: Vec<String> = TABLES[TABLES.len() - tables..].iter().map(|t| (*t).to_owned()).collect();
+        tables.iter().for_each(|t| drop(store.create(t, t.starts_with('u'))));
+        if Random::new(seed, 6).one_in(2) {
+            store.create_bag(BAG);
+            tables.push(BAG.to_owned());
+        }
         let every = if faulty { random.between(10, 200) } else { 0 };
         let faults = Faults::new(Random::new(seed, 2), every, random.between(0, 12) as usize);
         faults.slow.store([0, 500, 5000][random.between(0, 3) as usize], Ordering::SeqCst);
@@ -77,8 +86,7 @@ impl World {
 
     /// A writer of random transactions.
     pub fn writer(&self) -> Writer {
-        let tables = TABLES[TABLES.len() - self.tables..].iter().map(|t| (*t).to_owned()).collect();
-        Writer { store: Arc::clone(&self.store), random: Random::new(self.seed, 3), tables }
+        Writer { store: Arc::clone(&self.store), random: Random::new(self.seed, 3), tables: self.tables.clone() }
     }
 }
 
@@ -92,6 +100,7 @@ fn limits(random: &mut Random) -> Limits {
         queue: random.between(1, 5) as usize,
         copy_workers: random.between(1, 4) as usize,
         chunk_rows: random.between(1, 20),
+        copy_rate: None,
         backoff: Duration::from_millis(1),
         settle: Duration::ZERO,
     }
@@ -180,18 +189,27 @@ impl Writer {
                 ]
             }
             23..=27 => {
-                let text = self.text();
-                vec![Change::Update(t(), id, (rows[&id].0, text))]
+                let cells = (rows[&id].0, self.cells(table).1);
+                vec![Change::Update(t(), id, cells)]
             }
             _ => {
-                let cells = (self.value(), self.text());
+                let cells = self.cells(table);
                 vec![Change::Update(t(), id, cells)]
             }
         }
     }
 
     fn insert(&mut self, table: &str, id: i64) -> Change {
-        Change::Insert(table.to_owned(), id, (self.value(), self.text()))
+        Change::Insert(table.to_owned(), id, self.cells(table))
+    }
+
+    fn cells(&mut self, table: &str) -> Cells {
+        if table != BAG {
+            return (self.value(), self.text());
+        }
+        let n = self.random.between(0, 4) as i64;
+        let t = ["", "x", "y"][self.random.between(0, 3) as usize];
+        ((n > 0).then_some(n), (!t.is_empty()).then(|| t.to_owned()))
     }
 
     /// NULL, or a number that no other row has.

@@ -6,6 +6,7 @@
 //!
 //! Invariants:
 //! - Items stand in log order. Within one [`Rows`] the rows stand in log order too.
+//! - A table without a key is a bag of whole rows: inserts and deletes only, each of one row with all its columns.
 //! - An update never changes a row's key: the decoder turns that into a delete of the old key and an insert of the new.
 //! - A batch with [`Boundary::Commit`] holds whole transactions only; several [`Boundary::Open`] batches may come before
 //!   it when one transaction is larger than a batch.
@@ -26,7 +27,8 @@ pub enum Op {
     Insert,
     /// It has these values now. Columns marked absent are unchanged.
     Update,
-    /// It is gone. Key columns are there; others hold the before image where the log has one, else NULL.
+    /// It is gone. Key columns are there; others hold the before image where the log has one, else NULL. Of a table without
+    /// a key all columns are there: one row with these values is gone.
     Delete,
 }
 

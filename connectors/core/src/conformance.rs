@@ -10,6 +10,7 @@ pub mod changes;
 mod source;
 mod source_limits;
 mod target;
+mod target_bag;
 mod target_copy;
 pub mod values;
 
@@ -83,7 +84,8 @@ pub fn run_source(fixture: &mut dyn SourceFixture) {
 /// # Panics
 /// With the names and messages of all checks that failed.
 pub fn run_target(fixture: &mut dyn TargetFixture) {
-    let checks: Vec<Check<dyn TargetFixture + '_>> = [target::checks(), target_copy::checks()].concat();
+    let checks: Vec<Check<dyn TargetFixture + '_>> =
+        [target::checks(), target_copy::checks(), target_bag::checks()].concat();
     run(checks, fixture, |f| f.fresh());
 }
 

@@ -26,7 +26,8 @@ use crate::source::{KeyRange, Snapshot};
 /// Whether a target keeps the latest state of each row or every change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum History {
-    /// The latest state: batches are folded to their net effect per key before they are written.
+    /// The latest state: batches are folded to their net effect per key before they are written; of a table without a
+    /// key no equal rows are both deleted and inserted by one [`crate::Rows`].
     Net,
     /// Every change, in order.
     Full,
@@ -91,6 +92,15 @@ pub trait Writer: Send {
     /// one more than the last and whose `epoch` is this writer's. An error if another owner has taken over.
     fn commit(&mut self, checkpoint: &Checkpoint) -> Result<()>;
 
+    /// Takes a table in, or anew, in one commit that leaves the position where it is: its rows at the target are gone (a
+    /// history tells of it by a truncation), it has this shape, no plan, and the phase is copying. `since` is a position
+    /// of the source after which the table has this shape; it is remembered until the phase is streaming again. Called
+    /// between commits only.
+    fn copy_again(&mut self, table: &Arc<TableSchema>, since: &Position) -> Result<()>;
+
+    /// Tables of which changes at or before a position are not wanted, see [`Writer::copy_again`].
+    fn since(&mut self) -> Result<Vec<(TableName, Position)>>;
+
     /// Builds what waits for the end of the initial copy: secondary indexes, foreign keys, sequence values. Idempotent;
     /// not part of the current transaction.
     fn finish_copy(&mut self, tables: &[Arc<TableSchema>]) -> Result<()>;
@@ -135,7 +145,8 @@ pub enum Loaded {
 
 /// Writes chunks of the initial copy, one at a time.
 pub trait Loader: Send {
-    /// Starts a chunk. `merge`: rows may exist already and are replaced; without it the fastest way is taken.
+    /// Starts a chunk. `merge`: rows may exist already and are replaced; without it the fastest way is taken. A table
+    /// without a key is one chunk, always merged: all rows that the table has are replaced by the chunk's.
     fn begin(&mut self, chunk: &Chunk, merge: bool) -> Result<()>;
 
     /// Writes rows of the chunk.

@@ -33,6 +33,10 @@ pub struct TableInfo {
 /// The tables that `selection` admits, complete; an error names every one that cannot be carried, and why.
 pub fn tables(server: &Server, session: &mut Session, selection: &Selection) -> Result<Vec<Arc<TableSchema>>> {
     let all = inventory(server, session, selection)?;
+    let image = match all.iter().any(|t| t.schema.key.is_empty()) {
+        true => row_image(session)?,
+        false => FULL.into(),
+    };
     let mut problems = Vec::new();
     let mut fixes = Vec::new();
     for table in &all {
@@ -40,9 +44,13 @@ pub fn tables(server: &Server, session: &mut Session, selection: &Selection) -> 
             problems.push(format!("{}: {what}", table.schema.name));
             fixes.push(fix.clone());
         }
-        if table.schema.key.is_empty() {
-            problems.push(format!("{}: no primary key and no unique index over NOT NULL columns", table.schema.name));
-            fixes.push(key_fix(&table.schema.name));
+        if table.schema.key.is_empty() && !image.eq_ignore_ascii_case(FULL) {
+            problems.push(format!(
+                "{}: no primary key and no unique index over NOT NULL columns, and binlog_row_image = {image} does not \
+                 log whole rows, which would tell them apart",
+                table.schema.name
+            ));
+            fixes.push(keyless_fix(&table.schema.name));
         }
     }
     if problems.is_empty() {
@@ -50,6 +58,19 @@ pub fn tables(server: &Server, session: &mut Session, selection: &Selection) -> 
     }
     Err(Error::unavailable(format!("tables that cannot be carried: {}", problems.join("; ")))
         .hint(format!("{}; or exclude the tables", fixes.join("; "))))
+}
+
+/// The row image that logs rows whole, before and after a change.
+pub const FULL: &str = "FULL";
+
+/// How much of a row the log carries, for sessions that begin now.
+pub fn row_image(session: &mut Session) -> Result<String> {
+    Ok(session.value("SELECT @@GLOBAL.binlog_row_image")?.unwrap_or_default())
+}
+
+/// What lets a table without a key be carried.
+pub fn keyless_fix(table: &TableName) -> String {
+    format!("SET GLOBAL binlog_row_image = {FULL} and reconnect the clients, or {}", key_fix(table))
 }
 
 /// The statement that gives a table a key.

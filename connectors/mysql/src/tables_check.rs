@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crossfade_core::{Finding, ForeignKey, Result};
 
-use crate::catalog::{TableInfo, key_fix, quote, quote_table};
+use crate::catalog::{FULL, TableInfo, key_fix, keyless_fix, quote, quote_table, row_image};
 use crate::connect::{Flavor, Server};
 use crate::grants::Grants;
 use crate::rows::select_list;
@@ -24,8 +24,12 @@ pub fn check(
         return Ok(());
     }
     let before = findings.len();
+    let image = match tables.iter().any(|t| t.schema.key.is_empty()) {
+        true => row_image(session)?,
+        false => FULL.into(),
+    };
     for table in tables {
-        one(table, findings);
+        one(table, &image, findings);
         select_privilege(session, table, grants, findings)?;
     }
     findings.extend(indexes(tables));
@@ -41,7 +45,7 @@ pub fn check(
     Ok(())
 }
 
-fn one(table: &TableInfo, findings: &mut Vec<Finding>) {
+fn one(table: &TableInfo, image: &str, findings: &mut Vec<Finding>) {
     let name = &table.schema.name;
     let setting = format!("table {name}");
     for (what, fix) in &table.refused {
@@ -49,7 +53,15 @@ fn one(table: &TableInfo, findings: &mut Vec<Finding>) {
     }
     if table.schema.key.is_empty() {
         let actual = "no primary key and no unique index over NOT NULL columns";
-        findings.push(Finding::critical(&setting, "a key", actual, format!("{}; or exclude the table", key_fix(name))));
+        findings.push(if image.eq_ignore_ascii_case(FULL) {
+            let expected = "a key (else deletes and updates search the whole table at the target, and its copy, in one piece, \
+                            holds the stream at the table's next change)";
+            Finding::warning(&setting, expected, actual, key_fix(name))
+        } else {
+            let expected = format!("a key, or binlog_row_image = {FULL}");
+            let actual = format!("{actual}; binlog_row_image = {image}");
+            Finding::critical(&setting, expected, actual, format!("{}; or exclude the table", keyless_fix(name)))
+        });
     }
     if !table.engine.eq_ignore_ascii_case("InnoDB") {
         let fix = format!("ALTER TABLE {} ENGINE = InnoDB", quote_table(name));

@@ -107,25 +107,42 @@ fn tables_that_cannot_be_carried_are_all_named() {
         db.sql(
             "create table fine (id int primary key);\n\
              create table keyless (id int, unique key (id));\n\
-             create table keyless2 (t text);\n\
              create table gbk (id int primary key, c varchar(5) character set gbk)",
         );
         let source = open(&db.url());
         let error = source.tables(&Selection::default()).unwrap_err();
         let text = error.to_string();
-        for word in ["keyless", "keyless2", "gbk: column c: character set gbk"] {
-            assert!(text.contains(word), "{name}: {text}");
-        }
-        assert!(!text.contains("fine"));
-        assert!(error.hint_text().unwrap().contains(&format!("ALTER TABLE `{}`.`keyless` ADD PRIMARY KEY", db.name())));
-        let selection = Selection { include: vec![], exclude: vec!["keyless*".into(), "gbk".into()] };
-        assert_eq!(source.tables(&selection).unwrap().len(), 1);
+        assert!(text.contains("gbk: column c: character set gbk"), "{name}: {text}");
+        assert!(!text.contains("fine") && !text.contains("keyless"), "{name}: {text}");
+        let selection = Selection { include: vec![], exclude: vec!["gbk".into()] };
+        let tables = source.tables(&selection).unwrap();
+        assert_eq!(tables.iter().map(|t| t.key.len()).collect::<Vec<_>>(), [1, 0], "a bag is carried");
         let findings = source.check(&Selection::default()).unwrap();
         let critical: Vec<&Finding> = findings.iter().filter(|f| f.level == Level::Critical).collect();
-        assert_eq!(critical.len(), 3, "{critical:?}");
+        assert_eq!(critical.len(), 1, "{critical:?}");
+        let keyless = |f: &&Finding| f.setting.ends_with(".keyless") && f.level == Level::Warning;
+        assert_eq!(findings.iter().filter(keyless).count(), 1, "{findings:?}");
         let criticals = source.check(&including(&["nothing_*"])).unwrap();
         assert!(criticals.iter().any(|f| f.setting == "tables" && f.level == Level::Critical));
     }
+}
+
+#[test]
+fn tables_without_a_key_need_whole_rows_in_the_log() {
+    let server = MariaDb::start(Options::new().set("binlog_row_image", "MINIMAL"));
+    let db = server.fresh_database("no");
+    db.sql("create table fine (id int primary key); create table keyless (t text)");
+    let source = open(&db.url());
+    let error = source.tables(&Selection::default()).unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains("keyless: no primary key") && text.contains("binlog_row_image = MINIMAL"), "{text}");
+    assert!(!text.contains("fine"), "{text}");
+    let hint = error.hint_text().unwrap();
+    assert!(hint.contains("SET GLOBAL binlog_row_image = FULL"), "{hint}");
+    assert!(hint.contains(&format!("ALTER TABLE `{}`.`keyless` ADD PRIMARY KEY", db.name())), "{hint}");
+    let findings = source.check(&Selection::default()).unwrap();
+    let critical = |f: &&Finding| f.setting.ends_with(".keyless") && f.level == Level::Critical;
+    assert_eq!(findings.iter().filter(critical).count(), 1, "{findings:?}");
 }
 
 #[test]

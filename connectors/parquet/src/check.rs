@@ -65,7 +65,7 @@ fn table_findings(table: &TableSchema) -> Vec<Finding> {
         found.push(Finding::warning(
             &what,
             "a primary key, or a unique index without NULLs",
-            "none: every change is kept, but the latest state cannot be told and is not verified",
+            "none: every change is kept, but there is no view of the latest state",
             "add a primary key at the source",
         ));
     }

@@ -62,7 +62,7 @@
 //!
 //! # Limits
 //!
-//! A table without a key keeps all its changes, but its latest state cannot be told. Rows from before a column was added
+//! A table without a key keeps all its changes, and the snapshot balances equal rows; there is no view for it. Rows from before a column was added
 //! have NULL there in views (the snapshot knows the value that the source filled in). Uploads that a killed process left
 //! unfinished on S3 are ended by a lifecycle rule for incomplete multipart uploads. The log is never shortened.
 

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crossfade_core::batch::SchemaStep;
-use crossfade_core::{Checkpoint, ChunkState, Error, KeyRange, Owner, Position, Result, TableName, TableSchema};
+use crossfade_core::{Checkpoint, ChunkState, Error, KeyRange, Owner, Phase, Position, Result, TableName, TableSchema};
 use serde::{Deserialize, Serialize};
 
 /// The version of the record's form. A record of a later one is refused, not guessed at.
@@ -42,6 +42,9 @@ pub(crate) enum Entry {
     Plan { table: TableName, ranges: Vec<KeyRange> },
     /// A chunk of the copy is here.
     Chunk { table: TableName, index: u32, high: Position, files: Vec<Staged> },
+    /// A table is copied again, or taken in: in this shape, which no older one leads to. The files tell of the truncation;
+    /// older files of the table count no longer. Changes at or before `since` are not wanted.
+    Again { checkpoint: Checkpoint, shape: Shape, since: Position, files: Vec<Staged> },
     /// Everything of the stream up to a checkpoint is here.
     Commit { checkpoint: Checkpoint, shapes: Vec<Shape>, files: Vec<Staged> },
 }
@@ -50,7 +53,7 @@ impl Entry {
     /// The files that the record commits.
     pub(crate) fn files(&self) -> &[Staged] {
         match self {
-            Entry::Chunk { files, .. } | Entry::Commit { files, .. } => files,
+            Entry::Chunk { files, .. } | Entry::Again { files, .. } | Entry::Commit { files, .. } => files,
             Entry::Open | Entry::Shapes(_) | Entry::Plan { .. } => &[],
         }
     }
@@ -138,6 +141,9 @@ pub(crate) struct State {
     pub(crate) checkpoint: Option<Checkpoint>,
     pub(crate) shapes: BTreeMap<u32, Shape>,
     pub(crate) chunks: Vec<ChunkState>,
+    /// Of tables that were copied again.
+    #[serde(default)]
+    pub(crate) since: Vec<(TableName, Position)>,
     /// In the order of commits.
     pub(crate) files: Vec<Committed>,
 }
@@ -168,6 +174,12 @@ impl State {
                 None => return broken("a chunk is done that was not planned"),
             },
             Entry::Shapes(shapes) => new = shapes,
+            Entry::Again { checkpoint, shape, .. } => {
+                new = std::slice::from_ref(shape);
+                if checkpoint.seq != self.seq() + 1 {
+                    return broken("its checkpoint does not follow from the one before");
+                }
+            }
             Entry::Commit { checkpoint, shapes, .. } => {
                 new = shapes;
                 if checkpoint.seq != self.seq() + 1 {
@@ -209,8 +221,18 @@ impl State {
                     chunk.done = Some(high.clone());
                 }
             }
+            Entry::Again { checkpoint, shape, since, .. } => {
+                self.chunks.retain(|c| c.table != shape.table.name);
+                self.since.retain(|(table, _)| *table != shape.table.name);
+                self.since.push((shape.table.name.clone(), since.clone()));
+                self.add_shapes(std::slice::from_ref(shape));
+                self.checkpoint = Some(checkpoint.clone());
+            }
             Entry::Commit { checkpoint, shapes, .. } => {
                 self.add_shapes(shapes);
+                if checkpoint.phase == Phase::Streaming {
+                    self.since.clear(); // the stream has passed them all
+                }
                 self.checkpoint = Some(checkpoint.clone());
             }
         }
@@ -269,9 +291,12 @@ impl State {
         self.shapes.keys().next_back().map_or(1, |id| id + 1)
     }
 
-    /// The files of a table, in the order of commits.
+    /// The files of a table since it was last begun anew, in the order of commits.
     pub(crate) fn files_of(&self, table: &TableName) -> impl Iterator<Item = &Committed> {
-        self.files.iter().filter(move |f| self.shapes.get(&f.shape).is_some_and(|s| s.table.name == *table))
+        // Shapes since then lead to the present one.
+        let before = |s: &&Shape| self.shapes.get(&s.from.as_ref()?.0);
+        let shapes: BTreeSet<u32> = std::iter::successors(self.current(table), |s| before(s)).map(|s| s.id).collect();
+        self.files.iter().filter(move |f| shapes.contains(&f.shape))
     }
 }
 

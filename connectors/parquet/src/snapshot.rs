@@ -8,6 +8,8 @@
 //!    remains is one bit per row of the files.
 //! 2. *What do they hold?* Every file that holds such rows is read once.
 //!
+//! A table without a key is a bag of rows; which of them remain is told in [`bag`].
+//!
 //! Only files that the log names count; what else lies in a folder is not the table's.
 
 use std::collections::HashMap;
@@ -26,6 +28,8 @@ use crate::log::Places;
 use crate::reader::read;
 use crate::record::{Committed, Shape, State};
 use crate::types::META;
+
+mod bag;
 
 /// Keys held at once: about 100 bytes each.
 const KEYS: u64 = 2 << 20;
@@ -78,14 +82,8 @@ impl LogSnapshot {
     /// Per file, the rows that are the table's state; `keys` are held at once.
     pub(crate) fn winners_of(&self, table: &TableSchema, keys: u64) -> Result<Vec<BooleanBuffer>> {
         let files: Vec<&Committed> = self.state.files_of(&table.name).collect();
-        let mut bits = Vec::with_capacity(files.len());
-        for file in &files {
-            let rows = u32::try_from(file.rows).map_err(|e| Error::corrupt("a file of 2^32 rows").caused_by(e))?;
-            let mut b = BooleanBufferBuilder::new(rows as usize);
-            b.append_n(rows as usize, false);
-            bits.push(b);
-        }
-        let passes = u128::from(files.iter().map(|f| f.rows).sum::<u64>().div_ceil(keys).max(1));
+        let mut bits = no_bits(&files)?;
+        let passes = passes(&files, keys);
         for pass in 0..passes {
             let mut last: HashMap<u128, Last> = HashMap::new();
             let mut truncated: Option<Place> = None;
@@ -192,12 +190,11 @@ impl Snapshot for LogSnapshot {
         if *range != KeyRange::ALL {
             return Err(Error::corrupt(format!("table {}: a range of keys that no split of files made", table.name)));
         }
-        if table.key.is_empty() {
-            return Err(Error::data(&table.name, "it has no key, so its latest state cannot be told from its changes")
-                .hint("add a primary key at the source, or exclude the table from verification"));
-        }
         let files: Vec<&Committed> = self.state.files_of(&table.name).collect();
-        let winners = self.winners_of(table, KEYS)?;
+        let winners = match table.key.is_empty() {
+            true => bag::remaining(self, table, KEYS)?,
+            false => self.winners_of(table, KEYS)?,
+        };
         for (file, rows) in files.into_iter().zip(&winners) {
             if rows.count_set_bits() > 0 {
                 self.emit(table, file, rows, sink)?;
@@ -205,6 +202,22 @@ impl Snapshot for LogSnapshot {
         }
         Ok(())
     }
+}
+
+/// One bit per row of each file, none set.
+fn no_bits(files: &[&Committed]) -> Result<Vec<BooleanBufferBuilder>> {
+    let none = |file: &&Committed| {
+        let rows = u32::try_from(file.rows).map_err(|e| Error::corrupt("a file of 2^32 rows").caused_by(e))?;
+        let mut bits = BooleanBufferBuilder::new(rows as usize);
+        bits.append_n(rows as usize, false);
+        Ok(bits)
+    };
+    files.iter().map(none).collect()
+}
+
+/// How often the files are read, when so many hashes are held at once.
+fn passes(files: &[&Committed], keys: u64) -> u128 {
+    u128::from(files.iter().map(|f| f.rows).sum::<u64>().div_ceil(keys).max(1))
 }
 
 fn meta<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a arrow_array::ArrayRef> {

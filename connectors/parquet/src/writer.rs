@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arrow_array::builder::StringBuilder;
 use crossfade_core::batch::SchemaStep;
 use crossfade_core::{
-    Batch, Checkpoint, ChunkState, Error, Item, KeyRange, Op, Result, Rows, SchemaChange, TableName, TableSchema,
-    Writer,
+    Batch, Checkpoint, ChunkState, Error, Item, KeyRange, Op, Phase, Position, Result, Rows, SchemaChange, TableName,
+    TableSchema, Writer,
 };
 
 use crate::check;
@@ -288,6 +288,36 @@ impl Writer for ParquetWriter {
         self.checkpoint = Some(checkpoint.clone());
         self.broken = false;
         Ok(())
+    }
+
+    fn copy_again(&mut self, table: &Arc<TableSchema>, since: &Position) -> Result<()> {
+        self.refuse_broken()?;
+        check::refuse(table)?;
+        let Some(last) = self.checkpoint.clone().filter(|_| self.open.files.is_empty() && self.open.ended.is_empty())
+        else {
+            return Err(Error::corrupt("a table is to be copied again before the first checkpoint, or inside a batch"));
+        };
+        if self.shape(&table.name).is_none() {
+            self.refuse_foreign_files(&table.name)?;
+        }
+        self.broken = true;
+        let shape = Shape { id: self.next_shape(), table: Arc::clone(table), from: None };
+        let mut op = StringBuilder::new();
+        op.append_value("t");
+        let mut file = TableFile::new(&self.places, &shape, lock(&self.log).owner())?;
+        file.write_bare(&self.places, Meta { op, commit_time: vec![None], seq: self.seq()?, ordinal: vec![0] })?;
+        let files = complete(&self.places, vec![file.finish()?])?;
+        let checkpoint = Checkpoint { seq: last.seq + 1, phase: Phase::Copying, epoch: self.epoch, ..last };
+        let (again, since) = (checkpoint.clone(), since.clone());
+        lock(&self.log).append(Entry::Again { checkpoint: again, shape, since, files })?;
+        self.open = Transaction::default();
+        self.checkpoint = Some(checkpoint);
+        self.broken = false;
+        Ok(())
+    }
+
+    fn since(&mut self) -> Result<Vec<(TableName, Position)>> {
+        Ok(lock(&self.log).state().since.clone())
     }
 
     /// Files have no indexes, keys or sequences to build.

@@ -4,6 +4,7 @@
 //! Rows ── split ──▶ deletes ─────────▶ DELETE .. USING feed
 //!                   inserts ─────────▶ many: COPY under a savepoint; if a row is there already, as updates
 //!                   updates ─────────▶ UPDATE .. FROM feed, and an upsert if rows are missing; while copying: upsert
+//!                   without a key ───▶ DELETE of as many equal rows as asked for, by their place
 //!                   absent columns ──▶ UPDATE of the columns that are there, one statement per set of them
 //!                   unique swaps ────▶ staging, read absent values back, DELETE, INSERT
 //! ```
@@ -129,7 +130,9 @@ impl Applier {
         let shape = self.shape(&rows.table).await?;
         let split = Split::new(rows)?;
         let all: Vec<usize> = (0..rows.table.columns.len()).collect();
-        if !split.deletes.is_empty() {
+        if rows.table.key.is_empty() {
+            self.delete_rows(&Part { rows, columns: &all, selected: &split.deletes }, &shape).await?;
+        } else if !split.deletes.is_empty() {
             self.delete(&Part { rows, columns: &rows.table.key, selected: &split.deletes }).await?;
         }
         // Deleting rows that others refer to would delete those, too, where foreign keys fire; and values of columns that
@@ -164,6 +167,26 @@ impl Applier {
     async fn delete(&mut self, part: &Part<'_>) -> Result<()> {
         self.feed(part, Expect::Any, |fed| fed.delete()).await?;
         Ok(())
+    }
+
+    /// Rows of a table without a key: of equal ones as many go as are asked for.
+    async fn delete_rows(&mut self, part: &Part<'_>, shape: &Shape) -> Result<()> {
+        if part.selected.is_empty() {
+            return Ok(());
+        }
+        self.flush().await?;
+        let table = &part.rows.table;
+        let encoders = Encoders::new(table, &part.rows.batch, part.columns)?;
+        let feed = Feed::Stage(self.session.stage(&encoders, part.selected).await?);
+        let fed = Fed { table, columns: part.columns, feed: &feed };
+        self.execute(sql::SCAN).await?;
+        let touched = self.run(table, &fed.delete_rows(&shape.types)).await?;
+        self.execute(sql::PROBE).await?;
+        match touched == part.selected.len() as u64 {
+            true => Ok(()),
+            false => Err(Error::data(&table.name, "deletion of a row that the target lacks (the table has no key)")
+                .hint("somebody changed the table at the target: copy it again with `crossfade snapshot`")),
+        }
     }
 
     async fn upsert(&mut self, part: &Part<'_>) -> Result<()> {

@@ -6,10 +6,12 @@
 //! another there. A new owner takes the row `FOR UPDATE`, which waits for both: a loader that saw its epoch confirmed has
 //! committed before the epoch changes.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crossfade_core::{Checkpoint, ChunkState, Error, KeyRange, Owner, Phase, Position, Result, TableName, TableSchema};
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row};
@@ -29,6 +31,19 @@ pub struct State {
     pub updated_at: String,
     /// The tables' shapes at the checkpoint.
     pub tables: Vec<Arc<TableSchema>>,
+    /// Tables that were taken in, or anew, and the positions at or before which their changes are not wanted.
+    pub since: BTreeMap<TableName, Position>,
+}
+
+/// A table as `crossfade.checkpoint.tables` holds it.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Carried<T> {
+    /// Its shape.
+    #[serde(flatten)]
+    pub table: T,
+    /// See [`State::since`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Position>,
 }
 
 /// Where a pipeline's session lock lies among the server's advisory locks.
@@ -76,11 +91,13 @@ fn state(row: &Row, pipeline: &str) -> Result<State> {
         None if seq == 0 => None,
         None => return Err(broken("a position is missing")),
     };
+    let carried = json::<Vec<Carried<TableSchema>>>(&get::<String>(row, 6)?, "tables")?;
     Ok(State {
         checkpoint,
         epoch,
         owner: json(&get::<String>(row, 5)?, "owner")?,
-        tables: json::<Vec<TableSchema>>(&get::<String>(row, 6)?, "tables")?.into_iter().map(Arc::new).collect(),
+        since: carried.iter().filter_map(|c| Some((c.table.name.clone(), c.since.clone()?))).collect(),
+        tables: carried.into_iter().map(|c| Arc::new(c.table)).collect(),
         updated_at: get(row, 7)?,
     })
 }
@@ -146,6 +163,12 @@ pub async fn hold_epoch(client: &Client, pipeline: &str, epoch: u64) -> Result<(
 pub fn taken(pipeline: &str) -> Error {
     Error::owned(format!("another process has taken over pipeline {pipeline}"))
         .hint("see owner and epoch in crossfade.checkpoint; run one process per pipeline")
+}
+
+/// Forgets how a table's copy was cut.
+pub async fn forget_plan(client: &Client, pipeline: &str, table: &TableName) -> Result<()> {
+    let sql = "DELETE FROM crossfade.chunk WHERE pipeline = $1 AND table_schema = $2 AND table_name = $3";
+    client.execute(sql, &[&pipeline, &table.schema, &table.name]).await.map(drop).map_err(classify)
 }
 
 /// Remembers how a table's copy is cut.

@@ -13,7 +13,8 @@
 //! source ────────────────── the log: see its own page
 //! ```
 
-pub mod apply;
+pub mod again;
+mod apply;
 pub mod catalog;
 pub mod check;
 pub mod classify;

@@ -8,7 +8,7 @@
 use arrow_array::RecordBatch;
 use crossfade_core::{Chunk, Error, Loaded, Loader, Position, Result};
 
-use crate::classify::classify;
+use crate::classify::{classify, classify_in};
 use crate::connect::Server;
 use crate::control;
 use crate::copy::Encoders;
@@ -59,8 +59,15 @@ impl PostgresLoader {
         self.session.client.batch_execute("ROLLBACK").await.map_err(classify)?;
         self.session.rolled_back();
         self.session.client.batch_execute("BEGIN").await.map_err(classify)?;
-        if merge && !chunk.table.key.is_empty() {
-            return Ok(Way::Merge);
+        match (merge, chunk.table.key.is_empty()) {
+            (true, false) => return Ok(Way::Merge),
+            // The chunk is the whole table. Not by TRUNCATE, which readers would have to wait for.
+            (true, true) => {
+                let sql = format!("DELETE FROM {}", crate::quote::table(&chunk.table.name));
+                let emptied = self.session.client.batch_execute(&sql).await;
+                emptied.map_err(|e| classify_in(&chunk.table.name, e))?;
+            }
+            (false, _) => {}
         }
         // Asked for each chunk: it costs nothing beside the chunk, and an operator may alter tables at any time.
         let shape = shape::load(&self.session.client, &chunk.table).await?;

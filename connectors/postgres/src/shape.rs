@@ -18,6 +18,8 @@ pub struct Shape {
     pub unique: bool,
     /// It has columns that the source lacks: a row that is deleted and inserted anew would lose their values.
     pub extra: bool,
+    /// The columns' types here, as `format_type` prints them, in the order of the source's columns.
+    pub types: Vec<String>,
     /// Foreign keys of other tables refer to it.
     pub referenced: bool,
     /// Rows that should have been new were there already. It chooses the cheaper way, never what is written.
@@ -37,8 +39,11 @@ pub async fn load(client: &Client, table: &TableSchema) -> Result<Shape> {
             .hint("restore it, or start the pipeline anew"));
     };
     let referenced = client.query_one(REFERENCED, &[&table.name.schema, &table.name.name]).await;
+    let kind =
+        |c: &crossfade_core::Column| existing.columns.iter().find(|e| e.name == c.name).map(|e| e.actual.sql.clone());
     Ok(Shape {
         cast: needs_cast(table, &existing)?,
+        types: table.columns.iter().filter_map(kind).collect(),
         unique: secondary_unique(table, &existing).next().is_some(),
         extra: extra_columns(table, &existing).next().is_some(),
         referenced: referenced.and_then(|row| row.try_get(0)).map_err(classify)?,

@@ -30,7 +30,7 @@ pub struct Partial {
 }
 
 impl Split {
-    /// Sorts. An error if a key column is absent, or if rows without a key would have to be found.
+    /// Sorts. An error if a key column is absent, or if a change without a key is not of a whole row.
     pub fn new(rows: &Rows) -> Result<Split> {
         let mut split = Split::default();
         let sorted = key_order(rows);
@@ -43,10 +43,12 @@ impl Split {
                 Op::Update => split.updates.push(row),
             }
         }
-        let finds = !(split.deletes.is_empty() && split.updates.is_empty() && split.partials.is_empty());
-        if finds && rows.table.key.is_empty() {
-            return Err(Error::data(&rows.table.name, "a change of a table without a key: its row cannot be found")
-                .hint("give the source's table a primary key, or exclude the table"));
+        let whole = split.updates.is_empty() && split.partials.is_empty() && rows.absent.iter().all(Option::is_none);
+        if rows.table.key.is_empty() && !whole {
+            return Err(Error::corrupt(format!(
+                "table {}: it has no key, and a change of it is not of whole rows",
+                rows.table.name
+            )));
         }
         Ok(split)
     }
@@ -186,7 +188,9 @@ mod tests {
     fn what_cannot_be_found_is_refused() {
         let keyless = table(1, vec![]);
         assert!(Split::new(&rows(&keyless, &[(Op::Insert, &[Some(1)])])).is_ok());
-        assert!(Split::new(&rows(&keyless, &[(Op::Delete, &[Some(1)])])).is_err());
+        assert!(Split::new(&rows(&keyless, &[(Op::Delete, &[Some(1)])])).is_ok());
+        assert!(Split::new(&rows(&keyless, &[(Op::Update, &[Some(1)])])).is_err());
+        assert!(Split::new(&rows(&keyless, &[(Op::Delete, &[None])])).is_err());
         let t = table(2, vec![0]);
         assert!(Split::new(&rows(&t, &[(Op::Update, &[None, Some(1)])])).is_err());
     }

@@ -102,6 +102,37 @@ impl Fed<'_> {
         format!("DELETE FROM {} AS t USING {} WHERE {}", quoted(&self.table.name), self.from(), self.same_key("t"))
     }
 
+    /// Removes one row for each row of the feed, equal in every value; `types` are those of the target's columns.
+    ///
+    /// Rows are compared by their printed form, as the target's own columns hold them: that tells apart what `=` does not
+    /// (`0` and `-0`, `1.0` and `1.00`), knows types without `=` (json), and NULL. Columns without NULLs are compared by `=`
+    /// as well, so that an index on them serves.
+    pub fn delete_rows(&self, types: &[String]) -> String {
+        let columns = || self.columns.iter().zip(types).map(|(&i, kind)| (i, &self.table.columns[i], kind));
+        let cast = |(i, _, kind): (usize, &Column, &String)| format!("({})::{kind}", self.value(i));
+        let ours: Vec<String> = columns().map(cast).collect();
+        let theirs: Vec<String> = columns().map(|(_, c, _)| format!("t.{}", ident(&c.name))).collect();
+        let plain: Vec<_> = columns().filter(|(_, c, _)| !c.nullable && compares(&PgType::of(&c.logical))).collect();
+        let keys =
+            plain.iter().enumerate().map(|(n, &column)| format!(", {} AS k{n}", cast(column))).collect::<String>();
+        let groups = (0..plain.len()).map(|n| format!(", k{n}")).collect::<String>();
+        let joins = plain.iter().enumerate().map(|(n, (_, c, _))| format!(" AND t.{} = g.k{n}", ident(&c.name)));
+        format!(
+            "WITH gone AS (SELECT image, pg_catalog.count(*) AS n{groups} FROM \
+                (SELECT ROW({})::pg_catalog.text COLLATE \"C\" AS image{keys} FROM {}) AS f GROUP BY image{groups}), \
+             found AS (SELECT t.tableoid AS relation, t.ctid AS place, g.n, \
+                pg_catalog.row_number() OVER (PARTITION BY g.image) AS nth FROM {table} AS t JOIN gone AS g \
+                ON ROW({})::pg_catalog.text COLLATE \"C\" = g.image{}) \
+             DELETE FROM {table} AS t USING found AS f \
+             WHERE f.nth <= f.n AND t.ctid = f.place AND t.tableoid = f.relation",
+            ours.join(", "),
+            self.from(),
+            theirs.join(", "),
+            joins.collect::<String>(),
+            table = quoted(&self.table.name),
+        )
+    }
+
     /// Adds rows; one that is there already is an error.
     pub fn insert(&self) -> String {
         format!(
@@ -176,6 +207,19 @@ impl Fed<'_> {
         ))
     }
 }
+
+/// Whether equal values of a type are always `=`, and cheaply so.
+fn compares(kind: &PgType) -> bool {
+    match kind {
+        PgType::SmallInt | PgType::Integer | PgType::BigInt | PgType::Decimal { .. } | PgType::Numeric => true,
+        other => matches!(other.typname(), "uuid" | "date" | "timestamp" | "timestamptz" | "bool"),
+    }
+}
+
+/// For the one statement that has to read a whole table, and back: see the session's own settings.
+pub const SCAN: &str = "SET LOCAL enable_seqscan = on; SET LOCAL enable_hashjoin = on";
+/// See [`SCAN`].
+pub const PROBE: &str = "SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off";
 
 /// Quoted names of columns.
 pub fn names(table: &TableSchema, columns: &[usize]) -> String {

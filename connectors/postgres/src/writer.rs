@@ -12,11 +12,13 @@
 //! Invariant: after an error a writer is broken and refuses every further call. Whether a commit that lost its connection
 //! took place is told by `recover`, as after any crash.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossfade_core::{
-    Batch, Checkpoint, ChunkState, Error, Item, KeyRange, Owner, Phase, Result, TableName, TableSchema, Writer,
+    Batch, Checkpoint, ChunkState, Error, Item, KeyRange, Owner, Phase, Position, Result, TableName, TableSchema,
+    Writer,
 };
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
@@ -25,9 +27,9 @@ use tokio_postgres::{Client, Statement};
 use crate::apply::Applier;
 use crate::classify::classify;
 use crate::connect::Server;
-use crate::control::{self, State};
+use crate::control::{self, Carried, State};
 use crate::session::Session;
-use crate::{ddl, finish};
+use crate::{again, ddl, finish};
 
 /// How long to wait for the lock of an owner that is gone.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -57,6 +59,7 @@ pub struct PostgresWriter {
     epoch: u64,
     checkpoint: Option<Checkpoint>,
     tables: Vec<Arc<TableSchema>>,
+    since: BTreeMap<TableName, Position>,
     /// The stored shapes are older than `tables`.
     reshaped: bool,
     broken: bool,
@@ -72,7 +75,7 @@ impl PostgresWriter {
             let state = control::take_over(&client, owner).await?;
             Ok::<_, Error>((Session::new(client).await?, state))
         })?;
-        let State { checkpoint, epoch, tables, .. } = state;
+        let State { checkpoint, epoch, tables, since, .. } = state;
         Ok(PostgresWriter {
             server: server.clone(),
             applier: Applier::new(session),
@@ -80,6 +83,7 @@ impl PostgresWriter {
             epoch,
             checkpoint,
             tables,
+            since,
             reshaped: false,
             broken: false,
         })
@@ -129,8 +133,9 @@ impl PostgresWriter {
         Ok(())
     }
 
-    fn shapes(&self) -> Vec<&TableSchema> {
-        self.tables.iter().map(Arc::as_ref).collect()
+    fn shapes(&self) -> Vec<Carried<&TableSchema>> {
+        let carried = |t: &'_ Arc<TableSchema>| self.since.get(&t.name).cloned();
+        self.tables.iter().map(|t| Carried { table: t.as_ref(), since: carried(t) }).collect()
     }
 
     /// Remembers a table's shape.
@@ -177,6 +182,15 @@ impl PostgresWriter {
         }
         let begun = self.applier.in_transaction();
         self.commit_with(&statement, &params, begun).await
+    }
+
+    /// Commits what is written under this checkpoint.
+    async fn commit_at(&mut self, checkpoint: &Checkpoint) -> Result<()> {
+        self.move_checkpoint(checkpoint).await?;
+        self.applier.committed();
+        self.reshaped = false;
+        self.checkpoint = Some(checkpoint.clone());
+        Ok(())
     }
 
     /// Sends the statement and COMMIT at once. What counts is the statement: if it fails, COMMIT rolls back.
@@ -238,12 +252,33 @@ impl Writer for PostgresWriter {
 
     fn commit(&mut self, checkpoint: &Checkpoint) -> Result<()> {
         self.guarded(async |w| {
-            w.move_checkpoint(checkpoint).await?;
-            w.applier.committed();
-            w.reshaped = false;
-            w.checkpoint = Some(checkpoint.clone());
-            Ok(())
+            if checkpoint.phase == Phase::Streaming && !w.since.is_empty() {
+                w.since.clear(); // the stream has passed them all
+                w.reshaped = true;
+            }
+            w.commit_at(checkpoint).await
         })
+    }
+
+    fn copy_again(&mut self, table: &Arc<TableSchema>, since: &Position) -> Result<()> {
+        self.guarded(async |w| {
+            w.between_batches()?;
+            let Some(last) = w.checkpoint.clone() else {
+                return Err(Error::corrupt("a table is to be copied again before the first checkpoint"));
+            };
+            w.applier.flush().await?;
+            again::empty(&w.applier.session.client, table, &w.tables).await?;
+            control::forget_plan(&w.applier.session.client, &w.pipeline, &table.name).await?;
+            w.reshape(table);
+            w.since.insert(table.name.clone(), since.clone());
+            w.reshaped = true;
+            w.applier.forget();
+            w.commit_at(&Checkpoint { seq: last.seq + 1, phase: Phase::Copying, epoch: w.epoch, ..last }).await
+        })
+    }
+
+    fn since(&mut self) -> Result<Vec<(TableName, Position)>> {
+        Ok(self.since.iter().map(|(table, position)| (table.clone(), position.clone())).collect())
     }
 
     fn finish_copy(&mut self, tables: &[Arc<TableSchema>]) -> Result<()> {

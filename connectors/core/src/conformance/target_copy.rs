@@ -17,6 +17,7 @@ pub(super) fn checks<'a>() -> Vec<Check<dyn TargetFixture + 'a>> {
         ("a chunk without its commit leaves nothing", unfinished_chunks_leave_nothing),
         ("a chunk that meets the stream's rows is merged", collisions_are_merged),
         ("a chunk of an older epoch is refused", stale_chunks_are_refused),
+        ("a table is copied again, in another shape", tables_are_copied_again),
         ("changes of rows that are still to come do no harm", copy_and_stream_converge),
     ]
 }
@@ -192,6 +193,52 @@ fn stale_chunks_are_refused(fixture: &mut (dyn TargetFixture + '_)) -> Result<()
     bench.model = rows;
     end_copy(&mut bench, 9)?;
     bench.holds(fixture, 9, "after stale chunks were refused")
+}
+
+/// The rows go, the plan goes, the shape is another; the position stays, and `since` is known until the copy has ended.
+fn tables_are_copied_again(fixture: &mut (dyn TargetFixture + '_)) -> Result<()> {
+    let mut bench = copying(fixture, "c_again")?;
+    let old = model(&bench, 1..=5, 1);
+    let mut loader = bench.target.loader(PIPELINE, bench.writer.epoch())?;
+    for (index, rows) in [(0, &old), (1, &Model::new()), (2, &Model::new())] {
+        load(&bench, loader.as_mut(), index, rows, false)?;
+    }
+    drop(loader);
+    end_copy(&mut bench, 9)?;
+    let mut shape = (*bench.table).clone();
+    shape.columns.truncate(shape.columns.len() - 2);
+    bench.table = Arc::new(shape);
+    bench.writer.copy_again(&bench.table, &at(12))?;
+    bench = bench.reopen(fixture)?;
+    bench.model = Model::new();
+    bench.holds(fixture, 9, "after the rows went")?;
+    expect_since(&mut bench, Some(&at(12)), "before the table's copy")?;
+    let phase = bench.writer.checkpoint().map(|c| c.phase);
+    ensure(phase == Some(Phase::Copying), || format!("the phase is {phase:?}"))?;
+    ensure(bench.writer.chunks()?.is_empty(), || "the old plan is still there".into())?;
+    let shapes = bench.writer.tables()?;
+    ensure(shapes.iter().any(|t| t.columns == bench.table.columns), || format!("the shapes are {shapes:?}"))?;
+    bench.commit(12, Phase::Copying)?;
+    expect_since(&mut bench, Some(&at(12)), "where the table begins")?;
+    bench.writer.plan(&bench.table.name, &plan())?;
+    let mut loader = bench.target.loader(PIPELINE, bench.writer.epoch())?;
+    let rows = model(&bench, 4..=8, 2);
+    for (index, rows) in [(0, &rows), (1, &Model::new()), (2, &Model::new())] {
+        load(&bench, loader.as_mut(), index, rows, false)?;
+    }
+    drop(loader);
+    bench.model = rows;
+    end_copy(&mut bench, 13)?;
+    bench.stream(14, &[Write::Delete(4), Write::Insert(1, 3)])?;
+    let mut bench = bench.reopen(fixture)?;
+    expect_since(&mut bench, None, "after the copy")?;
+    bench.holds(fixture, 14, "after the table was copied again")
+}
+
+fn expect_since(bench: &mut Bench, expected: Option<&Position>, when: &str) -> Result<()> {
+    let found = bench.writer.since()?;
+    let of = |name: &crate::TableName| found.iter().find(|(n, _)| n == name).map(|(_, position)| position);
+    ensure(of(&bench.table.name) == expected, || format!("{when}: since is {found:?}"))
 }
 
 /// The stream goes over changes that a chunk's read already holds: from the state before to the state after them.

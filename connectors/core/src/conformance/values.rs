@@ -85,6 +85,23 @@ pub fn every_type(schema: &str, name: &str) -> Arc<TableSchema> {
     make(schema, name, &columns)
 }
 
+/// As [`every_type`], without a key.
+pub fn bag(schema: &str, name: &str) -> Arc<TableSchema> {
+    Arc::new(TableSchema { key: vec![], ..(*every_type(schema, name)).clone() })
+}
+
+/// Changes of a bag, in this order: what happens to one row of this id and version.
+pub fn bag_rows(table: &Arc<TableSchema>, writes: &[(Op, i64, u32)]) -> Result<Rows> {
+    let mut builder = RowsBuilder::new(Arc::clone(table));
+    for (order, (op, id, version)) in writes.iter().enumerate() {
+        for (i, column) in table.columns.iter().enumerate() {
+            append(&mut builder.columns[i], &column.logical, *id, *version, i)?;
+        }
+        builder.end_row(*op, 1_700_000_000_000_000, order as u32);
+    }
+    builder.finish()
+}
+
 fn make(schema: &str, name: &str, columns: &[(&str, &str, Logical)]) -> Arc<TableSchema> {
     let columns = columns.iter().enumerate().map(|(i, (name, source_type, logical))| Column {
         name: (*name).to_owned(),

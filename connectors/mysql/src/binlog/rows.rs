@@ -152,8 +152,13 @@ impl Row<'_, '_> {
 
     fn delete(&mut self, cells: &[Cell<'_>]) -> Result<()> {
         self.each(cells, |row, ordinal, _| {
-            if row.plan.table.key.contains(&ordinal) {
+            let key = &row.plan.table.key;
+            if key.contains(&ordinal) {
                 return Err(row.data(cells, ordinal, "the log does not carry the key").hint(FULL_HINT));
+            }
+            if key.is_empty() {
+                let message = "the table has no key, and the log carries only some of the columns of a row that goes";
+                return Err(row.data(cells, ordinal, message).hint(FULL_HINT));
             }
             row.sink.builder.columns[ordinal].append_null();
             Ok(())
@@ -327,12 +332,15 @@ mod tests {
     }
 
     fn decode(change: Change, compressed: bool, body: &[u8]) -> Result<RowsBuilder> {
-        let plan = plan();
+        decode_with(&plan(), change, compressed, body)
+    }
+
+    fn decode_with(plan: &Plan, change: Change, compressed: bool, body: &[u8]) -> Result<RowsBuilder> {
         let mut builder = RowsBuilder::new(Arc::clone(&plan.table));
         let mut order = 0;
         let mut sink = Sink { builder: &mut builder, commit_micros: 0, order: &mut order };
         let layout = Layout { change, extra: false, compressed };
-        decode_rows(Reader(body), layout, &plan, &mut sink, &"binlog.000001:4")?;
+        decode_rows(Reader(body), layout, plan, &mut sink, &"binlog.000001:4")?;
         Ok(builder)
     }
 
@@ -357,6 +365,21 @@ mod tests {
         let insert = [&[3, 0b001][..], &[0], &7i32.to_le_bytes()].concat();
         let e = decode(Change::Write, false, &insert).unwrap_err();
         assert!(e.to_string().contains("s.t, column v, row id=7"), "{e}");
+    }
+
+    #[test]
+    fn without_a_key_a_row_goes_whole_or_not_at_all() {
+        let keyed = plan();
+        let table = Arc::new(TableSchema { key: vec![], ..(*keyed.table).clone() });
+        let bag = Plan { table, key: vec![], ..keyed };
+        let update = [&[3, 7, 7][..], &row(1, b"a"), &row(1, b"b")].concat();
+        let rows = decode_with(&bag, Change::Update, false, &update).unwrap().finish().unwrap();
+        assert_eq!(rows.ops, [Op::Delete, Op::Insert]);
+        let delete = [&[3, 0b001][..], &[0], &7i32.to_le_bytes()].concat();
+        assert!(decode(Change::Delete, false, &delete).is_ok(), "the key says which row");
+        let e = decode_with(&bag, Change::Delete, false, &delete).unwrap_err();
+        assert!(e.to_string().contains("column v") && e.to_string().contains("no key"), "{e}");
+        assert!(e.hint_text().unwrap().contains("binlog_row_image = FULL"), "{e}");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! and compares the map with SELECT: as text that the server makes, and through [`Source::snapshot`], so that both halves
 //! of the connector are held to the same values.
 
+mod keyless;
 mod lab;
 mod restart;
 

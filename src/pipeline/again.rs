@@ -1,0 +1,105 @@
+//! `snapshot`: tables taken in, or copied again, while all else goes on.
+//!
+//! A table's shape X is read from the source's catalog, between two readings that agree, with a position P in the middle:
+//! after P the log speaks of the table in that shape. One commit at each target then empties the table, remembers X and
+//! `since` P, and turns the phase back to copying, at the position C where the target stands.
+//!
+//! Between C and P the log may hold changes of the table in shapes that nobody knows any more, which may be the very reason
+//! why it is copied again. None of them is wanted: the copy reads after P. So they are not skipped one by one, which would
+//! mean to decode them; the pipeline runs from C to exactly P *without the table*, as if it were not carried
+//! (`attempt` in the module above), and takes it in at P. It copies nothing on that way, so it cannot end the phase there, and a crash
+//! anywhere finds `since` at the target and does the same. At P it is a copy like any other, in which only this table has
+//! chunks to do; the others stream.
+
+use std::sync::Arc;
+
+use crossbeam_channel::Sender;
+use crossfade_core::selection::glob_matches;
+use crossfade_core::{Error, Position, Result, TableSchema, Writer};
+
+use super::{Opened, Pipeline};
+use crate::transform::Transform;
+
+/// Tables that somebody wants to have copied again.
+pub struct Wish {
+    /// Which: globs over the source's names.
+    pub tables: Vec<String>,
+    /// Told the tables' names once every target has let go of them.
+    pub reply: Sender<Result<Vec<String>>>,
+}
+
+/// Without a daemon: takes the pipeline and does what is told above; the next run copies.
+pub fn reset(pipeline: &Pipeline, globs: &[String]) -> Result<Vec<String>> {
+    let mut opened = super::open(pipeline)?;
+    if let Some(fresh) = opened.iter().find(|o| o.writer.checkpoint().is_none()) {
+        return Err(Error::config(format!("{}: nothing was copied yet", pipeline.targets[fresh.index].name))
+            .hint("`crossfade run` begins the pipeline; its name comes from --name or the configuration"));
+    }
+    take_in(pipeline, &mut opened, globs)
+}
+
+/// Lets every target take the tables in anew; returns their names at the source.
+pub(super) fn take_in(pipeline: &Pipeline, opened: &mut [Opened<'_>], globs: &[String]) -> Result<Vec<String>> {
+    let (wanted, since) = shapes_and_position(pipeline, globs)?;
+    for o in opened.iter_mut() {
+        // Together with what is carried: two tables must not arrive under one name.
+        let carried = o.writer.tables()?.into_iter().filter_map(|t| t.origin.as_deref().cloned().map(Arc::new));
+        let others = carried.filter(|t| wanted.iter().all(|w| w.name != t.name));
+        let all: Vec<Arc<TableSchema>> = wanted.iter().cloned().chain(others).collect();
+        let mapped = Transform::new(pipeline.rules.clone()).map_all(&all)?;
+        for table in mapped.iter().take(wanted.len()) {
+            o.writer.copy_again(&table.target, &since)?;
+            let at = &pipeline.targets[o.index].name;
+            tracing::info!(table = %table.source.name, %since, target = at, "the table is emptied, to be copied again");
+        }
+        pipeline.progress.update(|v| v.targets[o.index].checkpoint = o.writer.checkpoint().cloned());
+    }
+    Ok(wanted.iter().map(|t| t.name.to_string()).collect())
+}
+
+/// The tables that the globs pick among those of the pipeline.
+pub fn pick(pipeline: &Pipeline, globs: &[String]) -> Result<Vec<Arc<TableSchema>>> {
+    let all = pipeline.source.tables(&pipeline.selection)?;
+    for glob in globs {
+        if !all.iter().any(|t| glob_matches(glob, &t.name)) {
+            let names: Vec<String> = all.iter().map(|t| t.name.to_string()).collect();
+            return Err(Error::usage(format!("no table of the pipeline matches {glob}"))
+                .hint(format!("the source's tables that `tables` and `exclude` admit are {}", names.join(", "))));
+        }
+    }
+    Ok(all.into_iter().filter(|t| globs.iter().any(|g| glob_matches(g, &t.name))).collect())
+}
+
+/// The tables, and a position after which the log has them in this shape.
+fn shapes_and_position(pipeline: &Pipeline, globs: &[String]) -> Result<(Vec<Arc<TableSchema>>, Position)> {
+    // Tables that came later must be in the log before the position.
+    pipeline.source.begin(&pipeline.source.tables(&pipeline.selection)?)?;
+    let wanted = pick(pipeline, globs)?;
+    let since = pipeline.source.position()?;
+    let again = pick(pipeline, globs)?;
+    let same = |a: &TableSchema, b: &TableSchema| a.name == b.name && a.columns == b.columns && a.key == b.key;
+    if wanted.len() != again.len() || !wanted.iter().zip(&again).all(|(a, b)| same(a, b)) {
+        return Err(Error::transient("a table changed its shape while it was looked at").hint("try again"));
+    }
+    Ok((wanted, since))
+}
+
+/// Tables that a session from `from` on must leave out, and the first position where one of them comes in.
+pub(super) fn early(
+    pipeline: &Pipeline,
+    writer: &mut dyn Writer,
+    from: &Position,
+) -> Result<(Vec<crossfade_core::TableName>, Option<Position>)> {
+    let mut names = Vec::new();
+    let mut first: Option<Position> = None;
+    for (name, since) in writer.since()? {
+        if pipeline.source.order(from, &since)?.is_ge() {
+            continue;
+        }
+        names.push(name);
+        if first.as_ref().map(|f| pipeline.source.order(&since, f)).transpose()?.is_none_or(|o| o.is_lt()) {
+            first = Some(since);
+        }
+    }
+    Ok((names, first))
+}
