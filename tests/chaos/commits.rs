@@ -1,7 +1,6 @@
 //! Something breaks right before or right after a commit at Postgres.
 
 use std::thread;
-use std::time::Duration;
 
 use crossfade_harness::{Bait, Client, MariaDb, MySql, Options, PgVersion, Postgres, Proxy, Spring, Way};
 
@@ -35,6 +34,7 @@ fn cut_at_commits(source: &Client, way: Way) {
                 proxy.trap(way, Bait::Bytes(COMMIT.to_vec(), round), Spring::Cut);
                 assert!(proxy.wait_sprung(PATIENCE), "streaming, round {round}: {}", daemon.stderr());
             }
+            bank.flows(&target);
             stop(daemon);
         });
         assert_eq!(line.ends_equal(&from, &to), 2);
@@ -157,7 +157,7 @@ fn target_killed_and_restarted_while_a_commit_waits() {
                     }
                     server.restart();
                 });
-                thread::sleep(Duration::from_millis(300));
+                bank.flows(&target);
             }
             stop(daemon);
         });

@@ -34,9 +34,9 @@ fn time_limits_of_the_target_database_do_not_stop_it() {
     let bank = Bank::on(MariaDb::shared());
     let target = Postgres::shared(PgVersion::V18).fresh_database("dst");
     target.sql(&format!(
-        "alter database {0} set statement_timeout = '1ms'; alter database {0} set lock_timeout = '1ms';
-         alter database {0} set idle_in_transaction_session_timeout = '1ms';
-         alter database {0} set transaction_timeout = '1ms'; alter database {0} set idle_session_timeout = '20ms'",
+        "alter database {0} set statement_timeout = '50ms'; alter database {0} set lock_timeout = '50ms';
+         alter database {0} set idle_in_transaction_session_timeout = '50ms';
+         alter database {0} set transaction_timeout = '50ms'; alter database {0} set idle_session_timeout = '50ms'",
         target.name()
     ));
     let (line, from, to) = (Line::new("limits"), bank.url(), target.url());

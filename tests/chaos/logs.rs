@@ -1,7 +1,5 @@
 //! The source's log is gone, or two owners want the same pipeline.
 
-use std::time::Duration;
-
 use crossfade_harness::{MariaDb, MySql, MySqlServer, Options, PgVersion, Postgres};
 
 use crate::stage::{Bank, Line, PATIENCE, stop, wait};
@@ -65,7 +63,7 @@ fn an_owner_that_slept_finds_the_pipeline_taken() {
             let ended = first.wait(PATIENCE);
             assert_eq!(ended.status.code(), Some(75), "{}", ended.stderr);
             assert!(ended.stderr.contains(&format!("process {}", second.pid())), "names it: {}", ended.stderr);
-            std::thread::sleep(Duration::from_millis(300));
+            bank.flows(&target);
             stop(second);
         });
         assert_eq!(line.ends_equal(&from, &to), 2);

@@ -138,6 +138,13 @@ impl Bank {
         })
     }
 
+    /// Waits until the target commits again: whatever was broken is mended.
+    pub fn flows(&self, target: &Database) {
+        let seq = || target.try_sql("select max(seq) from crossfade.checkpoint where phase = 'streaming'").ok();
+        let before = seq();
+        wait("the target commits again", || seq().is_some_and(|s| !s.is_empty() && Some(s) != before));
+    }
+
     /// Looks once. While the target is down or has no tables yet, there is nothing to see.
     fn judge(&self, target: &Database) {
         let seen = target.try_sql(&format!(
