@@ -94,7 +94,8 @@ fn killed_while_indexes_are_built() {
         "create schema {schema}; create table {schema}.entry
          (id int primary key, account int, amount bigint, note varchar(200))"
     ));
-    let building = "select count(*) from pg_stat_activity where query like 'CREATE%INDEX%' and wait_event_type = 'Lock'";
+    let building =
+        "select count(*) from pg_stat_activity where query like 'CREATE%INDEX%' and wait_event_type = 'Lock'";
     bank.in_use(|| {
         thread::scope(|scope| {
             let holder = Holder::hold(scope, &target, &format!("lock table {schema}.entry in row exclusive mode"));

@@ -13,7 +13,8 @@ fn a_table_of_the_target_is_locked_for_long_while_the_source_writes_on() {
     let target = Postgres::shared(PgVersion::V15).fresh_database("dst");
     let (line, from, to) = (Line::new("locked"), bank.url(), target.url());
     let lock = format!("lock table {}.account in access exclusive mode", bank.schema());
-    let waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()";
+    let waiting =
+        "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()";
     bank.in_use(|| {
         let mut daemon = line.start(&from, &to);
         daemon.wait_for("complete, streaming", PATIENCE);

@@ -3,7 +3,9 @@
 use std::thread;
 use std::time::Duration;
 
-use crossfade_harness::{Bait, Client, MariaDb, Mode, MySql, Options, PgVersion, Postgres, Proxy, Spring, Way};
+use crossfade_harness::{
+    Bait, Client, MariaDb, Mode, MySql, Options, PgVersion, Postgres, Proxy, Running, Spring, Way,
+};
 
 use crate::stage::{Bank, Line, PATIENCE, stop};
 
@@ -14,7 +16,7 @@ enum Side {
 }
 
 /// A daemon behind a proxy on one side, started and streaming or still copying.
-fn behind_a_proxy(source: &Client, port: u16, side: Side, play: impl FnOnce(&Bank, &Proxy)) {
+fn behind_a_proxy(source: &Client, port: u16, side: Side, play: impl FnOnce(&Bank, &Proxy, &Running)) {
     let bank = Bank::on(source);
     let server = Postgres::shared(PgVersion::V15);
     let target = server.fresh_database("dst");
@@ -36,7 +38,7 @@ fn behind_a_proxy(source: &Client, port: u16, side: Side, play: impl FnOnce(&Ban
             // What the check cannot reach before the start is refused, not tried again.
             let mut daemon = daemon;
             daemon.wait_for("\"starting\"", PATIENCE);
-            play(&bank, &proxy);
+            play(&bank, &proxy, &daemon);
             daemon.wait_for("complete, streaming", PATIENCE);
             bank.flows(&target);
             stop(daemon);
@@ -47,10 +49,10 @@ fn behind_a_proxy(source: &Client, port: u16, side: Side, play: impl FnOnce(&Ban
 
 /// Cuts after ever more bytes, so that every kind of message is cut somewhere.
 fn truncated(source: &Client, port: u16, side: Side, way: Way) {
-    behind_a_proxy(source, port, side, |_, proxy| {
+    behind_a_proxy(source, port, side, |_, proxy, daemon| {
         for round in 0..6u32 {
             proxy.trap(way, Bait::Count(37 + 9000 * usize::try_from(round * round).expect("small")), Spring::Cut);
-            assert!(proxy.wait_sprung(PATIENCE), "round {round}");
+            assert!(proxy.wait_sprung(PATIENCE), "round {round}: {}", daemon.stderr());
         }
     });
 }
@@ -76,7 +78,7 @@ fn target_truncated_on_the_way_back() {
 }
 
 fn stalled_and_slow(side: Side) {
-    behind_a_proxy(MariaDb::shared(), MariaDb::shared().port(), side, |bank, proxy| {
+    behind_a_proxy(MariaDb::shared(), MariaDb::shared().port(), side, |bank, proxy, _| {
         for way in [Way::Down, Way::Up, Way::Down] {
             thread::sleep(Duration::from_millis(400));
             proxy.set(way, Mode::Stall);

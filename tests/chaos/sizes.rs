@@ -41,15 +41,23 @@ fn a_transaction_of_millions_of_rows_stays_within_bounds() {
 fn two_thousand_tables() {
     let source = MariaDb::shared().fresh_database("many");
     let tables: String = (0..2000)
-        .map(|i| format!("create table t{i} (id int primary key, s varchar(20)); insert into t{i} values (1, 'one');\n"))
+        .map(|i| {
+            format!("create table t{i} (id int primary key, s varchar(20)); insert into t{i} values (1, 'one');\n")
+        })
         .collect();
     source.sql(&tables);
     let target = Postgres::shared(PgVersion::V15).fresh_database("dst");
     let (line, from, to) = (Line::new("many"), source.url(), target.url());
+    let began = std::time::Instant::now();
     let mut daemon = line.start(&from, &to);
+    daemon.wait_for("\"starting\"", PATIENCE);
+    eprintln!("checked after {:?}", began.elapsed());
     daemon.wait_for("complete, streaming", PATIENCE);
+    eprintln!("copied after {:?}", began.elapsed());
     let writes: String = (0..2000).map(|i| format!("insert into t{i} values (2, 'two');\n")).collect();
     source.sql(&writes);
     stop(daemon);
+    eprintln!("stopped after {:?}", began.elapsed());
     assert_eq!(line.ends_equal(&from, &to), 2000);
+    eprintln!("verified after {:?}", began.elapsed());
 }
