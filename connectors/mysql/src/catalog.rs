@@ -264,8 +264,12 @@ impl Inventory {
     }
 
     fn read_foreign_keys(&mut self, session: &mut Session, schemas: &str) -> Result<()> {
-        let filter =
-            schemas.replace("TABLE_SCHEMA", "k.TABLE_SCHEMA").replace(" AND TABLE_NAME IN", " AND k.TABLE_NAME IN");
+        // On either side of the join, or MariaDB opens every table of the server for it.
+        let aliased = |schema: &str, table: &str| {
+            schemas.replace("TABLE_SCHEMA", schema).replace(" AND TABLE_NAME IN", &format!(" AND {table} IN"))
+        };
+        let filter = aliased("k.TABLE_SCHEMA", "k.TABLE_NAME");
+        let filter = format!("{filter} AND {}", aliased("r.CONSTRAINT_SCHEMA", "r.TABLE_NAME"));
         let rows = select(
             session,
             &format!(
