@@ -4,6 +4,7 @@
 //! `mysql_common`'s. The rules about passwords and TLS are those of [`crate::connect`]: a password never crosses a network
 //! in plain text, nor encrypted with a key that came over the same open line.
 
+use std::io::ErrorKind;
 use std::net::{TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -132,7 +133,11 @@ fn encrypt(socket: Socket, options: &Options) -> Result<Socket> {
     stream.set_read_timeout(Some(options.connect_timeout)).map_err(|e| failed(e.into()))?;
     let deadline = Instant::now() + options.connect_timeout;
     while session.is_handshaking() {
-        session.complete_io(&mut stream).map_err(|e| failed(e.into()))?;
+        session.complete_io(&mut stream).map_err(|e| match e.kind() {
+            // rustls wraps what it has against the server in this kind; all others are the network's.
+            ErrorKind::InvalidData => failed(e.into()),
+            _ => Error::transient("the TLS handshake was interrupted").caused_by(e),
+        })?;
         if Instant::now() > deadline {
             return Err(Error::transient("the TLS handshake took too long"));
         }

@@ -1,0 +1,57 @@
+//! A transaction that is larger than memory allows, and many tables.
+
+use std::fs;
+
+use crossfade_harness::{MariaDb, PgVersion, Postgres};
+
+use crate::stage::{Line, PATIENCE, stop};
+
+/// Rows of the large transaction.
+const ROWS: u64 = 2_000_000;
+
+/// The most memory that a process ever had, in MiB, see proc_pid_status(5).
+fn peak(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).expect("VmHWM");
+    line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") >> 10
+}
+
+#[test]
+fn a_transaction_of_millions_of_rows_stays_within_bounds() {
+    let source = MariaDb::shared().fresh_database("big");
+    source.sql("create table big (id int primary key, n bigint, s varchar(60))");
+    let target = Postgres::shared(PgVersion::V15).fresh_database("dst");
+    let (line, from, to) = (Line::new("big"), source.url(), target.url());
+    let mut daemon = line.start(&from, &to);
+    daemon.wait_for("complete, streaming", PATIENCE);
+    let idle = peak(daemon.pid());
+    source.sql(&format!("insert into big select seq, seq * 3, concat('row number ', seq) from seq_1_to_{ROWS}"));
+    let count = || target.sql(&format!("select count(*) from {}.big", source.name()));
+    crate::stage::wait("the transaction arrives", || count() != "0");
+    assert_eq!(count(), ROWS.to_string(), "all of it at once");
+    let most = peak(daemon.pid());
+    eprintln!("peak memory: {idle} MiB idle, {most} MiB with a transaction of {ROWS} rows");
+    // limits.memory is 48 MiB, batches 12 MiB at either end; decoders, encoders and the allocator take their share.
+    assert!(most < 256, "{most} MiB for a transaction of {ROWS} rows");
+    stop(daemon);
+    assert_eq!(line.verify_equal(&from, &to), 1);
+}
+
+#[test]
+fn three_hundred_tables() {
+    let source = MariaDb::shared().fresh_database("many");
+    let tables: String = (0..300)
+        .map(|i| {
+            format!("create table t{i} (id int primary key, s varchar(20)); insert into t{i} values (1, 'one');\n")
+        })
+        .collect();
+    source.sql(&tables);
+    let target = Postgres::shared(PgVersion::V15).fresh_database("dst");
+    let (line, from, to) = (Line::new("many"), source.url(), target.url());
+    let mut daemon = line.start(&from, &to);
+    daemon.wait_for("complete, streaming", PATIENCE);
+    let writes: String = (0..300).map(|i| format!("insert into t{i} values (2, 'two');\n")).collect();
+    source.sql(&writes);
+    stop(daemon);
+    assert_eq!(line.ends_equal(&from, &to), 300);
+}
