@@ -91,10 +91,9 @@ enum Command {
     Verify(prove::Verify),
     /// Replication slots at a Postgres source, and the log that each holds back
     Slot(slot::SlotArgs),
-    /// Remove what was installed at the source (SQLite's triggers, Postgres' slot); the pipeline ends with it
     /// Copy tables again, or take in tables that came later, while all others stream on
     Snapshot(snapshot::Snapshot),
-    /// Remove what was installed at the source (SQLite's triggers and change table); the pipeline ends with it
+    /// Remove what was installed at the source (SQLite's triggers, Postgres' slot); the pipeline ends with it
     Uninstall {
         #[command(flatten)]
         which: Which,

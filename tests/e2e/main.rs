@@ -7,5 +7,6 @@ mod common;
 mod crashes;
 mod hard_copies;
 mod mysql_to_postgres;
+mod postgres_to_postgres;
 mod refusals;
 mod sqlite_to_parquet;

@@ -5,6 +5,7 @@
 
 use std::cmp::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use crossfade_core::{
     Consistency, Endpoint, Error, Finding, Position, Result, Selection, Snapshot, Source, Stream, TableName,
@@ -19,6 +20,9 @@ use super::snapshot::{Pool, SourceSnapshot};
 use super::stream::PgStream;
 use super::{catalog, check, log_end};
 use crate::connect::Server;
+
+/// How long a reader that has just ended may still hold the slot.
+const RELEASE: Duration = Duration::from_secs(3);
 
 /// A source from its URL. `pipeline` names slot and publication, unless the URL does.
 pub fn open_source(endpoint: &Endpoint, pipeline: &str, runtime: Handle) -> Result<PgSource> {
@@ -119,6 +123,15 @@ impl Source for PgSource {
             source.ask(async |client| Ok(catalog::table(client, name).await?.map(|info| info.schema)))
         };
         let Names { slot, publication } = &self.names;
-        Ok(Box::new(PgStream::start(&self.server, slot, publication, from, tables, Box::new(describe))?))
+        let deadline = Instant::now() + RELEASE;
+        loop {
+            match PgStream::start(&self.server, slot, publication, from, tables, Box::new(describe.clone())) {
+                // The server lets a slot go a moment after its reader has said goodbye.
+                Err(e) if e.is_transient() && Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(50))
+                }
+                started => return Ok(Box::new(started?)),
+            }
+        }
     }
 }
