@@ -1,7 +1,7 @@
 //! The binary log: from the server's bytes to batches.
 //!
 //! ```text
-//! login, tls ── wire ── dump ── log (checksums, compressed transactions) ── stream ── batcher ── Batch
+//! login, tls ── wire ── dump ── log (checksums, compressed transactions) ── stream ── core's batcher ── Batch
 //!                                                                            │
 //!                    table_map ── follow (changed shapes) ── plan ── rows ── decode (jsonb, decimal, temporal, charset)
 //!                                   │

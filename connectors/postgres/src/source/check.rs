@@ -11,8 +11,8 @@ use super::slot::{self, Names, Slot};
 use crate::classify::classify;
 use crate::quote::{self, ident};
 
-/// The oldest version whose log is known here.
-const OLDEST: i32 = 130_000;
+/// The oldest version whose log is read here: it is the first that sends logical messages.
+const OLDEST: i32 = 140_000;
 
 /// A slot that holds back so much log is worth a look.
 const MUCH: i64 = 4 << 30;
@@ -91,7 +91,7 @@ impl Facts {
         if self.version >= OLDEST {
             return Finding::ok("version", actual);
         }
-        Finding::critical("version", "Postgres 13 or later", actual, "upgrade the server to Postgres 13 or later")
+        Finding::critical("version", "Postgres 14 or later", actual, "upgrade the server to Postgres 14 or later")
     }
 
     fn wal_level(&self) -> Finding {
