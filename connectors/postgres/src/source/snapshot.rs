@@ -139,8 +139,9 @@ async fn at_least(client: &Client, oids: &[u32]) -> Result<PgPosition> {
         for row in &rows {
             let text = |i: usize| row.try_get::<_, String>(i).map_err(classify);
             let (transaction, state, pid): (_, _, i32) = (text(0)?, text(1)?, row.try_get(2).map_err(classify)?);
-            // Idle in a transaction that failed: it will never commit.
+            // Seen idle after the position was taken: its commit, if one comes, lies behind. (One that failed never commits.)
             let is_idle = state.starts_with("idle in transaction");
+            // It took its lock after the first look, so its commit lies behind, too.
             let is_new = waited_for.as_ref().is_some_and(|w| !w.contains(&transaction));
             if !is_idle && !is_new {
                 busy.push((transaction, pid, text(3)?));
