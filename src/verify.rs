@@ -96,7 +96,7 @@ pub fn fence(shared: &Shared<'_>, pipeline: &Pipeline, globs: &[String]) -> Resu
                 .hint("run `crossfade catch-up` first, then verify"));
         }
     }
-    if shared.members.len() < pipeline.targets.len() {
+    if levelling(shared, pipeline) {
         return Err(Error::transient("a target that lags behind the others is being brought level with them")
             .hint("run `crossfade catch-up` first, then verify"));
     }
@@ -104,6 +104,12 @@ pub fn fence(shared: &Shared<'_>, pipeline: &Pipeline, globs: &[String]) -> Resu
     let mut fenced = fenced?;
     fenced.drift = drift(pipeline, &fenced.tables, globs);
     Ok(fenced)
+}
+
+/// Whether targets that stream are being brought level with others, so that the pipeline cannot be held at one position.
+pub fn levelling(shared: &Shared<'_>, pipeline: &Pipeline) -> bool {
+    let streams = |i| shared.checkpoint(i).phase == Phase::Streaming;
+    shared.members.len() < pipeline.targets.len() && (0..pipeline.targets.len()).all(streams)
 }
 
 /// Tables that the source has now and that cannot be compared as they are carried, and why. Rows alone would be equal

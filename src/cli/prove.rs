@@ -11,7 +11,7 @@ use super::{Which, print_json};
 use crate::pipeline::session::{Goal, Shared};
 use crate::pipeline::{self, Conduct, Pipeline};
 use crate::service::{self, Server};
-use crate::verify::{Fenced, Proof, Verdict, fence};
+use crate::verify::{self, Fenced, Proof, Verdict, fence};
 
 /// Compare both sides at one position.
 #[derive(Debug, Args)]
@@ -61,8 +61,8 @@ pub fn alone(pipeline: &Pipeline, tables: &[String], stop: &AtomicBool) -> Resul
     let _server = Server::bind(&pipeline.name)?;
     let mut fenced: Option<Fenced> = None;
     let mut serve = |shared: &Shared<'_>| -> Result<()> {
-        if shared.members.len() < pipeline.targets.len() {
-            return Ok(()); // the hindmost targets are being brought level first
+        if verify::levelling(shared, pipeline) {
+            return Ok(());
         }
         fenced = Some(fence(shared, pipeline, tables)?);
         stop.store(true, Ordering::SeqCst);

@@ -1,5 +1,6 @@
 //! `run` and `catch-up`: the daemon, and bringing the target level.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -95,12 +96,19 @@ fn drive(pipeline: &Pipeline, goal: &Goal, stop: &AtomicBool, server: &Server) -
         scope.spawn(|| server.serve(pipeline, &over));
         let progressing = Progressing::start();
         let mut told: Option<Instant> = None;
+        let mut proofs = VecDeque::new();
         let mut serve = |shared: &Shared<'_>| -> Result<()> {
             while let Ok(wanted) = server.wanted.try_recv() {
                 match wanted {
-                    Wanted::Proof { tables, reply } => prove(scope, shared, pipeline, &tables, reply),
+                    Wanted::Proof { tables, reply } => proofs.push_back((tables, reply)),
                     Wanted::Again(wish) => copy_again(shared, pipeline, wish),
                 }
+            }
+            // After a crash one target may be a commit behind another: moments later all run together.
+            while !verify::levelling(shared, pipeline)
+                && let Some((tables, reply)) = proofs.pop_front()
+            {
+                prove(scope, shared, pipeline, &tables, reply);
             }
             if told.is_none_or(|at| at.elapsed() >= Duration::from_secs(1)) {
                 told = Some(Instant::now());

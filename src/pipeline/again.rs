@@ -11,6 +11,7 @@
 //! anywhere finds `since` at the target and does the same. At P it is a copy like any other, in which only this table has
 //! chunks to do; the others stream.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crossbeam_channel::Sender;
@@ -40,7 +41,15 @@ pub fn reset(pipeline: &Pipeline, globs: &[String]) -> Result<Vec<String>> {
 
 /// Lets every target take the tables in anew; returns their names at the source.
 pub(super) fn take_in(pipeline: &Pipeline, opened: &mut [Opened<'_>], globs: &[String]) -> Result<Vec<String>> {
-    let (wanted, since) = shapes_and_position(pipeline, globs)?;
+    take_in_which(pipeline, opened, &|| pick(pipeline, globs))
+}
+
+fn take_in_which(
+    pipeline: &Pipeline,
+    opened: &mut [Opened<'_>],
+    which: &dyn Fn() -> Result<Vec<Arc<TableSchema>>>,
+) -> Result<Vec<String>> {
+    let (wanted, since) = shapes_and_position(pipeline, which)?;
     for o in opened.iter_mut() {
         // Together with what is carried: two tables must not arrive under one name.
         let carried = o.writer.tables()?.into_iter().filter_map(|t| t.origin.as_deref().cloned().map(Arc::new));
@@ -57,6 +66,45 @@ pub(super) fn take_in(pipeline: &Pipeline, opened: &mut [Opened<'_>], globs: &[S
     Ok(wanted.iter().map(|t| t.name.to_string()).collect())
 }
 
+/// Carries out at every target what was begun at some: a crash, or a target that failed, may have come in between.
+///
+/// Targets that run together leave a table out up to one position, or one of them would miss what the other has. So where
+/// they disagree about a table, all take it in anew, from one new position. A target at or past the position and without
+/// `since` has finished, which is no disagreement.
+pub(super) fn agree(pipeline: &Pipeline, opened: &mut [Opened<'_>]) -> Result<()> {
+    let mut sides = Vec::new();
+    let checkpoints = super::checkpoints(opened)?;
+    for (o, checkpoint) in opened.iter_mut().zip(checkpoints) {
+        sides.push((checkpoint.position, o.writer.since()?));
+    }
+    let mut arriving = BTreeSet::new();
+    for (name, since) in sides.iter().flat_map(|(_, since)| since) {
+        for (position, others) in &sides {
+            let agrees = match others.iter().find(|(n, _)| n == name) {
+                Some((_, other)) => other == since,
+                None => pipeline.source.order(position, since)?.is_ge(),
+            };
+            if !agrees {
+                arriving.insert(name.clone());
+            }
+        }
+    }
+    let mut names = BTreeSet::new();
+    for o in opened.iter_mut() {
+        let carried = o.writer.tables()?.into_iter().filter(|t| arriving.contains(&t.name));
+        names.extend(carried.filter_map(|t| Some(t.origin.as_ref()?.name.clone())));
+    }
+    // A table that was dropped in the meantime cannot be copied: the log tells of its end.
+    let which = || {
+        let all = pipeline.source.tables(&pipeline.selection)?;
+        Ok(all.into_iter().filter(|t| names.contains(&t.name)).collect())
+    };
+    if !names.is_empty() {
+        take_in_which(pipeline, opened, &which)?;
+    }
+    Ok(())
+}
+
 /// The tables that the globs pick among those of the pipeline.
 pub fn pick(pipeline: &Pipeline, globs: &[String]) -> Result<Vec<Arc<TableSchema>>> {
     let all = pipeline.source.tables(&pipeline.selection)?;
@@ -71,12 +119,15 @@ pub fn pick(pipeline: &Pipeline, globs: &[String]) -> Result<Vec<Arc<TableSchema
 }
 
 /// The tables, and a position after which the log has them in this shape.
-fn shapes_and_position(pipeline: &Pipeline, globs: &[String]) -> Result<(Vec<Arc<TableSchema>>, Position)> {
+fn shapes_and_position(
+    pipeline: &Pipeline,
+    which: &dyn Fn() -> Result<Vec<Arc<TableSchema>>>,
+) -> Result<(Vec<Arc<TableSchema>>, Position)> {
     // Tables that came later must be in the log before the position.
     pipeline.source.begin(&pipeline.source.tables(&pipeline.selection)?)?;
-    let wanted = pick(pipeline, globs)?;
+    let wanted = which()?;
     let since = pipeline.source.position()?;
-    let again = pick(pipeline, globs)?;
+    let again = which()?;
     let same = |a: &TableSchema, b: &TableSchema| a.name == b.name && a.columns == b.columns && a.key == b.key;
     if wanted.len() != again.len() || !wanted.iter().zip(&again).all(|(a, b)| same(a, b)) {
         return Err(Error::transient("a table changed its shape while it was looked at").hint("try again"));

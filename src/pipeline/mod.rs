@@ -190,6 +190,7 @@ fn attempt(pipeline: &Pipeline, goal: &mut Goal, conduct: &mut Conduct<'_>) -> R
             // Only now has every kind of source a log that can be asked.
             *goal = Goal::Reach(pipeline.source.position()?);
         }
+        again::agree(pipeline, &mut opened)?;
         let checkpoints = checkpoints(&opened)?;
         let (group, level) = hindmost(pipeline.source.as_ref(), &checkpoints)?;
         let everyone = group.len() == opened.len();
