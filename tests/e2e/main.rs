@@ -7,6 +7,8 @@ mod common;
 mod crashes;
 mod hard_copies;
 mod mysql_to_postgres;
+mod postgres_failover;
+mod postgres_slots;
 mod postgres_to_postgres;
 mod refusals;
 mod sqlite_to_parquet;

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossfade_core::{
-    Consistency, Endpoint, Error, Finding, Position, Result, Selection, Snapshot, Source, Stream, TableName,
+    Consistency, Endpoint, Error, Finding, Position, Result, Retained, Selection, Snapshot, Source, Stream, TableName,
     TableSchema,
 };
 use tokio::runtime::Handle;
@@ -111,6 +111,11 @@ impl Source for PgSource {
 
     fn distance(&self, from: &Position, to: &Position) -> Result<Option<u64>> {
         Ok(PgPosition::parse(to)?.lsn.0.checked_sub(PgPosition::parse(from)?.lsn.0))
+    }
+
+    fn retained(&self) -> Result<Option<Retained>> {
+        let ours = self.slots()?.into_iter().find(|s| s.name == self.names.slot);
+        Ok(ours.map(|s| s.retained()))
     }
 
     fn snapshot(&self, tables: &[Arc<TableSchema>], consistency: Consistency) -> Result<Box<dyn Snapshot>> {

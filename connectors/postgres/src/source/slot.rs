@@ -8,7 +8,7 @@
 //! A slot keeps the server's log until it is dropped. It is therefore never left behind in silence: `check` and `slot list` say
 //! how much each holds back, `uninstall` and `slot drop` remove it.
 
-use crossfade_core::{Error, Result, TableName, TableSchema};
+use crossfade_core::{Error, Keeping, Result, Retained, TableName, TableSchema};
 use tokio_postgres::Client;
 
 use crate::classify::classify;
@@ -61,14 +61,42 @@ pub struct Slot {
     pub wal_status: Option<String>,
     /// Bytes of log that the server keeps for it.
     pub held_bytes: Option<i64>,
+    /// Bytes that may still be written before it may be lost (`safe_wal_size`); none without `max_slot_wal_keep_size`.
+    pub room: Option<i64>,
+    /// Why the server gave it up (17 and later): `wal_removed`, `idle_timeout`, ...
+    pub invalidated: Option<String>,
+    /// Whether standbys keep a copy of it that survives a failover (17 and later).
+    pub failover: bool,
+}
+
+impl Slot {
+    /// What it makes the server keep, in core's words.
+    pub fn retained(&self) -> Retained {
+        let status = self.wal_status.as_deref().unwrap_or("unknown");
+        let keeping = match status {
+            "lost" => Keeping::Lost,
+            // The next checkpoint discards it (`GetWALAvailability` in `src/backend/access/transam/xlog.c`).
+            "unreserved" => Keeping::Endangered,
+            _ => Keeping::Safe,
+        };
+        let why = self.invalidated.as_ref().map_or_else(String::new, |why| format!(", {why}"));
+        let bytes = |n: i64| u64::try_from(n).unwrap_or_default();
+        Retained {
+            by: format!("replication slot {} (wal_status {status}{why})", self.name),
+            bytes: self.held_bytes.map_or(0, bytes),
+            room: self.room.map(bytes),
+            keeping,
+        }
+    }
 }
 
 /// The slots of the server, those of other programs too.
 pub async fn list(client: &Client) -> Result<Vec<Slot>> {
     let sql = "SELECT slot_name::text, database::text, active_pid, wal_status, \
                    pg_catalog.pg_wal_lsn_diff(CASE WHEN pg_catalog.pg_is_in_recovery() \
-                       THEN pg_catalog.pg_last_wal_replay_lsn() ELSE pg_catalog.pg_current_wal_lsn() END, restart_lsn)::int8 \
-               FROM pg_catalog.pg_replication_slots ORDER BY slot_name";
+                       THEN pg_catalog.pg_last_wal_replay_lsn() ELSE pg_catalog.pg_current_wal_lsn() END, restart_lsn)::int8, \
+                   safe_wal_size, s.j ->> 'invalidation_reason', COALESCE((s.j ->> 'failover')::boolean, false) \
+               FROM pg_catalog.pg_replication_slots r, LATERAL (SELECT pg_catalog.to_jsonb(r) AS j) s ORDER BY slot_name";
     let rows = client.query(sql, &[]).await.map_err(classify)?;
     let read = |row: &tokio_postgres::Row| {
         Ok(Slot {
@@ -77,6 +105,9 @@ pub async fn list(client: &Client) -> Result<Vec<Slot>> {
             active_pid: row.try_get(2)?,
             wal_status: row.try_get(3)?,
             held_bytes: row.try_get(4)?,
+            room: row.try_get(5)?,
+            invalidated: row.try_get(6)?,
+            failover: row.try_get(7)?,
         })
     };
     rows.iter().map(read).collect::<Result<_, tokio_postgres::Error>>().map_err(classify)
