@@ -8,6 +8,7 @@ mod crashes;
 mod hard_copies;
 mod mysql_to_postgres;
 mod postgres_failover;
+mod postgres_publications;
 mod postgres_slots;
 mod postgres_to_postgres;
 mod refusals;

@@ -7,8 +7,10 @@ use crossfade_core::{Finding, Result, Selection};
 use tokio_postgres::Client;
 
 use super::catalog::{self, TableInfo};
+use super::publication::{self, Fault};
 use super::slot::{self, Names, Slot};
 use crate::classify::classify;
+use crate::options::Partitions;
 use crate::quote::{self, ident};
 
 /// The oldest version whose log is read here: it is the first that sends logical messages.
@@ -18,20 +20,34 @@ const OLDEST: i32 = 140_000;
 const MUCH: i64 = 4 << 30;
 
 /// Compares the server, the user's privileges and the selected tables with what a pipeline needs.
-pub async fn check(client: &Client, names: &Names, selection: &Selection) -> Result<Vec<Finding>> {
+pub async fn check(
+    client: &Client,
+    names: &Names,
+    selection: &Selection,
+    partitions: Partitions,
+) -> Result<Vec<Finding>> {
     let facts = Facts::read(client).await?;
     let mut findings = vec![facts.version(), facts.wal_level()];
     let slots = slot::list(client).await?;
     facts.room(&slots, names, &mut findings);
     facts.retention(&mut findings);
-    let published = "SELECT FROM pg_catalog.pg_publication WHERE pubname = $1";
-    let published = client.query_opt(published, &[&names.publication]).await.map_err(classify)?.is_some();
+    let publication = publication::read(client, &names.publication).await?;
+    let published = publication.is_some();
     facts.privileges(published, &mut findings);
     held_back(&slots, names, &mut findings);
     if let Some(slot) = slots.iter().find(|s| s.name == names.slot) {
         facts.failover(slot, &mut findings);
     }
-    for table in catalog::inventory(client, selection).await? {
+    let inventory = catalog::inventory(client, selection, partitions).await?;
+    if let Some(publication) = publication {
+        let partitioned = inventory.iter().any(|t| t.partitioned);
+        let mut faults = publication.faults(inventory.iter().map(|t| &t.schema.name));
+        faults.extend(publication.roots(partitions, partitioned));
+        let setting = format!("publication {}", names.publication);
+        let critical = |f: Fault| Finding::critical(&setting, "all changes of the tables", f.what, f.fix);
+        findings.extend(faults.into_iter().map(critical));
+    }
+    for table in inventory {
         tables(client, &table, &facts, published, &mut findings).await?;
     }
     Ok(findings)

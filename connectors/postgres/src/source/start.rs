@@ -7,9 +7,10 @@
 
 use std::sync::Arc;
 
-use crossfade_core::{Error, Result, TableName, TableSchema};
+use crossfade_core::{Error, Result, TableSchema};
 
 use super::position::{Lsn, PgPosition};
+use super::publication::{self, Publication};
 use super::wire::{Replication, Row};
 
 /// The way on from a log that is lost.
@@ -145,57 +146,9 @@ fn slot(wire: &mut Replication, slot: &str, from: &PgPosition) -> Result<()> {
 
 /// Rows of a table outside of the publication would be missing in silence.
 fn published(wire: &mut Replication, publication: &str, tables: &[Arc<TableSchema>]) -> Result<()> {
-    let literal = publication.replace('\'', "''");
-    let fatal = |what: String| Error::unavailable(format!("publication {publication}: {what}"));
-    let operations = wire.simple(&format!(
-        "SELECT pubinsert AND pubupdate AND pubdelete AND pubtruncate \
-         FROM pg_catalog.pg_publication WHERE pubname = '{literal}'"
-    ))?;
-    let name = publication.replace('"', "\"\"");
-    match cell(&operations, 0) {
-        Some("t") => {}
-        Some(_) => {
-            let hint = format!(
-                "ALTER PUBLICATION \"{name}\" SET (publish = 'insert, update, delete, truncate'); then {AGAIN}"
-            );
-            return Err(fatal("it does not publish all operations".into()).hint(hint));
-        }
-        None => return Err(fatal("it is gone".into()).hint(format!("{AGAIN}; CREATE PUBLICATION comes with that"))),
-    }
-    let rows = wire.simple(&format!(
-        "SELECT t.schemaname, t.tablename, pg_catalog.to_jsonb(t) ->> 'rowfilter', \
-             (SELECT pg_catalog.string_agg(a.attname, ', ' ORDER BY a.attnum) FROM pg_catalog.pg_attribute a \
-              JOIN pg_catalog.pg_class c ON c.oid = a.attrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-              WHERE n.nspname = t.schemaname AND c.relname = t.tablename AND a.attnum > 0 AND NOT a.attisdropped \
-                AND a.attgenerated = '' AND NOT pg_catalog.to_jsonb(t) -> 'attnames' ? a.attname) \
-         FROM pg_catalog.pg_publication_tables t WHERE t.pubname = '{literal}'"
-    ))?;
-    let column = |row: &Row, i: usize| row.get(i).cloned().flatten();
-    let found = |name: &TableName| {
-        let same = |row: &&Row| {
-            column(row, 0).as_deref() == Some(&name.schema) && column(row, 1).as_deref() == Some(&name.name)
-        };
-        rows.iter().find(same)
-    };
-    let again = "copy it again (`crossfade snapshot TABLE`)";
-    for table in tables {
-        let Some(row) = found(&table.name) else {
-            let hint = format!(
-                "exclude the table; or ALTER PUBLICATION \"{name}\" ADD TABLE {}; and copy it again",
-                table.name
-            );
-            return Err(fatal(format!("table {} is not in it", table.name)).hint(hint));
-        };
-        if let Some(filter) = column(row, 2) {
-            return Err(fatal(format!("it leaves out rows of table {}: WHERE {filter}", table.name))
-                .hint(format!("publish the table without a row filter, then {again}")));
-        }
-        if let Some(columns) = column(row, 3) {
-            return Err(fatal(format!("it leaves out columns of table {}: {columns}", table.name))
-                .hint(format!("publish the table without a list of columns, then {again}")));
-        }
-    }
-    Ok(())
+    let rows = wire.simple(&publication::statement(publication))?;
+    let found = Publication::of(publication, &rows)?.ok_or_else(|| Publication::gone(publication))?;
+    found.verify(tables.iter().map(|t| &t.name))
 }
 
 #[cfg(test)]
