@@ -7,6 +7,7 @@ mod common;
 mod crashes;
 mod hard_copies;
 mod mysql_to_postgres;
+mod postgres_samples;
 mod postgres_to_postgres;
 mod refusals;
 mod sqlite_to_parquet;
