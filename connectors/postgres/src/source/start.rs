@@ -12,7 +12,9 @@ use crossfade_core::{Error, Result, TableName, TableSchema};
 use super::position::{Lsn, PgPosition};
 use super::wire::{Replication, Row};
 
-const AGAIN: &str = "drop the slot, and copy the tables again";
+/// `crossfade snapshot` will not do here: it goes on with the same log.
+const AGAIN: &str =
+    "remove what is left of it (`crossfade uninstall`), and copy anew under another `name`, to empty tables";
 
 /// Compares all that must agree; the position on the server's present timeline.
 pub fn verify(
@@ -85,7 +87,7 @@ fn slot(wire: &mut Replication, slot: &str, from: &PgPosition) -> Result<()> {
     ))?;
     let fatal = |what: String| Error::unavailable(format!("replication slot {slot}: {what}"));
     if rows.is_empty() {
-        return Err(fatal(format!("it is gone, and with it the log after {from}")).hint("copy the tables again"));
+        return Err(fatal(format!("it is gone, and with it the log after {from}")).hint(AGAIN));
     }
     if cell(&rows, 0) != Some("pgoutput") {
         let plugin = cell(&rows, 0).unwrap_or("none, it is physical");
@@ -146,7 +148,8 @@ fn published(wire: &mut Replication, publication: &str, tables: &[Arc<TableSchem
     for table in tables {
         let Some(row) = found(&table.name) else {
             let hint = format!(
-                "exclude the table; or ALTER PUBLICATION \"{name}\" ADD TABLE {}; and copy it again",
+                "exclude the table; or ALTER PUBLICATION \"{name}\" ADD TABLE {}; and copy it again with \
+                 `crossfade snapshot`",
                 table.name
             );
             return Err(fatal(format!("table {} is not in it", table.name)).hint(hint));
