@@ -146,7 +146,7 @@ fn published(wire: &mut Replication, publication: &str, tables: &[Arc<TableSchem
     for table in tables {
         let Some(row) = found(&table.name) else {
             let hint = format!(
-                "exclude the table; or ALTER PUBLICATION \"{name}\" ADD TABLE {}; and copy it again",
+                "exclude the table; or ALTER PUBLICATION \"{name}\" ADD TABLE {}; and copy it again with `crossfade snapshot TABLE`",
                 table.name
             );
             return Err(fatal(format!("table {} is not in it", table.name)).hint(hint));
