@@ -32,6 +32,16 @@ pub struct Wish {
     pub reply: Sender<Result<Vec<String>>>,
 }
 
+/// What is said of a wish that failed.
+pub(super) const FAILED: &str = "the tables could not be taken in anew; the pipeline goes on";
+
+/// For whoever asked. A target may have let go of a table before another failed: then [`agree`] carries it out at all.
+pub(super) fn failed(error: Error) -> Error {
+    let mend = "if `crossfade status` shows the phase copying, it was begun and is carried out; else ask again";
+    let hint = error.hint_text().map_or_else(|| mend.to_owned(), |first| format!("{first}; {mend}"));
+    error.context(FAILED).hint(hint)
+}
+
 /// Without a daemon: takes the pipeline and does what is told above; the next run copies.
 pub fn reset(pipeline: &Pipeline, globs: &[String]) -> Result<Vec<String>> {
     let mut opened = super::open(pipeline)?;

@@ -123,12 +123,14 @@ pub struct Conduct<'a> {
 pub const MAX_BACKOFF: Duration = Duration::from_secs(30);
 
 /// Why a run ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ended {
     /// Its goal was reached.
     Reached,
-    /// It was told to stop.
+    /// It was told to stop, and what it had read is committed.
     Stopped,
+    /// It was told to stop while it waited to try again after this error.
+    Interrupted(String),
 }
 
 /// Runs a pipeline until its goal is reached or a signal stops it.
@@ -138,7 +140,7 @@ pub fn run(pipeline: &Pipeline, goal: &Goal, conduct: &mut Conduct<'_>) -> Resul
     loop {
         let before = committed(pipeline);
         pipeline.progress.update(|v| v.state = State::Starting);
-        match attempt(pipeline, &mut goal, conduct) {
+        let error = match attempt(pipeline, &mut goal, conduct) {
             Ok(ended) => {
                 pipeline.progress.update(|v| v.state = State::Stopping);
                 return Ok(ended);
@@ -159,11 +161,12 @@ pub fn run(pipeline: &Pipeline, goal: &Goal, conduct: &mut Conduct<'_>) -> Resul
                 while Instant::now() < until && !conduct.stop.load(Ordering::SeqCst) {
                     std::thread::sleep(session::TICK.min(until.saturating_duration_since(Instant::now())));
                 }
+                e
             }
             Err(e) => return Err(e),
-        }
+        };
         if conduct.stop.load(Ordering::SeqCst) {
-            return Ok(Ended::Stopped);
+            return Ok(Ended::Interrupted(error.to_string()));
         }
     }
 }
@@ -225,10 +228,10 @@ fn attempt(pipeline: &Pipeline, goal: &mut Goal, conduct: &mut Conduct<'_>) -> R
             session::End::Wish(wish) => {
                 let taken = again::take_in(pipeline, &mut opened, &wish.tables);
                 // A target that failed is opened anew; whoever asked is told.
-                let failed = taken.is_err();
-                drop(wish.reply.send(taken)); // who asked may have gone
-                if failed {
-                    return Err(Error::transient("tables could not be taken in anew; the pipeline goes on"));
+                let failed = taken.as_ref().err().map(|e| format!("{}: {e}", again::FAILED));
+                drop(wish.reply.send(taken.map_err(again::failed))); // who asked may have gone
+                if let Some(message) = failed {
+                    return Err(Error::transient(message));
                 }
             }
             session::End::Stopped => return Ok(Ended::Stopped),
