@@ -83,6 +83,7 @@ level() {
 backlog_pg() {
   local before run program lsn
   before=$(load)
+  transactions=$((transactions / 4 * 4)) # four clients make them
   start_pair
   src -d postgres -c 'create database bank'
   $pg_bin/pgbench -p "$src_port" -q -i -s 10 bank >"$dir/pgbench.log" 2>&1 || { cat "$dir/pgbench.log" >&2; die "pgbench -i failed"; }
@@ -98,6 +99,7 @@ backlog_pg() {
   src -d postgres -c checkpoint
   lsn=$(src -d postgres -c 'select pg_current_wal_flush_lsn()')
   sums=$(src -d bank -c "$history")
+  [ "${sums%%|*}" = "$transactions" ] || die "pgbench made ${sums%%|*} transactions instead of $transactions"
   between backlog bank again
   for run in $(seq "$runs"); do
     for program in $([ $((run % 2)) = 1 ] && echo crossfade builtin || echo builtin crossfade) ceiling; do
