@@ -129,6 +129,10 @@ impl<'a> Applier<'a> {
         if copying && !self.close_tables(&batch.items) {
             return Ok(false);
         }
+        // After the tables are closed: a copy whose outcome nobody knows ends the session before it lets them go.
+        if self.shared.halt.aborted() {
+            return Ok(false);
+        }
         if copying && batch.items.iter().any(|i| self.is_early(i)) {
             let items = batch.items.iter().filter(|i| !self.is_early(i)).cloned().collect();
             self.writer.write(&Batch { items, ..batch.clone() })?;

@@ -322,7 +322,14 @@ fn copy_bag(
         return Err(Error::data(&job.table.source.name, "its shape changed while it was read"));
     }
     for (i, loader) in active {
-        if loader.commit(&position)? == Loaded::Collided {
+        let loaded = loader.commit(&position).inspect_err(|e| {
+            // It may have been done all the same. Nobody knows then whether the next changes of this table count, so the
+            // session must be over before the gate opens: the next one asks the target. (Refused is refused.)
+            if e.is_transient() {
+                shared.halt.abort();
+            }
+        })?;
+        if loaded == Loaded::Collided {
             return Err(Error::data(table, "a row of the source is refused by a unique index of the target")
                 .hint("drop the target's unique indexes of this table until the copy has ended"));
         }
