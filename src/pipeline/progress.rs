@@ -6,7 +6,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crossfade_core::{Checkpoint, Phase, Position};
+use crossfade_core::{Checkpoint, Finding, Phase, Position, Retained};
 use serde::{Deserialize, Serialize};
 
 /// What a pipeline is up to.
@@ -84,6 +84,19 @@ pub struct View {
     pub looked_micros: i64,
     /// See `looked_micros`.
     pub level_micros: i64,
+    /// Log that the source keeps for this pipeline, where it does so.
+    #[serde(default)]
+    pub retained: Option<Retained>,
+    /// What is wrong with that, if something is.
+    #[serde(default)]
+    pub concern: Option<Finding>,
+    /// When that was last looked at, in microseconds since 1970 UTC; 0: never.
+    #[serde(default)]
+    pub retained_micros: i64,
+    /// An end of the source's log that was seen earlier, and when: who has reached it holds all that was there then. On a
+    /// server whose other databases are written to, the log's end moves on for ever, and nobody is seen level with it.
+    #[serde(skip)]
+    pub mark: Option<(Position, i64)>,
     /// Each target.
     pub targets: Vec<TargetProgress>,
     /// The initial copy, while it runs.
@@ -95,6 +108,28 @@ pub struct View {
 }
 
 impl View {
+    /// Takes in a comparison of the hindmost target with the source's log: whether it is behind the end, and whether it has
+    /// reached the mark.
+    pub fn looked(&mut self, behind: bool, passed_mark: bool, end: Position, now: i64) {
+        if !behind {
+            self.level_micros = now;
+        }
+        if passed_mark {
+            let seen = self.mark.replace((end.clone(), now)).map_or(0, |(_, seen)| seen);
+            self.level_micros = self.level_micros.max(seen);
+        }
+        let oldest = self.targets.iter().filter_map(|t| t.checkpoint.as_ref()?.commit_micros).min();
+        // Behind since the last applied commit, or since both were last level: after quiet hours the first new
+        // transaction is not hours late.
+        self.lag_seconds = match (behind, oldest.unwrap_or(0).max(self.level_micros)) {
+            (false, _) => Some(0.0),
+            (true, 0) => None,
+            (true, since) => Some((now - since).max(0) as f64 / 1e6),
+        };
+        self.looked_micros = now;
+        self.source_position = Some(end);
+    }
+
     /// The hindmost phase.
     pub fn phase(&self) -> Option<Phase> {
         let phases = || self.targets.iter().map(|t| t.checkpoint.as_ref().map(|c| c.phase));
@@ -165,6 +200,22 @@ mod tests {
         copy.done = 15;
         copy.look_ahead(15_000_000);
         assert_eq!(copy.seconds_left, Some(30));
+    }
+
+    #[test]
+    fn a_log_that_others_write_to_does_not_make_an_idle_pipeline_late() {
+        let mut view = View::default();
+        let end = |n: i64| Position::new(format!("{n:09}"));
+        view.looked(true, true, end(10), 10_000_000);
+        assert_eq!(view.lag_seconds, None, "nothing to go by");
+        // Always behind the end, which moves, and two looks behind the marks.
+        for n in 11..100 {
+            view.looked(true, n % 2 == 0, end(n), n * 1_000_000);
+            assert!(n < 12 || view.lag_seconds.is_some_and(|s| s <= 3.0), "{n}: {:?}", view.lag_seconds);
+        }
+        // A target that stands still is late, and ever later.
+        view.looked(true, false, end(200), 200_000_000);
+        assert_eq!(view.lag_seconds, Some(104.0));
     }
 
     #[test]

@@ -35,7 +35,7 @@ use super::reader::read;
 use super::reins::{Reins, Rule};
 use super::shaper::{Outlet, shape};
 use super::throttle::Throttle;
-use super::{Limits, Pipeline};
+use super::{Limits, Pipeline, retention};
 use crate::transform::{Mapped, Transform};
 
 /// Waits re-check this often whether the session is over.
@@ -443,6 +443,7 @@ fn conduct(
         }
         if looked.is_none_or(|at| at.elapsed() >= Duration::from_secs(1)) {
             look(shared)?;
+            retention::look(shared.source, shared.limits, shared.progress, retention::EVERY)?;
             looked = Some(Instant::now());
         }
         serve(shared)?;
@@ -475,23 +476,14 @@ fn look(shared: &Shared<'_>) -> Result<()> {
     let durable = shared.durable();
     let behind = shared.source.order(&durable, &end)?.is_lt();
     let bytes = if behind { shared.source.distance(&durable, &end)? } else { Some(0) };
+    let passed_mark = match shared.progress.view().mark {
+        Some((mark, _)) => shared.source.order(&durable, &mark)?.is_ge(),
+        None => true,
+    };
     shared.progress.tick();
     shared.progress.update(|v| {
-        let oldest = v.targets.iter().filter_map(|t| t.checkpoint.as_ref()?.commit_micros).min();
-        let now = crate::now_micros();
-        if !behind {
-            v.level_micros = now;
-        }
-        // Behind since the last applied commit, or since both were last level: after quiet hours the first new
-        // transaction is not hours late.
-        v.lag_seconds = match (behind, oldest.unwrap_or(0).max(v.level_micros)) {
-            (false, _) => Some(0.0),
-            (true, 0) => None,
-            (true, since) => Some((now - since).max(0) as f64 / 1e6),
-        };
-        v.looked_micros = now;
+        v.looked(behind, passed_mark, end, crate::now_micros());
         v.lag_bytes = bytes;
-        v.source_position = Some(end);
     });
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! What the end-to-end tests share: the built binary, its answers, sample databases under names of their own.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -24,6 +24,11 @@ impl Pipeline {
             args.extend(["--to".to_owned(), (*url).to_owned()]);
         }
         Pipeline { args }
+    }
+
+    /// The pipeline of a configuration file.
+    pub fn configured(path: &Path) -> Self {
+        Pipeline { args: vec!["--config".to_owned(), path.to_str().expect("UTF-8").to_owned()] }
     }
 
     /// Carries only these tables.

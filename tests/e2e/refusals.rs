@@ -148,6 +148,83 @@ fn a_corrupt_binlog_event_stops_and_loses_nothing() {
     assert_eq!(target.sql(&format!("select count(*) from {}.t", source.name())), "2", "nothing of it was applied");
 }
 
+#[test]
+fn a_postgres_source_with_a_wrong_password_or_without_a_database() {
+    let server: &Client = Postgres::shared(PgVersion::V15);
+    let (source, target) = (small_source(server), server.fresh_database("dst"));
+    let wrong = server.url_as("crossfade", "wr0ng-secret", source.name());
+    let p = Pipeline::new("pgpassword", &wrong, &[&target.url()]);
+    refused(&p, "run", 78, &["password authentication failed", "\"crossfade\"", "pg_hba.conf"]);
+    let said = p.ended("run", &[]).stderr;
+    assert!(!said.contains("wr0ng-secret"), "a password is never printed: {said}");
+    let p = Pipeline::new("pgdb", &server.url("no_such_db"), &[&target.url()]);
+    refused(&p, "run", 78, &["no_such_db"]);
+}
+
+#[test]
+fn a_postgres_source_whose_log_is_not_logical() {
+    let server = Postgres::start(PgVersion::V18, Options::new().set("wal_level", "replica"));
+    let (source, target) = (small_source(&server), server.fresh_database("dst"));
+    let p = Pipeline::new("pgwal", &source.url(), &[&target.url()]);
+    refused(&p, "run", 78, &["wal_level", "replica", "ALTER SYSTEM SET wal_level = logical, and restart"]);
+}
+
+#[test]
+fn a_postgres_user_without_rights() {
+    let server: &Client = Postgres::shared(PgVersion::V18);
+    let (source, target) = (small_source(server), server.fresh_database("dst"));
+    source.sql("create table hidden (id int primary key); alter table hidden enable row level security");
+    let user = format!("app{}", std::process::id());
+    source.sql(&format!("create role {user} login password 'p'"));
+    let p = Pipeline::new("pggrant", &server.url_as(&user, "p", source.name()), &[&target.url()]);
+    refused(
+        &p,
+        "run",
+        78,
+        &[
+            &format!("ALTER ROLE \"{user}\" REPLICATION"),
+            &format!("GRANT CREATE ON DATABASE \"{}\" TO \"{user}\"", source.name()),
+            &format!("GRANT SELECT ON TABLE \"public\".\"t\" TO \"{user}\""),
+            &format!("ALTER ROLE \"{user}\" BYPASSRLS"),
+            "is not its owner",
+        ],
+    );
+    assert_eq!(source.sql("select count(*) from pg_publication"), "0", "nothing was made");
+    // All that it said, done: the owner's role by making it the tables' owner.
+    source.sql(&format!(
+        "alter role {user} replication bypassrls; grant create on database {0} to {user}; \
+         alter table t owner to {user}; alter table hidden owner to {user}",
+        source.name()
+    ));
+    p.catch_up();
+    assert_eq!(p.verify_equal(), 2);
+    assert!(p.ended("uninstall", &[]).status.success());
+    source.sql(&format!("drop owned by {user} cascade; drop role {user}"));
+}
+
+/// What is made at the source goes missing while nobody runs the pipeline: no run may go on over the gap.
+#[test]
+fn a_publication_or_a_slot_that_is_gone() {
+    let server: &Client = Postgres::shared(PgVersion::V15);
+    let (source, target) = (small_source(server), server.fresh_database("dst"));
+    let p = Pipeline::new("pggone", &source.url(), &[&target.url()]);
+    p.catch_up();
+    let publication = source.sql("select pubname from pg_publication");
+    source.sql(&format!("drop publication \"{publication}\"; insert into t values (3, 'unpublished')"));
+    refused(&p, "run", 69, &[&publication, "it is gone", "CREATE PUBLICATION"]);
+    source.sql(&format!("create publication \"{publication}\" for table t with (publish = 'insert')"));
+    refused(&p, "run", 69, &["does not publish all operations", "insert, update, delete, truncate"]);
+    source.sql(&format!("drop publication \"{publication}\"; create publication \"{publication}\" for all tables"));
+    let slot = source.sql("select slot_name from pg_replication_slots where database = current_database()");
+    source.sql(&format!("select from pg_drop_replication_slot('{slot}')"));
+    refused(&p, "run", 69, &[&slot, "it is gone", "crossfade slot drop", "another --name"]);
+    // Made again, it begins behind the gap.
+    source.sql(&format!("select from pg_create_logical_replication_slot('{slot}', 'pgoutput')"));
+    refused(&p, "run", 69, &[&slot, "the log between them is gone", "crossfade slot drop"]);
+    assert_eq!(target.sql("select count(*) from t"), "2", "nothing was applied over the gap");
+    assert!(p.ended("uninstall", &[]).status.success());
+}
+
 /// Flips a bit of the last place in the newest binlog where these bytes stand.
 fn flip_a_byte(data: &std::path::Path, needle: &[u8]) {
     let mut files: Vec<_> = std::fs::read_dir(data)

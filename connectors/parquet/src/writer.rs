@@ -360,7 +360,10 @@ fn refuse_absent(rows: &Rows) -> Result<()> {
         if bits.set_indices().any(needed) {
             return Err(Error::data(&rows.table.name, "the log does not carry the whole row")
                 .column(&column.name)
-                .hint("MySQL, MariaDB: SET GLOBAL binlog_row_image = FULL; Postgres: ALTER TABLE ... REPLICA IDENTITY FULL"));
+                .hint(
+                    "Postgres: ALTER TABLE ... REPLICA IDENTITY FULL; MySQL, MariaDB: SET GLOBAL binlog_row_image = FULL; \
+                     then copy the table again with `crossfade snapshot`",
+                ));
         }
     }
     Ok(())
