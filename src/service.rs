@@ -57,7 +57,7 @@ pub struct Status {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Answer {
-    Status(Status),
+    Status(Box<Status>),
     Proof(Proof),
     Tables(Vec<String>),
     Error { message: String, hint: Option<String>, exit: i32 },
@@ -156,7 +156,7 @@ impl Server {
         let mut line = String::new();
         BufReader::new(std::io::Read::take(&mut stream, 1 << 20)).read_line(&mut line)?;
         let answer = match serde_json::from_str(&line) {
-            Ok(Request::Status) => Answer::Status(self.status(pipeline)),
+            Ok(Request::Status) => Answer::Status(Box::new(self.status(pipeline))),
             Ok(Request::Verify { tables }) => {
                 let (reply, proof) = bounded(1);
                 drop(self.wanted_in.send(Wanted::Proof { tables, reply })); // the receiver is ours
@@ -245,7 +245,7 @@ fn refusal(e: &Error) -> Answer {
 /// Asks a running daemon how far it is. `None`: no daemon answers.
 pub fn ask_status(pipeline: &str) -> Option<Result<Status>> {
     Some(match ask(pipeline, &Request::Status)? {
-        Ok(Answer::Status(status)) => Ok(status),
+        Ok(Answer::Status(status)) => Ok(*status),
         Ok(_) => Err(odd()),
         Err(e) => Err(e),
     })

@@ -6,9 +6,9 @@ use clap::Args;
 use crossfade_core::{Finding, Level, Result, TableSchema};
 use serde::Serialize;
 
-use super::print::table;
+use super::print::{size, table};
 use super::{Which, print_json};
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Pipeline, retention};
 use crate::transform::Transform;
 
 /// Look for trouble before a run.
@@ -40,6 +40,12 @@ pub fn findings(pipeline: &Pipeline) -> Result<Vec<(String, Finding)>> {
     let source = pipeline.source.check(&pipeline.selection)?;
     let broken = source.iter().any(|f| f.level == Level::Critical);
     out.extend(source.into_iter().map(|f| ("source".to_owned(), f)));
+    if let Some(budget) = &pipeline.limits.log_budget
+        && let Some(retained) = pipeline.source.retained()?
+    {
+        let held = || Finding::ok("log_budget", format!("{} held by {}", size(retained.bytes), retained.by));
+        out.push(("source".to_owned(), retention::over(&retained, budget).unwrap_or_else(held)));
+    }
     let tables = match pipeline.source.tables(&pipeline.selection) {
         Ok(tables) => tables,
         // The findings have told what is wrong already; the target can still be looked at without tables.

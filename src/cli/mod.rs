@@ -34,9 +34,9 @@ pub struct Cli {
     #[command(subcommand)]
     command: Command,
 
-    /// How much to log: error, warn, info, debug, trace
-    #[arg(long, global = true, value_name = "LEVEL", env = "CROSSFADE_LOG", default_value = "info")]
-    log: String,
+    /// How much to log: error, warn, info, debug, trace [default: info; of the demo: warn]
+    #[arg(long, global = true, value_name = "LEVEL", env = "CROSSFADE_LOG")]
+    log: Option<String>,
 
     /// How to log; by default for people on a terminal, else JSON
     #[arg(long, global = true, value_name = "FORMAT")]
@@ -158,8 +158,13 @@ fn dispatch(command: Command) -> Result<u8> {
 }
 
 fn set_up_logs(cli: &Cli) -> Result<()> {
-    let filter = tracing_subscriber::EnvFilter::try_new(&cli.log)
-        .map_err(|e| Error::usage(format!("--log {}", cli.log)).caused_by(e))?;
+    let level = match (&cli.log, &cli.command) {
+        (Some(level), _) => level,
+        (None, Command::Demo(_)) => "warn", // its own words are enough
+        (None, _) => "info",
+    };
+    let filter = tracing_subscriber::EnvFilter::try_new(level)
+        .map_err(|e| Error::usage(format!("--log {level}")).caused_by(e))?;
     let terminal = std::io::stderr().is_terminal();
     let json = match cli.log_format {
         Some(format) => matches!(format, LogFormat::Json),

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use clap::Args;
-use crossfade_core::{Phase, Position, Result};
+use crossfade_core::{Finding, Level, Phase, Position, Result, Retained};
 use serde::Serialize;
 
 use super::print::{count, left, seconds, size, table, time};
 use super::{Which, parse_duration, print_json};
 use crate::pipeline::Pipeline;
 use crate::pipeline::progress::{State, TargetProgress, View};
+use crate::pipeline::retention;
 use crate::service::{self, Status};
 
 /// How far the target is behind.
@@ -38,7 +39,7 @@ pub struct StatusArgs {
     json: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Verdict {
     Ok,
@@ -63,6 +64,10 @@ struct LagLine {
     lag_bytes: Option<u64>,
     lag_seconds: Option<f64>,
     rows_per_second: f64,
+    /// Log that the source keeps for the pipeline, where it does so.
+    retained: Option<Retained>,
+    /// What is wrong with that.
+    concern: Option<Finding>,
 }
 
 pub fn lag(args: &Lag) -> Result<u8> {
@@ -79,6 +84,8 @@ pub fn lag(args: &Lag) -> Result<u8> {
         lag_bytes: view.lag_bytes,
         lag_seconds: view.lag_seconds,
         rows_per_second: (view.rows_per_second * 10.0).round() / 10.0,
+        retained: view.retained.clone(),
+        concern: view.concern.clone(),
     };
     if args.json {
         print_json(&LagReport { verdict, pipelines: vec![line] })?;
@@ -99,11 +106,23 @@ pub fn lag(args: &Lag) -> Result<u8> {
         if let State::Retrying(error) = &view.state {
             println!("\nretrying: {error}");
         }
+        if let Some(f) = &view.concern {
+            println!("\n{}: {}: {}, and should be: {}\n  mend: {}", f.level, f.setting, f.actual, f.expected, f.fix);
+        }
     }
     Ok(verdict as u8)
 }
 
 fn judge(view: &View, warn: Duration, crit: Duration) -> Verdict {
+    match view.concern.as_ref().map(|f| f.level) {
+        None | Some(Level::Ok) => behind(view, warn, crit),
+        Some(Level::Warning) => behind(view, warn, crit).max(Verdict::Warning),
+        // Also where the lag is unknown.
+        Some(Level::Critical) => Verdict::Critical,
+    }
+}
+
+fn behind(view: &View, warn: Duration, crit: Duration) -> Verdict {
     match view.lag_seconds {
         None => Verdict::Unknown,
         Some(s) if s > crit.as_secs_f64() => Verdict::Critical,
@@ -146,6 +165,9 @@ fn picture(pipeline: &Pipeline) -> Result<Status> {
 fn from_databases(pipeline: &Pipeline) -> Result<Status> {
     let end = pipeline.source.position()?;
     let mut view = View { state: State::Stopped, source_position: Some(end.clone()), ..View::default() };
+    view.retained = pipeline.source.retained()?;
+    let budget = pipeline.limits.log_budget.as_ref();
+    view.concern = view.retained.as_ref().and_then(|r| retention::concern(r, budget));
     for spec in &pipeline.targets {
         let checkpoint = spec.target.recover(&pipeline.name)?;
         view.targets.push(TargetProgress { name: spec.name.clone(), checkpoint, rows: 0 });
@@ -203,6 +225,13 @@ pub fn status(args: &StatusArgs) -> Result<u8> {
     let bytes = view.lag_bytes.map_or_else(String::new, |b| format!(", {}", size(b)));
     t.add_row(["behind", &format!("{behind}{bytes}")]);
     t.add_row(["rows/s", &count(view.rows_per_second.round() as u64)]);
+    if let Some(r) = &view.retained {
+        let room = r.room.map_or_else(String::new, |b| format!(", {} until it may be lost", size(b)));
+        t.add_row(["log kept", &format!("{} by {}{room}", size(r.bytes), r.by)]);
+    }
+    if let Some(f) = &view.concern {
+        t.add_row([&f.level.to_string(), &format!("{}: {}; mend: {}", f.expected, f.actual, f.fix)]);
+    }
     if let Some(c) = view.copy {
         t.add_row([
             "copy",

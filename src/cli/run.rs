@@ -66,8 +66,15 @@ pub fn run(args: &Run) -> Result<u8> {
     };
     tracing::info!(pipeline = pipeline.name, source = pipeline.source_name, pid = std::process::id(), "starting");
     let ended = drive(&pipeline, &goal, stop, &server)?;
-    tracing::info!(pipeline = pipeline.name, "stopped; everything committed");
-    if args.until_caught_up && ended == Ended::Stopped {
+    match &ended {
+        Ended::Reached | Ended::Stopped => tracing::info!(pipeline = pipeline.name, "stopped; everything committed"),
+        Ended::Interrupted(error) => tracing::warn!(
+            pipeline = pipeline.name,
+            error,
+            "stopped while waiting to try again; the next run goes on from the last commit"
+        ),
+    }
+    if args.until_caught_up && ended != Ended::Reached {
         return Err(Error::transient("stopped before it had caught up").hint("run it again; nothing is lost"));
     }
     Ok(0)
@@ -244,7 +251,9 @@ fn bring_about(config: &Config, pipeline: &Pipeline, timeout: Option<Duration>) 
     });
     match ended? {
         Ended::Reached => Ok(()),
-        Ended::Stopped => Err(timeout.map_or_else(|| Error::transient("interrupted before it had caught up"), late)),
+        Ended::Stopped | Ended::Interrupted(_) => {
+            Err(timeout.map_or_else(|| Error::transient("interrupted before it had caught up"), late))
+        }
     }
 }
 

@@ -43,6 +43,10 @@ struct SlotLine {
     active_pid: Option<i32>,
     wal_status: Option<String>,
     held_bytes: Option<i64>,
+    /// Bytes until it may be lost.
+    room: Option<i64>,
+    invalidated: Option<String>,
+    failover: bool,
 }
 
 pub fn slot(args: &SlotArgs) -> Result<u8> {
@@ -63,6 +67,9 @@ fn list(which: &Which, json: bool) -> Result<u8> {
         active_pid: s.active_pid,
         wal_status: s.wal_status,
         held_bytes: s.held_bytes,
+        room: s.room,
+        invalidated: s.invalidated,
+        failover: s.failover,
     });
     let lines: Vec<SlotLine> = lines.collect();
     if json {
@@ -73,7 +80,8 @@ fn list(which: &Which, json: bool) -> Result<u8> {
         println!("no slots; this pipeline's will be {}", names.slot);
         return Ok(0);
     }
-    let mut t = table(&["slot", "pipeline", "database", "used by", "log", "held back"]);
+    let mut t = table(&["slot", "pipeline", "database", "used by", "log", "held back", "until lost"]);
+    let bytes = |b| size(u64::try_from(b).unwrap_or(0));
     for line in lines {
         t.add_row([
             line.name,
@@ -81,7 +89,8 @@ fn list(which: &Which, json: bool) -> Result<u8> {
             line.database.unwrap_or_else(|| "(physical)".into()),
             line.active_pid.map_or_else(|| "nobody".into(), |pid| format!("process {pid}")),
             line.wal_status.unwrap_or_else(|| "-".into()),
-            line.held_bytes.map_or_else(|| "-".into(), |b| size(u64::try_from(b).unwrap_or(0))),
+            line.held_bytes.map_or_else(|| "-".into(), bytes),
+            line.room.map_or_else(|| "no limit".into(), bytes),
         ]);
     }
     println!("{t}");

@@ -11,7 +11,8 @@ use crate::service::{self, Server};
 /// it at once; without one the next run does.
 ///
 /// The target's rows of these tables are gone until the copy has brought them back. A target's table that has another shape
-/// than the source's is dropped and made anew.
+/// than the source's is dropped and made anew. With all tables ('*') it is also the way on where the source's log is lost: a
+/// replication slot that was dropped or invalidated, a standby that was promoted without it.
 #[derive(Debug, Args)]
 pub struct Snapshot {
     #[command(flatten)]

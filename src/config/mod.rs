@@ -19,6 +19,8 @@ use self::raw::{RawConfig, RawLimits, RawSource, RawTarget};
 pub use self::units::{bytes, duration};
 use crate::pipeline::Limits;
 use crate::pipeline::applier::CommitPolicy;
+use crate::pipeline::retention::LogBudget;
+use crate::registry::SourceKind;
 use crate::transform::{ColumnRule, Route, Rules};
 
 /// A pipeline's configuration.
@@ -204,7 +206,7 @@ impl Resolver<'_> {
             targets,
             selection: Selection { include: raw.source.tables.clone(), exclude: raw.source.exclude.clone() },
             rules,
-            limits: self.limits(&raw.limits),
+            limits: Limits { log_budget: self.log_budget(&raw.source), ..self.limits(&raw.limits) },
             drain: drain.unwrap_or(DRAIN),
         })
     }
@@ -216,6 +218,19 @@ impl Resolver<'_> {
             self.problem(&["source", "url"], said(&e));
         }
         Endpoint::new(&raw.url, password)
+    }
+
+    fn log_budget(&mut self, raw: &RawSource) -> Option<LogBudget> {
+        let budget = self.unit(&["source", "log_budget"], raw.log_budget.as_deref(), bytes);
+        if raw.log_budget.is_none() && raw.log_budget_action.is_some() {
+            self.problem(&["source", "log_budget_action"], "log_budget_action is of no use without log_budget".into());
+        }
+        if raw.log_budget.is_some() && matches!(crate::registry::source_scheme(&raw.url), Ok(SourceKind::MySql)) {
+            let wrong = "log_budget: MySQL and MariaDB keep no log for a pipeline, they discard it by their own \
+                         binlog_expire_logs_seconds";
+            self.problem(&["source", "log_budget"], wrong.into());
+        }
+        Some(LogBudget { bytes: budget? as u64, action: raw.log_budget_action.unwrap_or_default() })
     }
 
     fn target(&mut self, i: usize, raw: &RawTarget) -> TargetConfig {

@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::pipeline::retention::BudgetAction;
+
 /// One pipeline: a source, one or more targets, and what happens between them.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -44,6 +46,11 @@ pub struct RawSource {
     pub password_file: Option<String>,
     /// Name of a systemd credential (`LoadCredential=`) that holds the password.
     pub password_credential: Option<String>,
+    /// Log that the source may keep for this pipeline before somebody is told, such as `20GiB`: the WAL that a Postgres slot
+    /// holds back, the change table of SQLite. No limit if left out.
+    pub log_budget: Option<String>,
+    /// What happens beyond `log_budget`: `warn` (the default) or `stop`.
+    pub log_budget_action: Option<BudgetAction>,
     /// Globs of the tables to carry, such as `shop.*` or `order_*`. All tables of the database if left out.
     #[serde(default)]
     pub tables: Vec<String>,

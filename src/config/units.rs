@@ -30,6 +30,8 @@ pub fn bytes(text: &str) -> Result<usize, String> {
         "mib" => 1 << 20,
         "gb" | "g" => 1_000_000_000,
         "gib" => 1 << 30,
+        "tb" | "t" => 1_000_000_000_000,
+        "tib" => 1 << 40,
         _ => return Err(wrong()),
     };
     let total = number * factor as f64;

@@ -10,13 +10,16 @@
 //! (`attempt` in the module above), and takes it in at P. It copies nothing on that way, so it cannot end the phase there, and a crash
 //! anywhere finds `since` at the target and does the same. At P it is a copy like any other, in which only this table has
 //! chunks to do; the others stream.
+//!
+//! Where every table is taken in anew, nothing is carried between C and P: the pipeline goes to P without reading the log that
+//! lies between, which may no longer be there. So this is also the way on from a log that is lost.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crossbeam_channel::Sender;
 use crossfade_core::selection::glob_matches;
-use crossfade_core::{Error, Position, Result, TableSchema, Writer};
+use crossfade_core::{Checkpoint, Error, Position, Result, TableSchema, Writer};
 
 use super::{Opened, Pipeline};
 use crate::transform::Transform;
@@ -27,6 +30,16 @@ pub struct Wish {
     pub tables: Vec<String>,
     /// Told the tables' names once every target has let go of them.
     pub reply: Sender<Result<Vec<String>>>,
+}
+
+/// What is said of a wish that failed.
+pub(super) const FAILED: &str = "the tables could not be taken in anew; the pipeline goes on";
+
+/// For whoever asked. A target may have let go of a table before another failed: then [`agree`] carries it out at all.
+pub(super) fn failed(error: Error) -> Error {
+    let mend = "if `crossfade status` shows the phase copying, it was begun and is carried out; else ask again";
+    let hint = error.hint_text().map_or_else(|| mend.to_owned(), |first| format!("{first}; {mend}"));
+    error.context(FAILED).hint(hint)
 }
 
 /// Without a daemon: takes the pipeline and does what is told above; the next run copies.
@@ -50,6 +63,16 @@ fn take_in_which(
     which: &dyn Fn() -> Result<Vec<Arc<TableSchema>>>,
 ) -> Result<Vec<String>> {
     let (wanted, since) = shapes_and_position(pipeline, which)?;
+    for checkpoint in super::checkpoints(opened)? {
+        // A standby that was promoted behind what the target holds: at such a position nothing could be taken in.
+        if pipeline.source.order(&since, &checkpoint.position)?.is_lt() {
+            let message = format!("the source's log ends at {since}, before the target's {}", checkpoint.position);
+            return Err(Error::unavailable(message).hint(
+                "the source has lost its newest changes. Try again when its log has passed that position; or begin anew under \
+                 another --name, with the target's tables dropped",
+            ));
+        }
+    }
     for o in opened.iter_mut() {
         // Together with what is carried: two tables must not arrive under one name.
         let carried = o.writer.tables()?.into_iter().filter_map(|t| t.origin.as_deref().cloned().map(Arc::new));
@@ -64,6 +87,19 @@ fn take_in_which(
         pipeline.progress.update(|v| v.targets[o.index].checkpoint = o.writer.checkpoint().cloned());
     }
     Ok(wanted.iter().map(|t| t.name.to_string()).collect())
+}
+
+/// Takes targets to a position up to which they carry no table: the log up to there is of no use to them, and may be gone.
+pub(super) fn skip(pipeline: &Pipeline, opened: &mut [Opened<'_>], group: &[usize], to: &Position) -> Result<()> {
+    for o in opened.iter_mut().filter(|o| group.contains(&o.index)) {
+        let missing = || Error::corrupt("a target has no checkpoint after it was begun");
+        let last = o.writer.checkpoint().cloned().ok_or_else(missing)?;
+        tracing::info!(from = %last.position, %to, "all tables are copied again: the log between is not read");
+        let next = Checkpoint { seq: last.seq + 1, position: to.clone(), epoch: o.writer.epoch(), ..last };
+        o.writer.commit(&next)?;
+        pipeline.progress.update(|v| v.targets[o.index].checkpoint = Some(next));
+    }
+    Ok(())
 }
 
 /// Carries out at every target what was begun at some: a crash, or a target that failed, may have come in between.

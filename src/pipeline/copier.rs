@@ -16,7 +16,7 @@
 //! them in the log. A restart reads the whole table anew. Such tables come first: their long reads then run beside all
 //! others.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -67,49 +67,63 @@ impl Plan {
         writers: &mut [&mut (dyn Writer + 'static)],
         chunk_rows: u64,
     ) -> Result<Plan> {
-        let mut states: Vec<Vec<ChunkState>> = writers.iter_mut().map(|w| w.chunks()).collect::<Result<_>>()?;
+        let mut states: Vec<Planned> = Vec::new();
+        for writer in writers.iter_mut() {
+            let mut state = Planned::new();
+            for chunk in writer.chunks()? {
+                state.entry(chunk.table.clone()).or_default().push(chunk);
+            }
+            states.push(state);
+        }
+        let unknown = |m: &&Mapped| !m.target.key.is_empty() && states.iter().all(|s| !s.contains_key(&m.target.name));
+        let present = present(source, tables.iter().filter(unknown).map(|m| m.source.as_ref()))?;
         for mapped in tables {
             let name = &mapped.target.name;
-            let has = |s: &Vec<ChunkState>| s.iter().any(|c| c.table == *name);
-            let ranges = match states.iter().find(|s| has(s)) {
-                Some(known) => ranges_of(known, mapped),
+            let ranges = match states.iter().find_map(|s| s.get(name)) {
+                Some(known) => ranges_of(known),
                 None if mapped.target.key.is_empty() => vec![KeyRange::ALL],
-                None => split(source, &mapped.source, chunk_rows).map(or_all)?,
+                None => {
+                    let table = present.get(&mapped.source.name).unwrap_or(&mapped.source);
+                    split(source, table, chunk_rows).map(or_all)?
+                }
             };
             for (writer, state) in writers.iter_mut().zip(&mut states) {
-                if !has(state) {
+                if !state.contains_key(name) {
                     writer.plan(name, &ranges)?;
-                    state.extend(planned(mapped, &ranges));
+                    state.insert(name.clone(), planned(mapped, &ranges));
                 }
             }
         }
-        Plan::remaining(tables, &states)
+        Plan::remaining(tables, states)
     }
 
-    fn remaining(tables: &[Mapped], states: &[Vec<ChunkState>]) -> Result<Plan> {
+    fn remaining(tables: &[Mapped], states: Vec<Planned>) -> Result<Plan> {
         let mut plan = Plan { jobs: Mutex::default(), highs: Vec::new(), chunks: 0 };
+        let by_name: HashMap<&TableName, &Mapped> = tables.iter().map(|m| (&m.target.name, m)).collect();
         let mut jobs: Vec<Job> = Vec::new();
-        for (target, state) in states.iter().enumerate() {
-            for chunk in state {
-                let Some(mapped) = tables.iter().find(|m| m.target.name == chunk.table) else {
-                    return Err(Error::config(format!(
-                        "table {} is half copied, but the configuration no longer carries it",
-                        chunk.table
-                    ))
-                    .hint("let the copy end first, or start afresh under another pipeline name"));
-                };
-                plan.highs.extend(chunk.done.clone());
-                let same = |j: &&mut Job| j.index == chunk.index && j.table.target.name == chunk.table;
-                match (jobs.iter_mut().find(same), chunk.done.is_some()) {
-                    (Some(job), false) => job.missing.push(target),
-                    (Some(_), true) => {}
-                    (None, done) => jobs.push(Job {
-                        table: mapped.clone(),
-                        index: chunk.index,
-                        range: chunk.range.clone(),
-                        missing: if done { Vec::new() } else { vec![target] },
-                    }),
-                }
+        let mut places: HashMap<(TableName, u32), usize> = HashMap::new();
+        for (target, chunk) in
+            states.into_iter().enumerate().flat_map(|(i, s)| s.into_values().flatten().map(move |c| (i, c)))
+        {
+            let Some(mapped) = by_name.get(&chunk.table) else {
+                return Err(Error::config(format!(
+                    "table {} is half copied, but the configuration no longer carries it",
+                    chunk.table
+                ))
+                .hint("let the copy end first, or start afresh under another pipeline name"));
+            };
+            let place = *places.entry((chunk.table, chunk.index)).or_insert_with(|| {
+                jobs.push(Job {
+                    table: (*mapped).clone(),
+                    index: chunk.index,
+                    range: chunk.range,
+                    missing: Vec::new(),
+                });
+                jobs.len() - 1
+            });
+            match chunk.done {
+                Some(high) => plan.highs.push(high),
+                None => jobs[place].missing.push(target),
             }
         }
         plan.chunks = jobs.len() as u64;
@@ -138,8 +152,11 @@ fn or_all(ranges: Vec<KeyRange>) -> Vec<KeyRange> {
     if ranges.is_empty() { vec![KeyRange::ALL] } else { ranges }
 }
 
-fn ranges_of(states: &[ChunkState], mapped: &Mapped) -> Vec<KeyRange> {
-    let mut chunks: Vec<&ChunkState> = states.iter().filter(|c| c.table == mapped.target.name).collect();
+/// A target's chunks, by table. In order, so that every run copies in the same one.
+type Planned = BTreeMap<TableName, Vec<ChunkState>>;
+
+fn ranges_of(states: &[ChunkState]) -> Vec<KeyRange> {
+    let mut chunks: Vec<&ChunkState> = states.iter().collect();
     chunks.sort_by_key(|c| c.index);
     chunks.into_iter().map(|c| c.range.clone()).collect()
 }
@@ -317,10 +334,9 @@ fn copy_bag(
 
 /// Cuts a table by its keys. Only values of the key matter, so the table's present shape serves, whichever it is.
 fn split(source: &dyn Source, table: &Arc<TableSchema>, rows: u64) -> Result<Vec<KeyRange>> {
-    let table = present(source, table)?.unwrap_or_else(|| Arc::clone(table));
-    let snapshot = source.snapshot(std::slice::from_ref(&table), Consistency::AtLeast);
-    match snapshot.and_then(|mut s| s.split(&table, rows)) {
-        Err(e) if !e.is_transient() && is_outdated(source, &table)? => {
+    let snapshot = source.snapshot(std::slice::from_ref(table), Consistency::AtLeast);
+    match snapshot.and_then(|mut s| s.split(table, rows)) {
+        Err(e) if !e.is_transient() && is_outdated(source, table)? => {
             Err(Error::transient(format!("table {} changed its shape while its copy was planned", table.name))
                 .caused_by(e))
         }
@@ -328,16 +344,23 @@ fn split(source: &dyn Source, table: &Arc<TableSchema>, rows: u64) -> Result<Vec
     }
 }
 
-/// The source's table as it is now.
-fn present(source: &dyn Source, table: &TableSchema) -> Result<Option<Arc<TableSchema>>> {
-    let selection = Selection { include: vec![table.name.to_string()], exclude: Vec::new() };
-    Ok(source.tables(&selection)?.into_iter().find(|t| t.name == table.name))
+/// Those of the source's tables that are still there, as they are now. One question for all of them.
+fn present<'a>(
+    source: &dyn Source,
+    tables: impl Iterator<Item = &'a TableSchema>,
+) -> Result<HashMap<TableName, Arc<TableSchema>>> {
+    let include: Vec<String> = tables.map(|t| t.name.to_string()).collect();
+    if include.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let selection = Selection { include, exclude: Vec::new() };
+    Ok(source.tables(&selection)?.into_iter().map(|t| (t.name.clone(), t)).collect())
 }
 
 /// Whether the source's table no longer has this shape.
 fn is_outdated(source: &dyn Source, table: &TableSchema) -> Result<bool> {
     let shape = |t: &TableSchema| t.columns.iter().map(|c| (c.name.clone(), c.logical.clone())).collect::<Vec<_>>();
-    Ok(present(source, table)?.is_none_or(|now| shape(&now) != shape(table)))
+    Ok(present(source, std::iter::once(table))?.get(&table.name).is_none_or(|now| shape(now) != shape(table)))
 }
 
 /// A snapshot at or after everything that the targets hold of the stream. A source may send a transaction to its log's

@@ -13,6 +13,7 @@ mod gate;
 pub mod progress;
 mod reader;
 pub mod reins;
+pub mod retention;
 pub mod session;
 mod shaper;
 mod throttle;
@@ -27,6 +28,7 @@ use crossfade_core::{
 
 use self::applier::CommitPolicy;
 use self::progress::{Progress, State, TargetProgress};
+use self::retention::LogBudget;
 use self::session::{Attempt, Goal, Member, Shared};
 use crate::transform::{Mapped, Rules, Transform};
 
@@ -52,6 +54,8 @@ pub struct Limits {
     pub chunk_rows: u64,
     /// Bytes per second that all threads of the initial copy together may read; `None`: as fast as can be.
     pub copy_rate: Option<u64>,
+    /// Log that the source may keep for this pipeline; `None`: as much as it takes.
+    pub log_budget: Option<LogBudget>,
     /// The wait after a first transient error; it doubles with each that follows, up to [`MAX_BACKOFF`].
     pub backoff: Duration,
     /// How long after a commit shows to queries a source's position surely covers it: microseconds, as a rule.
@@ -70,6 +74,7 @@ impl Default for Limits {
             copy_workers: 2,
             chunk_rows: 50_000,
             copy_rate: None,
+            log_budget: None,
             backoff: Duration::from_millis(200),
             settle: Duration::from_millis(200),
         }
@@ -118,12 +123,14 @@ pub struct Conduct<'a> {
 pub const MAX_BACKOFF: Duration = Duration::from_secs(30);
 
 /// Why a run ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ended {
     /// Its goal was reached.
     Reached,
-    /// It was told to stop.
+    /// It was told to stop, and what it had read is committed.
     Stopped,
+    /// It was told to stop while it waited to try again after this error.
+    Interrupted(String),
 }
 
 /// Runs a pipeline until its goal is reached or a signal stops it.
@@ -133,7 +140,7 @@ pub fn run(pipeline: &Pipeline, goal: &Goal, conduct: &mut Conduct<'_>) -> Resul
     loop {
         let before = committed(pipeline);
         pipeline.progress.update(|v| v.state = State::Starting);
-        match attempt(pipeline, &mut goal, conduct) {
+        let error = match attempt(pipeline, &mut goal, conduct) {
             Ok(ended) => {
                 pipeline.progress.update(|v| v.state = State::Stopping);
                 return Ok(ended);
@@ -154,11 +161,12 @@ pub fn run(pipeline: &Pipeline, goal: &Goal, conduct: &mut Conduct<'_>) -> Resul
                 while Instant::now() < until && !conduct.stop.load(Ordering::SeqCst) {
                     std::thread::sleep(session::TICK.min(until.saturating_duration_since(Instant::now())));
                 }
+                e
             }
             Err(e) => return Err(e),
-        }
+        };
         if conduct.stop.load(Ordering::SeqCst) {
-            return Ok(Ended::Stopped);
+            return Ok(Ended::Interrupted(error.to_string()));
         }
     }
 }
@@ -183,6 +191,8 @@ struct Opened<'a> {
 }
 
 fn attempt(pipeline: &Pipeline, goal: &mut Goal, conduct: &mut Conduct<'_>) -> Result<Ended> {
+    // First: a target that cannot be opened is why a source's disk fills up.
+    retention::look(pipeline.source.as_ref(), &pipeline.limits, &pipeline.progress, Duration::ZERO)?;
     let mut opened = open(pipeline)?;
     loop {
         begin_fresh(pipeline, &mut opened)?;
@@ -197,14 +207,18 @@ fn attempt(pipeline: &Pipeline, goal: &mut Goal, conduct: &mut Conduct<'_>) -> R
         let from = &checkpoints[group[0]].position;
         // Tables that begin further on in the log: up to there the pipeline goes without them.
         let (early, first) = again::early(pipeline, opened[group[0]].writer.as_mut(), from)?;
+        let mut tables = shapes(pipeline, &mut opened, &group)?;
+        tables.retain(|m| !early.contains(&m.target.name));
+        if let Some(position) = first.as_ref().filter(|_| tables.is_empty()) {
+            again::skip(pipeline, &mut opened, &group, position)?;
+            continue;
+        }
         let whole = everyone && first.is_none();
         let goal = match first {
             Some(position) => Goal::Exactly(position),
             None if everyone => goal.clone(),
             None => level,
         };
-        let mut tables = shapes(pipeline, &mut opened, &group)?;
-        tables.retain(|m| !early.contains(&m.target.name));
         let sources: Vec<Arc<TableSchema>> = tables.iter().map(|m| Arc::clone(&m.source)).collect();
         let stream = pipeline.source.stream(from, &sources)?;
         let members = opened.iter_mut().filter(|o| group.contains(&o.index));
@@ -214,10 +228,10 @@ fn attempt(pipeline: &Pipeline, goal: &mut Goal, conduct: &mut Conduct<'_>) -> R
             session::End::Wish(wish) => {
                 let taken = again::take_in(pipeline, &mut opened, &wish.tables);
                 // A target that failed is opened anew; whoever asked is told.
-                let failed = taken.is_err();
-                drop(wish.reply.send(taken)); // who asked may have gone
-                if failed {
-                    return Err(Error::transient("tables could not be taken in anew; the pipeline goes on"));
+                let failed = taken.as_ref().err().map(|e| format!("{}: {e}", again::FAILED));
+                drop(wish.reply.send(taken.map_err(again::failed))); // who asked may have gone
+                if let Some(message) = failed {
+                    return Err(Error::transient(message));
                 }
             }
             session::End::Stopped => return Ok(Ended::Stopped),

@@ -6,7 +6,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crossfade_core::{Checkpoint, Phase, Position};
+use crossfade_core::{Checkpoint, Finding, Phase, Position, Retained};
 use serde::{Deserialize, Serialize};
 
 /// What a pipeline is up to.
@@ -84,6 +84,15 @@ pub struct View {
     pub looked_micros: i64,
     /// See `looked_micros`.
     pub level_micros: i64,
+    /// Log that the source keeps for this pipeline, where it does so.
+    #[serde(default)]
+    pub retained: Option<Retained>,
+    /// What is wrong with that, if something is.
+    #[serde(default)]
+    pub concern: Option<Finding>,
+    /// When that was last looked at, in microseconds since 1970 UTC; 0: never.
+    #[serde(default)]
+    pub retained_micros: i64,
     /// Each target.
     pub targets: Vec<TargetProgress>,
     /// The initial copy, while it runs.

@@ -35,7 +35,7 @@ use super::reader::read;
 use super::reins::{Reins, Rule};
 use super::shaper::{Outlet, shape};
 use super::throttle::Throttle;
-use super::{Limits, Pipeline};
+use super::{Limits, Pipeline, retention};
 use crate::transform::{Mapped, Transform};
 
 /// Waits re-check this often whether the session is over.
@@ -443,6 +443,7 @@ fn conduct(
         }
         if looked.is_none_or(|at| at.elapsed() >= Duration::from_secs(1)) {
             look(shared)?;
+            retention::look(shared.source, shared.limits, shared.progress, retention::EVERY)?;
             looked = Some(Instant::now());
         }
         serve(shared)?;

@@ -217,10 +217,10 @@ fn a_publication_or_a_slot_that_is_gone() {
     source.sql(&format!("drop publication \"{publication}\"; create publication \"{publication}\" for all tables"));
     let slot = source.sql("select slot_name from pg_replication_slots where database = current_database()");
     source.sql(&format!("select from pg_drop_replication_slot('{slot}')"));
-    refused(&p, "run", 69, &[&slot, "it is gone", "crossfade uninstall", "another `name`"]);
+    refused(&p, "run", 69, &[&slot, "it is gone", "crossfade slot drop", "another --name"]);
     // Made again, it begins behind the gap.
     source.sql(&format!("select from pg_create_logical_replication_slot('{slot}', 'pgoutput')"));
-    refused(&p, "run", 69, &[&slot, "the log between them is gone", "crossfade uninstall"]);
+    refused(&p, "run", 69, &[&slot, "the log between them is gone", "crossfade slot drop"]);
     assert_eq!(target.sql("select count(*) from t"), "2", "nothing was applied over the gap");
     assert!(p.ended("uninstall", &[]).status.success());
 }

@@ -148,6 +148,7 @@ fn the_demo_ends_equal_within_a_minute() {
         program().args(["demo", "--folder", place.to_str().expect("UTF-8")]).start().wait(Duration::from_secs(60));
     assert!(ended.status.success(), "{}\n{}", ended.stdout, ended.stderr);
     assert!(ended.stdout.contains("EQUAL: 4 tables"), "{}", ended.stdout);
+    assert!(!ended.stderr.contains("INFO"), "warnings only: {}", ended.stderr);
     assert!(Command::new("ls").arg(place.join("lake/main/purchase")).status().expect("ls").success());
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use arrow_array::RecordBatch;
 use crossfade_core::{
     Batch, Checkpoint, Chunk, ChunkState, Consistency, Error, Finding, History, KeyRange, Limit, Loaded, Loader, Owner,
-    Position, Result, Selection, Snapshot, Source, Stream, TableName, TableSchema, Target, Writer,
+    Position, Result, Retained, Selection, Snapshot, Source, Stream, TableName, TableSchema, Target, Writer,
 };
 
 use super::random::Random;
@@ -157,6 +157,10 @@ impl Source for FaultySource {
 
     fn distance(&self, from: &Position, to: &Position) -> Result<Option<u64>> {
         alone(&self.0, "distance", || self.1.distance(from, to))
+    }
+
+    fn retained(&self) -> Result<Option<Retained>> {
+        alone(&self.0, "retained", || self.1.retained())
     }
 
     fn snapshot(&self, tables: &[Arc<TableSchema>], consistency: Consistency) -> Result<Box<dyn Snapshot>> {

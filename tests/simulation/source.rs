@@ -11,7 +11,7 @@ use arrow_array::RecordBatch;
 use crossfade_core::conformance::changes::{Cells, Change, State};
 use crossfade_core::{
     Batch, Boundary, Column, ColumnBuilder, Consistency, Error, Finding, Index, KeyPart, KeyRange, Limit, Logical, Op,
-    Position, Result, RowsBuilder, Selection, Snapshot, Source, Stream, TableName, TableSchema, builder,
+    Position, Result, Retained, RowsBuilder, Selection, Snapshot, Source, Stream, TableName, TableSchema, builder,
 };
 
 use super::stream::MemoryStream;
@@ -290,6 +290,10 @@ impl Source for MemorySource {
 
     fn distance(&self, from: &Position, to: &Position) -> Result<Option<u64>> {
         Ok(number(to)?.checked_sub(number(from)?))
+    }
+
+    fn retained(&self) -> Result<Option<Retained>> {
+        Ok(None)
     }
 
     fn snapshot(&self, _: &[Arc<TableSchema>], consistency: Consistency) -> Result<Box<dyn Snapshot>> {

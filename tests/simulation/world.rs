@@ -101,6 +101,7 @@ fn limits(random: &mut Random) -> Limits {
         copy_workers: random.between(1, 4) as usize,
         chunk_rows: random.between(1, 20),
         copy_rate: None,
+        log_budget: None,
         backoff: Duration::from_millis(1),
         settle: Duration::ZERO,
     }

@@ -35,5 +35,5 @@ pub use fingerprint::Fingerprint;
 pub use position::{Checkpoint, Owner, Phase, Position};
 pub use schema::{Column, ForeignKey, Index, Logical, TableName, TableSchema};
 pub use selection::Selection;
-pub use source::{Consistency, KeyPart, KeyRange, Limit, Snapshot, Source, Stream};
+pub use source::{Consistency, Keeping, KeyPart, KeyRange, Limit, Retained, Snapshot, Source, Stream};
 pub use target::{Chunk, ChunkState, History, Loaded, Loader, Target, Writer};

@@ -17,15 +17,20 @@ pub struct Selection {
 impl Selection {
     /// Whether the table is carried.
     pub fn admits(&self, table: &TableName) -> bool {
-        let any = |globs: &[String]| globs.iter().any(|g| glob_matches(g, table));
+        let full = table.to_string();
+        let any = |globs: &[String]| globs.iter().any(|g| names(g, &full, table));
         (self.include.is_empty() || any(&self.include)) && !any(&self.exclude)
     }
 }
 
 /// Whether a glob such as `shop.*` or `order_*` names the table.
 pub fn glob_matches(glob: &str, table: &TableName) -> bool {
+    names(glob, &table.to_string(), table)
+}
+
+fn names(glob: &str, full: &str, table: &TableName) -> bool {
     if glob.contains('.') {
-        matches(glob.as_bytes(), table.to_string().as_bytes())
+        matches(glob.as_bytes(), full.as_bytes())
     } else {
         matches(glob.as_bytes(), table.name.as_bytes())
     }

@@ -40,12 +40,41 @@ pub trait Source: Send + Sync {
     /// Bytes of log between two positions (`from` at or before `to`), where the source can tell.
     fn distance(&self, from: &Position, to: &Position) -> Result<Option<u64>>;
 
+    /// Log that the source keeps because this pipeline has not read it yet; `None` where it keeps its log by its own settings,
+    /// whoever reads it, or keeps nothing yet.
+    fn retained(&self) -> Result<Option<Retained>>;
+
     /// A readable state of the tables at a known position.
     fn snapshot(&self, tables: &[Arc<TableSchema>], consistency: Consistency) -> Result<Box<dyn Snapshot>>;
 
     /// Reads the log after `from`, with the tables in the shape they had there. Fails if the log no longer reaches back
     /// to `from`: a gap is never skipped.
     fn stream(&self, from: &Position, tables: &[Arc<TableSchema>]) -> Result<Box<dyn Stream>>;
+}
+
+/// Log that a source would have discarded but for one pipeline.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retained {
+    /// What keeps it, and in which state, in the source's own words.
+    pub by: String,
+    /// Bytes of it, on the source's disk.
+    pub bytes: u64,
+    /// Bytes that may still be written before the source may discard what the pipeline has not read; `None`: no limit.
+    pub room: Option<u64>,
+    /// Whether the pipeline can go on from it.
+    pub keeping: Keeping,
+}
+
+/// Whether a log is still whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Keeping {
+    /// It is.
+    Safe,
+    /// It is, and the source may discard it at any moment.
+    Endangered,
+    /// The source has discarded what the pipeline has not read.
+    Lost,
 }
 
 /// How a snapshot's state relates to its position.

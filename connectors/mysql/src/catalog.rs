@@ -285,27 +285,37 @@ impl Inventory {
     }
 
     fn read_foreign_keys(&mut self, session: &mut Session, schemas: &str) -> Result<()> {
-        // On either side of the join, or MariaDB opens every table of the server for it.
-        let aliased = |schema: &str, table: &str| {
-            schemas.replace("TABLE_SCHEMA", schema).replace(" AND TABLE_NAME IN", &format!(" AND {table} IN"))
-        };
-        let filter = aliased("k.TABLE_SCHEMA", "k.TABLE_NAME");
-        let filter = format!("{filter} AND {}", aliased("r.CONSTRAINT_SCHEMA", "r.TABLE_NAME"));
+        // Two questions joined here: for the server's join of both views MariaDB opens every table once for each row.
+        let rules = select(
+            session,
+            &format!(
+                "SELECT CONSTRAINT_SCHEMA, TABLE_NAME, CONSTRAINT_NAME, DELETE_RULE, UPDATE_RULE \
+                 FROM information_schema.REFERENTIAL_CONSTRAINTS WHERE {}",
+                schemas.replace("TABLE_SCHEMA", "CONSTRAINT_SCHEMA")
+            ),
+        )?;
+        if rules.is_empty() {
+            return Ok(());
+        }
+        let rules: HashMap<[String; 3], [String; 2]> = rules
+            .into_iter()
+            .map(|row| row.map(Option::unwrap_or_default))
+            .map(|[schema, table, name, on_delete, on_update]| ([schema, table, name], [on_delete, on_update]))
+            .collect();
         let rows = select(
             session,
             &format!(
-                "SELECT k.TABLE_SCHEMA, k.TABLE_NAME, k.CONSTRAINT_NAME, k.COLUMN_NAME, k.REFERENCED_TABLE_SCHEMA, \
-                 k.REFERENCED_TABLE_NAME, k.REFERENCED_COLUMN_NAME, r.DELETE_RULE, r.UPDATE_RULE \
-                 FROM information_schema.KEY_COLUMN_USAGE k JOIN information_schema.REFERENTIAL_CONSTRAINTS r \
-                 ON r.CONSTRAINT_SCHEMA = k.CONSTRAINT_SCHEMA AND r.CONSTRAINT_NAME = k.CONSTRAINT_NAME \
-                 AND r.TABLE_NAME = k.TABLE_NAME \
-                 WHERE {filter} AND k.REFERENCED_TABLE_NAME IS NOT NULL \
-                 ORDER BY k.TABLE_SCHEMA, k.TABLE_NAME, k.CONSTRAINT_NAME, k.ORDINAL_POSITION"
+                "SELECT TABLE_SCHEMA, TABLE_NAME, CONSTRAINT_NAME, COLUMN_NAME, REFERENCED_TABLE_SCHEMA, \
+                 REFERENCED_TABLE_NAME, REFERENCED_COLUMN_NAME FROM information_schema.KEY_COLUMN_USAGE \
+                 WHERE {schemas} AND REFERENCED_TABLE_NAME IS NOT NULL \
+                 ORDER BY TABLE_SCHEMA, TABLE_NAME, CONSTRAINT_NAME, ORDINAL_POSITION"
             ),
         )?;
         for row in rows {
-            let [schema, table, name, column, to_schema, to_table, to_column, on_delete, on_update] =
-                row.map(Option::unwrap_or_default);
+            let [schema, table, name, column, to_schema, to_table, to_column] = row.map(Option::unwrap_or_default);
+            // A key that came or went between the two questions is not there for the whole of this reading.
+            let Some(rule) = rules.get(&[schema.clone(), table.clone(), name.clone()]) else { continue };
+            let [on_delete, on_update] = rule.clone();
             let Some(table) = self.of(schema, table) else { continue };
             // A refused column has no ordinal; the table cannot be carried then anyway.
             let Some(ordinal) = table.schema.ordinal(&column) else { continue };

@@ -30,7 +30,7 @@ fn compare(table: &TableSchema, bound: &[KeyPart], strict: &str, last: &str) -> 
             table.name,
             bound.len()
         ))
-        .hint("the key was changed after the copy was planned: copy the table anew"));
+        .hint("the key was changed after the copy was planned: copy the table anew with `crossfade snapshot TABLE`"));
     }
     let literals = columns.iter().zip(bound).map(|(c, p)| literal(table, c, p)).collect::<Result<Vec<_>>>()?;
     let names: Vec<String> = columns.iter().map(|c| quote(&c.name)).collect();
@@ -67,7 +67,7 @@ fn literal(table: &TableSchema, column: &Column, part: &KeyPart) -> Result<Strin
             "table {}: the range's bound {part:?} does not fit column {}",
             table.name, column.name
         ))
-        .hint("the key was changed after the copy was planned: copy the table anew")),
+        .hint("the key was changed after the copy was planned: copy the table anew with `crossfade snapshot TABLE`")),
     }
 }
 

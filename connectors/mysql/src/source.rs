@@ -9,7 +9,9 @@
 use std::cmp::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crossfade_core::{Consistency, Finding, Position, Result, Selection, Snapshot, Source, Stream, TableSchema};
+use crossfade_core::{
+    Consistency, Finding, Position, Result, Retained, Selection, Snapshot, Source, Stream, TableSchema,
+};
 
 use crate::binlog::stream::BinlogStream;
 use crate::catalog;
@@ -79,6 +81,11 @@ impl Source for MySqlSource {
             (Some(from), Some(to)) => self.ask(|session| log_end::distance(session, from, to)),
             _ => Ok(None),
         }
+    }
+
+    fn retained(&self) -> Result<Option<Retained>> {
+        // The server discards its log by binlog_expire_logs_seconds, whoever reads it.
+        Ok(None)
     }
 
     fn snapshot(&self, tables: &[Arc<TableSchema>], consistency: Consistency) -> Result<Box<dyn Snapshot>> {

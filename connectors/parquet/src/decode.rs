@@ -18,7 +18,7 @@ use crate::types::{DAY, narrow, stored};
 pub(crate) fn decode(table: &TableName, column: &Column, array: &ArrayRef) -> Result<ArrayRef> {
     let bad = |what: String| {
         Error::corrupt(format!("table {table}, column {}: {what}", column.name))
-            .hint("a file of this table was changed by something else; restore it, or copy the table again")
+            .hint("a file of this table was changed by something else; restore it, or copy the table again with `crossfade snapshot TABLE`")
     };
     if *array.data_type() != stored(&column.logical) {
         return Err(bad(format!("a file holds {} where {} was written", array.data_type(), stored(&column.logical))));

@@ -60,20 +60,20 @@ impl Evolution {
             Origin::File(stored) => {
                 let array = batch.column_by_name(&stored.name).ok_or_else(|| {
                     Error::corrupt(format!("table {}: a file has no column {}", self.table, stored.name))
-                        .hint("a file of this table was changed by something else; restore it, or copy the table again")
+                        .hint("a file of this table was changed by something else; restore it, or copy the table again with `crossfade snapshot TABLE`")
                 })?;
                 let array = decode(&self.table, stored, array)?;
                 widen(&array, &stored.logical, &column.logical).ok_or_else(|| {
                     Error::data(&self.table, format!("its type changed from {:?}", stored.logical))
                         .column(&column.name)
-                        .hint("copy the table again into an empty folder: rows from before the change are of the old type")
+                        .hint("copy the table again with `crossfade snapshot TABLE`: rows from before the change are of the old type")
                 })
             }
             Origin::Fill(None) => Ok(new_null_array(&column.logical.arrow(), batch.num_rows())),
             Origin::Fill(Some(text)) => fill(text, &column.logical, batch.num_rows()).ok_or_else(|| {
                 Error::data(&self.table, format!("the value {text} that older rows were given is not understood"))
                     .column(&column.name)
-                    .hint("copy the table again into an empty folder")
+                    .hint("copy the table again with `crossfade snapshot TABLE`")
             }),
         }
     }

@@ -29,8 +29,9 @@ pub(crate) fn read<'a>(
     let path = places.published(table, file.record, file.n);
     let rows = rows.map_err(|e| e.context(format!("read {path}")))?;
     if rows != file.rows {
-        return Err(Error::corrupt(format!("{path} holds {rows} rows, {} were committed", file.rows))
-            .hint("something else changed this file; restore it, or copy the table again into an empty folder"));
+        return Err(Error::corrupt(format!("{path} holds {rows} rows, {} were committed", file.rows)).hint(
+            "something else changed this file; restore it, or copy the table again with `crossfade snapshot TABLE`",
+        ));
     }
     Ok(())
 }
@@ -45,7 +46,7 @@ fn open(places: &Places, table: &TableName, file: &Committed) -> Result<Opened> 
         }
     }
     Err(Error::corrupt(format!("the committed file {published} is gone"))
-        .hint("something else deleted it; restore it, or copy the table again into an empty folder"))
+        .hint("something else deleted it; restore it, or copy the table again with `crossfade snapshot TABLE`"))
 }
 
 fn read_from<T: ChunkReader + 'static>(
@@ -55,9 +56,9 @@ fn read_from<T: ChunkReader + 'static>(
     sink: &mut dyn FnMut(RecordBatch) -> Result<()>,
 ) -> Result<u64> {
     let bad = |e: parquet::errors::ParquetError| {
-        Error::corrupt(format!("table {table}: a file is not the Parquet that was written"))
-            .caused_by(e)
-            .hint("something else changed this file; restore it, or copy the table again into an empty folder")
+        Error::corrupt(format!("table {table}: a file is not the Parquet that was written")).caused_by(e).hint(
+            "something else changed this file; restore it, or copy the table again with `crossfade snapshot TABLE`",
+        )
     };
     // The types follow from the Parquet schema alone, as for every other reader.
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);

@@ -230,11 +230,11 @@ impl Store {
                     m.to, meta.size, m.bytes
                 ))
                 .hint(
-                    "something else wrote or cut this file; restore it, or copy the table again into an empty folder",
+                    "something else wrote or cut this file; restore it, or copy the table again with `crossfade snapshot TABLE`",
                 )),
                 Err(object_store::Error::NotFound { .. }) => {
                     Err(Error::corrupt(format!("a committed file is neither at {} nor at {}", m.from, m.to))
-                        .hint("something else deleted it; restore it, or copy the table again into an empty folder"))
+                        .hint("something else deleted it; restore it, or copy the table again with `crossfade snapshot TABLE`"))
                 }
                 Err(e) => Err(self.error(e, "look at", &m.to)),
             },

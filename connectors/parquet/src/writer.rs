@@ -99,7 +99,7 @@ impl ParquetWriter {
                 "rows of table {} came in a shape that no schema change told",
                 table.name
             ))
-            .hint("start again; if it stays so, copy the table again into an empty folder"));
+            .hint("start again; if it stays so, copy the table again with `crossfade snapshot TABLE`"));
         }
         let full = self.open.files.get(&table.name).is_some_and(|f| f.is_full() || f.shape() != shape.id);
         if full {

@@ -185,7 +185,7 @@ impl Applier {
         match touched == part.selected.len() as u64 {
             true => Ok(()),
             false => Err(Error::data(&table.name, "deletion of a row that the target lacks (the table has no key)")
-                .hint("somebody changed the table at the target: copy it again with `crossfade snapshot`")),
+                .hint("somebody changed the table at the target: copy it again with `crossfade snapshot TABLE`")),
         }
     }
 

@@ -231,7 +231,8 @@ pub async fn alter(client: &impl GenericClient, change: &SchemaChange) -> Result
 pub fn alterations(change: &SchemaChange) -> Result<Vec<String>> {
     let (from, to) = (&change.from, &change.to);
     check_names(to)?;
-    let again = |why: String| Err(Error::data(&to.name, why).hint("copy the table again"));
+    let again =
+        |why: String| Err(Error::data(&to.name, why).hint("copy the table again with `crossfade snapshot TABLE`"));
     if from.name != to.name {
         return again(format!("it was {} before, and renamed tables are not followed", from.name));
     }
@@ -274,7 +275,7 @@ fn add_column(change: &SchemaChange, name: &str, fill: Option<&str>) -> Result<V
     if column.auto_increment {
         return Err(Error::data(&to.name, "rows that were there have been numbered, and the log does not say how")
             .column(name)
-            .hint("copy the table again"));
+            .hint("copy the table again with `crossfade snapshot TABLE`"));
     }
     let alter = format!("ALTER TABLE {}", quote::table(&to.name));
     let not_null = if column.nullable { "" } else { " NOT NULL" };
@@ -310,7 +311,7 @@ fn change_column(change: &SchemaChange, old: &Column, new: &Column) -> Result<Ve
         if let Fit::No(why) = types::compatible(old, &actual) {
             return Err(Error::data(&change.to.name, format!("its type changed, and values might: {why}"))
                 .column(&new.name)
-                .hint("copy the table again"));
+                .hint("copy the table again with `crossfade snapshot TABLE`"));
         }
         statements.push(format!("{alter} TYPE {}", is.sql()));
     }

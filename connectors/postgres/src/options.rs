@@ -73,6 +73,17 @@ pub enum SessionAttrs {
     PreferStandby,
 }
 
+/// How a source's partitioned tables arrive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Partitions {
+    /// As one table, under the root's name.
+    Root,
+    /// Each partition as a table of its own.
+    Leaf,
+}
+
+const PARTITIONS: [(&str, Partitions); 2] = [("root", Partitions::Root), ("leaf", Partitions::Leaf)];
+
 const SSL_MODES: [(&str, SslMode); 6] = [
     ("disable", SslMode::Disable),
     ("allow", SslMode::Allow),
@@ -179,6 +190,8 @@ pub struct Options {
     pub slot: Option<String>,
     /// A source's publication, likewise.
     pub publication: Option<String>,
+    /// How a source's partitioned tables arrive.
+    pub partitions: Partitions,
     /// Settings that the server takes with the startup message.
     pub startup_options: Option<String>,
     keepalives: Keepalives,
@@ -221,6 +234,7 @@ impl Options {
                 .unwrap_or_else(|| "crossfade".into()),
             slot: set.get("slot").cloned(),
             publication: set.get("publication").cloned(),
+            partitions: choice(&set, "partitions", &PARTITIONS)?.unwrap_or(Partitions::Root),
             startup_options: set.get("options").cloned(),
             keepalives: keepalives(&set)?,
             tcp_user_timeout: number::<u64>(&set, "tcp_user_timeout")?.filter(|n| *n > 0).map(Duration::from_millis),

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use crossfade_core::{Error, Result};
 
 /// Keywords that mean something here.
-pub const KNOWN: [&str; 28] = [
+pub const KNOWN: [&str; 29] = [
     "application_name",
     "channel_binding",
     "client_encoding",
@@ -32,6 +32,7 @@ pub const KNOWN: [&str; 28] = [
     "passfile",
     "password",
     "port",
+    "partitions",
     "publication",
     "slot",
     "ssl_min_protocol_version",

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crossfade_core::{Error, Result, TableSchema};
+use crossfade_core::{Error, Keeping, Result, Retained, TableSchema};
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
 use crate::catalog::{self, PREFIX, Table, quote, rows};
@@ -63,6 +63,18 @@ pub fn require_id(conn: &Connection) -> Result<String> {
 pub fn last_mark(conn: &Connection) -> Result<Mark> {
     mark(conn, "SELECT seq, at FROM _crossfade_change ORDER BY seq DESC LIMIT 1", [])?
         .ok_or_else(|| Error::unavailable("the change table is empty: somebody deleted from it").hint(RECOPY))
+}
+
+/// What the change table takes in the database's file; every page of it is looked at.
+pub fn retained(conn: &Connection) -> Result<Option<Retained>> {
+    if id(conn)?.is_none() {
+        return Ok(None);
+    }
+    let doing = "measuring the change table";
+    let sql = "SELECT COALESCE(sum(pgsize), 0) FROM dbstat WHERE name = '_crossfade_change' AND aggregate = TRUE";
+    let bytes: i64 = conn.query_row(sql, [], |r| r.get(0)).doing(doing)?;
+    let bytes = u64::try_from(bytes).unwrap_or_default();
+    Ok(Some(Retained { by: "change table _crossfade_change".into(), bytes, room: None, keeping: Keeping::Safe }))
 }
 
 /// The row `seq` of the change table as a mark.

@@ -16,7 +16,7 @@ use std::cmp::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crossfade_core::{
-    Consistency, Endpoint, Error, Finding, Position, Result, Selection, Snapshot, Source, Stream, TableSchema,
+    Consistency, Endpoint, Error, Finding, Position, Result, Retained, Selection, Snapshot, Source, Stream, TableSchema,
 };
 use rusqlite::Connection;
 
@@ -148,6 +148,11 @@ impl Source for Sqlite {
     fn distance(&self, _from: &Position, _to: &Position) -> Result<Option<u64>> {
         // The number of rows is known, their bytes only by reading them.
         Ok(None)
+    }
+
+    fn retained(&self) -> Result<Option<Retained>> {
+        let conn = self.location.reader()?;
+        install::retained(&conn)
     }
 
     fn snapshot(&self, _tables: &[Arc<TableSchema>], _consistency: Consistency) -> Result<Box<dyn Snapshot>> {

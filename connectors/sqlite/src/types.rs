@@ -215,14 +215,14 @@ pub fn misfit(table: &TableSchema, column: usize, key: String, found: &str) -> E
     let name = &table.name.name;
     let hint = if found.ends_with("not UTF-8") {
         format!(
-            "mend the text, or store it as a blob: UPDATE {0} SET {1} = CAST({1} AS BLOB) WHERE ...; then copy the table anew",
+            "mend the text, or store it as a blob: UPDATE {0} SET {1} = CAST({1} AS BLOB) WHERE ...; then copy the table anew with `crossfade snapshot TABLE`",
             crate::catalog::quote(name),
             crate::catalog::quote(&c.name)
         )
     } else {
         format!(
             "the column's type was decided from its declaration and the values there were when the log began: mend the row \
-             and copy the table anew, or run `crossfade uninstall` and begin again, which makes the column a literal that \
+             and copy the table anew with `crossfade snapshot TABLE`, or run `crossfade uninstall` and begin again, which makes the column a literal that \
              carries any value; or exclude {}",
             table.name
         )

@@ -29,7 +29,7 @@ pub mod tools;
 
 pub use client::{Client, Database};
 pub use mysql::{MariaDb, MySql, MySqlServer};
-pub use postgres::{PgVersion, Postgres};
+pub use postgres::{PgVersion, Postgres, STANDBY};
 pub use program::{Ended, Program, Running};
 pub use proxy::{Bait, Mode, Proxy, Spring, Way};
 pub use s3::{Bucket, Response, S3};

@@ -32,6 +32,9 @@ const SETTINGS: &[(&str, &str)] = &[
     ("ssl", "on"),
 ];
 
+/// What a standby's slot at its primary is called.
+pub const STANDBY: &str = "standby";
+
 /// Major version of a Postgres server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PgVersion {
@@ -52,20 +55,46 @@ impl PgVersion {
     }
 }
 
-impl Recipe for PgVersion {
+/// A server of a version, from `initdb` or from the data of another.
+#[derive(Clone, Debug)]
+struct Kind {
+    version: PgVersion,
+    /// The data folder of the primary that it is to be a standby of.
+    primary: Option<PathBuf>,
+}
+
+impl Kind {
+    /// A standby's data: the primary's, which must be down, without its slots (as `pg_basebackup` leaves them out).
+    fn copy(primary: &Path, site: &Site) {
+        give(&site.dir);
+        tools::must_run(Command::new("cp").arg("-a").arg(primary).arg(site.data()));
+        let slots = site.data().join("pg_replslot");
+        for slot in fs::read_dir(&slots).expect("a data folder has pg_replslot") {
+            fs::remove_dir_all(slot.expect("an entry").path()).expect("cannot remove a copied slot");
+        }
+        let signal = site.data().join("standby.signal");
+        fs::write(&signal, "").expect("cannot write standby.signal");
+        give(&signal);
+    }
+}
+
+impl Recipe for Kind {
     fn name(&self) -> String {
-        match self {
-            Self::V15 => "postgres15".into(),
-            Self::V18 => "postgres18".into(),
+        match self.version {
+            PgVersion::V15 => "postgres15".into(),
+            PgVersion::V18 => "postgres18".into(),
         }
     }
 
     fn prepare(&self, site: &Site) {
+        if let Some(primary) = &self.primary {
+            return Self::copy(primary, site);
+        }
         let data = site.data();
         let password = site.dir.join("password");
         fs::write(&password, PASSWORD).expect("cannot write the password file");
         give(&site.dir);
-        let mut initdb = self.program("initdb", Some("KILL"));
+        let mut initdb = self.version.program("initdb", Some("KILL"));
         initdb.arg("-D").arg(&data).arg(format!("--pwfile={}", password.display()));
         initdb.args(["-U", USER, "--auth-local=trust", "--auth-host=scram-sha-256", "--no-sync"]);
         initdb.args(["-E", "UTF8", "--locale=C"]);
@@ -88,7 +117,7 @@ impl Recipe for PgVersion {
         settings.insert("unix_socket_directories".into(), site.dir.display().to_string());
         let text: String = settings.iter().map(|(name, value)| format!("{name} = '{value}'\n")).collect();
         fs::write(site.dir.join("settings.conf"), text).expect("cannot write the settings");
-        let mut postgres = self.program("postgres", site.death(self));
+        let mut postgres = self.version.program("postgres", site.death(self));
         postgres.arg("-D").arg(site.data()).current_dir(&site.dir);
         postgres
     }
@@ -122,12 +151,12 @@ fn client(site: &Site) -> Client {
 /// A running Postgres. Statements, URLs and fresh databases come from [`Client`], which it derefs to.
 #[derive(Debug)]
 pub struct Postgres {
-    server: Server<PgVersion>,
+    server: Server<Kind>,
     client: Client,
 }
 
 impl Postgres {
-    fn new(server: Server<PgVersion>) -> Self {
+    fn new(server: Server<Kind>) -> Self {
         let client = client(server.site());
         Self { server, client }
     }
@@ -140,12 +169,36 @@ impl Postgres {
             PgVersion::V15 => &V15,
             PgVersion::V18 => &V18,
         };
-        cell.get_or_init(|| Self::new(Server::shared(version)))
+        cell.get_or_init(|| Self::new(Server::shared(Kind { version, primary: None })))
     }
 
     /// A server of this test's own.
     pub fn start(version: PgVersion, options: Options) -> Self {
-        Self::new(Server::start(version, options))
+        Self::new(Server::start(Kind { version, primary: None }, options))
+    }
+
+    /// A standby of this private server, which is stopped for a moment: so that its data can be copied without a version's own
+    /// `pg_basebackup`. It streams by the physical slot [`STANDBY`].
+    pub fn standby(&self, options: Options) -> Self {
+        let version = self.server.recipe().version;
+        self.stop();
+        let Client { socket, port, .. } = &self.client;
+        let from =
+            format!("host={} port={port} user={USER} dbname=postgres application_name={STANDBY}", socket.display());
+        let options = options
+            .set("primary_conninfo", from)
+            .set("primary_slot_name", STANDBY)
+            .set("hot_standby_feedback", "on")
+            .set("wal_retrieve_retry_interval", "200ms");
+        let standby = Self::new(Server::start(Kind { version, primary: Some(self.data()) }, options));
+        self.restart();
+        self.sql("postgres", &format!("select pg_create_physical_replication_slot('{STANDBY}', true)"));
+        standby
+    }
+
+    /// Makes a standby the primary.
+    pub fn promote(&self) {
+        assert_eq!(self.sql("postgres", "select pg_promote()"), "t", "{}", self.log_tail());
     }
 
     /// The certificate authority that signed the server's certificate (for `localhost` and `127.0.0.1`).

@@ -269,6 +269,10 @@ impl<R: Recipe> Server<R> {
         self.restart();
     }
 
+    pub(crate) fn recipe(&self) -> &R {
+        &self.recipe
+    }
+
     pub(crate) fn site(&self) -> &Site {
         &self.site
     }

@@ -12,7 +12,7 @@ pub fn fill(table: &TableSchema, column: &Column, definition: &Definition) -> Re
     let unknown = |what: &str| {
         Error::data(&table.name, format!("rows that were there hold {what} in the new column"))
             .column(&column.name)
-            .hint("copy the table anew; or add columns with a constant DEFAULT")
+            .hint("copy the table anew with `crossfade snapshot TABLE`; or add columns with a constant DEFAULT")
     };
     if definition.generated {
         return Err(unknown("what an expression gave"));

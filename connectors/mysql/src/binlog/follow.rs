@@ -20,7 +20,7 @@ use super::plan::METADATA_HINT;
 use super::retype::is_wider;
 use super::table_map::TableMap;
 
-const ANEW: &str = "such a change is not followed: copy the table anew, or exclude it";
+const ANEW: &str = "such a change is not followed: copy the table anew with `crossfade snapshot TABLE`, or exclude it";
 
 /// The change from `table` to the shape that `map` shows after these statements, or `None` if it is the same. `fresh` reads
 /// the table's columns as the catalog has them now.

@@ -34,7 +34,7 @@ pub struct Plan {
 pub type Collations = HashMap<u64, String>;
 
 /// The hint for a log that does not name its columns.
-pub const METADATA_HINT: &str = "SET GLOBAL binlog_row_metadata = FULL on the source, then copy the table anew: names of columns stand in the log from then on";
+pub const METADATA_HINT: &str = "SET GLOBAL binlog_row_metadata = FULL on the source, then copy the table anew with `crossfade snapshot TABLE`: names of columns stand in the log from then on";
 
 impl Plan {
     /// The plan for `map`, whose columns are those of `table` (see [`super::follow`] for what happens if they are not).
@@ -115,7 +115,7 @@ fn changed(column: &LogColumn, table: &TableSchema, ordinal: usize) -> Error {
     }
     Error::data(&table.name, format!("the log has {:?} where {} was known", column.wire, known.source_type))
         .column(&known.name)
-        .hint("the column's type was changed: such a change is not followed; copy the table anew, or exclude it")
+        .hint("the column's type was changed: such a change is not followed; copy the table anew with `crossfade snapshot TABLE`, or exclude it")
 }
 
 #[cfg(test)]

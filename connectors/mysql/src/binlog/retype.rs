@@ -32,7 +32,9 @@ pub fn retyped(table: &TableSchema, live: &[Live], steps: &[AlterStep], charsets
         let logged = known.known.map_or(column.name.as_str(), |c| &c.name);
         let refuse = |why: String| {
             let e = Error::data(&table.name, why).column(&name);
-            Err(e.hint("such a change is not followed: copy the table anew, or exclude it"))
+            Err(e.hint(
+                "such a change is not followed: copy the table anew with `crossfade snapshot TABLE`, or exclude it",
+            ))
         };
         if let Some(definition) = definition {
             let (was, is) = (&known.kind, &definition.kind);

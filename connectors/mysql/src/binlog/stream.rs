@@ -269,7 +269,7 @@ impl BinlogStream {
             None => Ok(()),
             Some((table, _)) => {
                 Err(Error::data(self.tables.name(table), format!("{place}: the log carries parts of JSON documents"))
-                    .hint("SET GLOBAL binlog_row_value_options = '' on the source, reconnect its clients, and copy the table anew"))
+                    .hint("SET GLOBAL binlog_row_value_options = '' on the source, reconnect its clients, and copy the table anew with `crossfade snapshot TABLE`"))
             }
         }
     }
@@ -288,7 +288,7 @@ impl BinlogStream {
         match self.open.as_ref().and_then(|o| o.changed.as_ref()) {
             None => Ok(()),
             Some(table) => Err(Error::data(table, format!("{}: {what}", self.log.place()))
-                .hint("such a transaction is not followed: copy the table anew once it has ended")),
+                .hint("such a transaction is not followed: copy the table anew with `crossfade snapshot TABLE` once it has ended")),
         }
     }
 

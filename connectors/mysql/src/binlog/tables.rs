@@ -118,7 +118,9 @@ impl Tables {
         // What a later table map cannot show stops at once: rows may never come.
         if let Some(what) = steps.iter().find_map(unfollowed) {
             let e = Error::data(&from.name, format!("{place}: ALTER TABLE: {what}"));
-            return Err(e.hint("such a change is not followed: copy the table anew, or exclude it"));
+            return Err(e.hint(
+                "such a change is not followed: copy the table anew with `crossfade snapshot TABLE`, or exclude it",
+            ));
         }
         if steps.iter().any(|s| matches!(s, AlterStep::Retype(..) | AlterStep::Convert(_))) {
             let mut charsets = facts::charsets(&mut self.server.session()?, &from.name)?;
@@ -201,7 +203,7 @@ impl Tables {
                         format!("{place}: the log has a statement instead of rows: {start}"),
                     );
                     return Err(
-                        e.hint("SET GLOBAL binlog_format = ROW on the source, reconnect its clients, and copy anew")
+                        e.hint("SET GLOBAL binlog_format = ROW on the source, reconnect its clients, and copy the table anew with `crossfade snapshot TABLE`")
                     );
                 }
             }
@@ -232,7 +234,7 @@ fn pending(table: &TableSchema, sql: &str) -> Result<Vec<AlterStep>> {
     match statement::read(sql, &table.name.schema) {
         Statement::Alter(_, steps) => Ok(steps),
         _ => Err(Error::data(&table.name, format!("its shape holds a statement that is no ALTER TABLE: {sql}"))
-            .hint("copy the table anew")),
+            .hint("copy the table anew with `crossfade snapshot TABLE`")),
     }
 }
 

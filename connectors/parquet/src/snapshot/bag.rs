@@ -46,7 +46,7 @@ pub(super) fn remaining(log: &LogSnapshot, table: &TableSchema, keys: u64) -> Re
         }
         if left.values().any(|n| *n < 0) {
             return Err(Error::data(&table.name, "a row went more often than it came (the table has no key)")
-                .hint("copy the table again with `crossfade snapshot`"));
+                .hint("copy the table again with `crossfade snapshot TABLE`"));
         }
         for (file, bits) in files.iter().zip(&mut bits) {
             each(log, table, file, &all, &mut |place, op, hash, row| {

@@ -7,7 +7,8 @@
 //! A table whose updates would have no identity is refused, and must stay out of the publication: publishing it would make the
 //! application's own UPDATEs fail (`CheckCmdReplicaIdentity` in `src/backend/executor/execReplication.c`).
 //!
-//! A partitioned table is one table, under its root's name; its leaves are not listed. Tables that merely inherit are tables of
+//! A partitioned table is one table, under its root's name; its leaves are not listed. With `partitions=leaf` in the URL it is
+//! the other way round. Tables that merely inherit are tables of
 //! their own, read without their children. Generated columns are not in the log, and are left out.
 
 use std::collections::HashMap;
@@ -18,6 +19,7 @@ use tokio_postgres::{Client, Row};
 
 use super::types::{Declared, logical};
 use crate::classify::classify;
+use crate::options::Partitions;
 use crate::quote;
 
 /// A table and what is wrong with it.
@@ -43,7 +45,8 @@ const TABLES: &str = "\
     SELECT c.oid, n.nspname::text, c.relname::text, c.relkind = 'p', c.relpersistence::text, c.relreplident::text, \
         pg_catalog.row_security_active(c.oid) \
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-    WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence <> 't' \
+    WHERE CASE WHEN $3 THEN c.relkind = 'r' ELSE c.relkind IN ('r', 'p') AND NOT c.relispartition END \
+        AND c.relpersistence <> 't' \
         AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast', 'crossfade') \
         AND ($1::text IS NULL OR n.nspname = $1 AND c.relname = $2::text) \
     ORDER BY n.nspname, c.relname";
@@ -94,19 +97,30 @@ const FOREIGN_KEYS: &str = "\
     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
     WHERE k.contype = 'f' AND k.conparentid = 0 AND k.conrelid = ANY ($1) ORDER BY k.conrelid, k.conname";
 
+/// Leaves whose identity holds less than their root's: it is a setting of each, and is not inherited. FULL holds all; DEFAULT is
+/// enough where the leaf has a primary key, which it has if the root has one.
+const PARTS: &str = "\
+    WITH RECURSIVE tree (root, identity, oid) AS ( \
+        SELECT c.oid, c.relreplident, c.oid FROM pg_catalog.pg_class c WHERE c.oid = ANY ($1) AND c.relkind = 'p' \
+        UNION ALL SELECT t.root, t.identity, i.inhrelid FROM tree t JOIN pg_catalog.pg_inherits i ON i.inhparent = t.oid) \
+    SELECT t.root, n.nspname::text, c.relname::text FROM tree t JOIN pg_catalog.pg_class c ON c.oid = t.oid \
+    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+    WHERE c.relkind = 'r' AND c.relreplident <> 'f' AND (c.relreplident <> t.identity OR c.relreplident = 'n') \
+    ORDER BY n.nspname, c.relname";
+
 /// All admitted tables, by name.
-pub async fn inventory(client: &Client, selection: &Selection) -> Result<Vec<TableInfo>> {
-    read(client, None, |name| selection.admits(name)).await
+pub async fn inventory(client: &Client, selection: &Selection, partitions: Partitions) -> Result<Vec<TableInfo>> {
+    read(client, None, partitions, |name| selection.admits(name)).await
 }
 
-/// One table as it is now; `None` if there is none, or it is a leaf of a partitioned one.
-pub async fn table(client: &Client, name: &TableName) -> Result<Option<TableInfo>> {
-    Ok(read(client, Some(name), |_| true).await?.into_iter().next())
+/// One table as it is now; `None` if there is none, or it is carried under another name (a root's, its leaves').
+pub async fn table(client: &Client, name: &TableName, partitions: Partitions) -> Result<Option<TableInfo>> {
+    Ok(read(client, Some(name), partitions, |_| true).await?.into_iter().next())
 }
 
 /// The admitted tables in core's form. An error names every one that cannot be carried.
-pub async fn tables(client: &Client, selection: &Selection) -> Result<Vec<TableSchema>> {
-    let all = inventory(client, selection).await?;
+pub async fn tables(client: &Client, selection: &Selection, partitions: Partitions) -> Result<Vec<TableSchema>> {
+    let all = inventory(client, selection, partitions).await?;
     let refused: Vec<&TableInfo> = all.iter().filter(|t| !t.refused.is_empty()).collect();
     if refused.is_empty() {
         return Ok(all.into_iter().map(|t| t.schema).collect());
@@ -121,10 +135,16 @@ pub async fn tables(client: &Client, selection: &Selection) -> Result<Vec<TableS
         .hint(format!("{}; or exclude them", fixes.join("; "))))
 }
 
-async fn read(client: &Client, one: Option<&TableName>, admits: impl Fn(&TableName) -> bool) -> Result<Vec<TableInfo>> {
+async fn read(
+    client: &Client,
+    one: Option<&TableName>,
+    partitions: Partitions,
+    admits: impl Fn(&TableName) -> bool,
+) -> Result<Vec<TableInfo>> {
+    let leaf = partitions == Partitions::Leaf;
     let (schema, name) = (one.map(|t| t.schema.as_str()), one.map(|t| t.name.as_str()));
     let mut tables = Vec::new();
-    for row in client.query(TABLES, &[&schema, &name]).await.map_err(classify)? {
+    for row in client.query(TABLES, &[&schema, &name, &leaf]).await.map_err(classify)? {
         let name = TableName::new(get::<String>(&row, 1)?, get::<String>(&row, 2)?);
         if admits(&name) {
             tables.push((table_of(&row, name)?, get::<String>(&row, 5)?));
@@ -144,6 +164,12 @@ async fn read(client: &Client, one: Option<&TableName>, admits: impl Fn(&TableNa
     for row in client.query(FOREIGN_KEYS, &[&oids]).await.map_err(classify)? {
         if let Some(&i) = places.get(&get::<u32>(&row, 0)?) {
             foreign_key(&mut tables[i].0, &row)?;
+        }
+    }
+    for row in client.query(PARTS, &[&oids]).await.map_err(classify)? {
+        if let Some(&i) = places.get(&get::<u32>(&row, 0)?) {
+            let part = TableName::new(get::<String>(&row, 1)?, get::<String>(&row, 2)?);
+            tables[i].0.refused.push(part_refused(&part));
         }
     }
     let finish = |(mut table, identity): (TableInfo, String)| {
@@ -204,6 +230,13 @@ fn column(table: &mut TableInfo, row: &Row) -> Result<()> {
         number: u32::try_from(get::<i32>(row, 2)?).unwrap_or_default(),
     });
     Ok(())
+}
+
+/// A partition of which the log would not carry old rows as the root's identity wants them.
+fn part_refused(part: &TableName) -> (String, String) {
+    let what =
+        format!("its partition {part} has another REPLICA IDENTITY: the log does not say which of its rows change");
+    (what, format!("ALTER TABLE {} REPLICA IDENTITY as the root has it", quote::table(part)))
 }
 
 /// An index as the catalog has it.

@@ -7,8 +7,10 @@ use crossfade_core::{Finding, Result, Selection};
 use tokio_postgres::Client;
 
 use super::catalog::{self, TableInfo};
+use super::publication::{self, Fault};
 use super::slot::{self, Names, Slot};
 use crate::classify::classify;
+use crate::options::Partitions;
 use crate::quote::{self, ident};
 
 /// The oldest version whose log is read here: it is the first that sends logical messages.
@@ -18,17 +20,34 @@ const OLDEST: i32 = 140_000;
 const MUCH: i64 = 4 << 30;
 
 /// Compares the server, the user's privileges and the selected tables with what a pipeline needs.
-pub async fn check(client: &Client, names: &Names, selection: &Selection) -> Result<Vec<Finding>> {
+pub async fn check(
+    client: &Client,
+    names: &Names,
+    selection: &Selection,
+    partitions: Partitions,
+) -> Result<Vec<Finding>> {
     let facts = Facts::read(client).await?;
     let mut findings = vec![facts.version(), facts.wal_level()];
     let slots = slot::list(client).await?;
     facts.room(&slots, names, &mut findings);
     facts.retention(&mut findings);
-    let published = "SELECT FROM pg_catalog.pg_publication WHERE pubname = $1";
-    let published = client.query_opt(published, &[&names.publication]).await.map_err(classify)?.is_some();
+    let publication = publication::read(client, &names.publication).await?;
+    let published = publication.is_some();
     facts.privileges(published, &mut findings);
     held_back(&slots, names, &mut findings);
-    for table in catalog::inventory(client, selection).await? {
+    if let Some(slot) = slots.iter().find(|s| s.name == names.slot) {
+        facts.failover(slot, &mut findings);
+    }
+    let inventory = catalog::inventory(client, selection, partitions).await?;
+    if let Some(publication) = publication {
+        let partitioned = inventory.iter().any(|t| t.partitioned);
+        let mut faults = publication.faults(inventory.iter().map(|t| &t.schema.name));
+        faults.extend(publication.roots(partitions, partitioned));
+        let setting = format!("publication {}", names.publication);
+        let critical = |f: Fault| Finding::critical(&setting, "all changes of the tables", f.what, f.fix);
+        findings.extend(faults.into_iter().map(critical));
+    }
+    for table in inventory {
         tables(client, &table, &facts, published, &mut findings).await?;
     }
     Ok(findings)
@@ -43,6 +62,9 @@ struct Facts {
     senders: i64,
     keep: String,
     idle_timeout: Option<String>,
+    /// None before 17, which has no slots that survive a failover.
+    synchronized: Option<String>,
+    standbys: i64,
     user: String,
     replication: bool,
     create: bool,
@@ -59,7 +81,8 @@ impl Facts {
                 current_setting('max_slot_wal_keep_size'), current_setting('idle_replication_slot_timeout', true), \
                 current_user::text, r.rolreplication OR r.rolsuper, \
                 has_database_privilege(current_database(), 'CREATE'), r.rolsuper, current_database()::text, \
-                pg_is_in_recovery() FROM pg_roles r WHERE r.rolname = current_user";
+                pg_is_in_recovery(), current_setting('synchronized_standby_slots', true), \
+                (SELECT count(*) FROM pg_replication_slots WHERE slot_type = 'physical') FROM pg_roles r WHERE r.rolname = current_user";
         let row = client.query_one(sql, &[]).await.map_err(classify)?;
         let read = || {
             Ok(Facts {
@@ -77,6 +100,8 @@ impl Facts {
                 superuser: row.try_get(11)?,
                 database: row.try_get(12)?,
                 standby: row.try_get(13)?,
+                synchronized: row.try_get(14)?,
+                standbys: row.try_get(15)?,
             })
         };
         read().map_err(classify)
@@ -147,6 +172,27 @@ impl Facts {
         }
     }
 
+    /// Whether the slot outlives this server, and whether it is then ahead of what the standby has.
+    fn failover(&self, slot: &Slot, findings: &mut Vec<Finding>) {
+        let Some(synchronized) = &self.synchronized else { return };
+        if !slot.failover {
+            let fix = format!(
+                "stop the pipeline; over a replication connection: ALTER_REPLICATION_SLOT {} (FAILOVER true)",
+                ident(&slot.name)
+            );
+            let expected = "failover, so that a promoted standby has the slot";
+            findings.push(Finding::warning(format!("replication slot {}", slot.name), expected, "no failover", fix));
+        } else if self.standbys > 0 && synchronized.is_empty() {
+            let fix = "ALTER SYSTEM SET synchronized_standby_slots = 'the standbys'' physical slots'; SELECT pg_reload_conf()";
+            findings.push(Finding::warning(
+                "synchronized_standby_slots",
+                "the standbys' slots: else the target may be told what a promoted standby does not have",
+                "empty",
+                fix,
+            ));
+        }
+    }
+
     fn privileges(&self, published: bool, findings: &mut Vec<Finding>) {
         let user = ident(&self.user);
         findings.push(match self.replication {
@@ -174,12 +220,20 @@ fn held_back(slots: &[Slot], names: &Names, findings: &mut Vec<Finding>) {
     for slot in slots {
         let setting = format!("replication slot {}", slot.name);
         let held = slot.held_bytes.unwrap_or(0);
-        let actual =
-            format!("{} MiB of log held back, {}", held >> 20, slot.wal_status.as_deref().unwrap_or("unknown"));
+        let status = slot.wal_status.as_deref().unwrap_or("unknown");
+        let room = slot.room.map_or_else(String::new, |r| format!(", {} MiB until it may be lost", r.max(0) >> 20));
+        let why = slot.invalidated.as_ref().map_or_else(String::new, |why| format!(" ({why})"));
+        let actual = format!("{} MiB of log held back, {status}{why}{room}", held >> 20);
         let ours = slot.name == names.slot;
         if ours && slot.wal_status.as_deref() == Some("lost") {
-            let fix = "drop it (`crossfade slot drop`), and begin the pipeline anew";
+            let fix = "`crossfade slot drop`; then `crossfade snapshot '*'` and `crossfade run` copy all tables again";
             findings.push(Finding::critical(setting, "its log is there", actual, fix));
+        } else if ours && slot.wal_status.as_deref() == Some("unreserved") {
+            let fix = "raise max_slot_wal_keep_size at once, and let the pipeline catch up";
+            findings.push(Finding::warning(setting, "its log is safe", actual, fix));
+        } else if ours && slot.room.is_some_and(|room| room.saturating_mul(3) < held) {
+            let fix = "let the pipeline catch up, or raise max_slot_wal_keep_size";
+            findings.push(Finding::warning(setting, "far from max_slot_wal_keep_size", actual, fix));
         } else if held > MUCH && slot.active_pid.is_none() {
             let fix = match ours {
                 true => "start the pipeline, or drop the slot with it: `crossfade slot drop`".to_owned(),

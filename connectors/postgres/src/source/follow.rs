@@ -15,7 +15,8 @@ use crossfade_core::{Column, Error, ForeignKey, Index, Result, SchemaChange, Tab
 
 use super::pgoutput::Relation;
 
-const AGAIN: &str = "such a change is not followed: copy the table again, or exclude it";
+const AGAIN: &str =
+    "such a change is not followed: copy the table again with `crossfade snapshot TABLE`, or exclude it";
 
 /// What rows that were there before a column hold in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -155,7 +156,7 @@ fn assemble(
             let what = "the column is there, and its values no longer come with the log";
             return Err(Error::data(&table.name, what)
                 .column(&column.name)
-                .hint("ALTER PUBLICATION ... so that it publishes all columns, then copy the table again"));
+                .hint("ALTER PUBLICATION ... so that it publishes all columns, then copy the table again with `crossfade snapshot TABLE`"));
         }
         if table.key.contains(&i) {
             return Err(Error::data(&table.name, "a column of its key was dropped").column(&column.name).hint(AGAIN));

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossfade_core::{
-    Consistency, Endpoint, Error, Finding, Position, Result, Selection, Snapshot, Source, Stream, TableName,
+    Consistency, Endpoint, Error, Finding, Position, Result, Retained, Selection, Snapshot, Source, Stream, TableName,
     TableSchema,
 };
 use tokio::runtime::Handle;
@@ -18,8 +18,10 @@ use super::position::PgPosition;
 use super::slot::{self, Names, Slot};
 use super::snapshot::{Pool, SourceSnapshot};
 use super::stream::PgStream;
+use super::watch::{self, Picture, Watched};
 use super::{catalog, check, log_end};
 use crate::connect::Server;
+use crate::options::Partitions;
 
 /// How long a reader that has just ended may still hold the slot.
 const RELEASE: Duration = Duration::from_secs(3);
@@ -58,6 +60,20 @@ impl PgSource {
         self.ask(async |client| slot::remove(client, &self.names).await)
     }
 
+    fn partitions(&self) -> Partitions {
+        self.server.options().partitions
+    }
+
+    fn watched(&self, stream: PgStream, tables: &[Arc<TableSchema>]) -> Result<Box<dyn Stream>> {
+        let names: Vec<TableName> = tables.iter().map(|t| t.name.clone()).collect();
+        let picture = self.ask(async |client| watch::look(client, &self.names.publication, &names).await)?;
+        let source = self.clone();
+        let again = move |before: &Picture| {
+            source.ask(async |client| watch::look_again(client, &source.names.publication, &names, before).await)
+        };
+        Ok(Box::new(Watched::new(stream, picture, Box::new(again))))
+    }
+
     /// Asks over the kept session. It may have died unseen since the last question, so a passing error is followed by one
     /// more attempt on a new one.
     fn ask<T>(&self, question: impl AsyncFn(&Client) -> Result<T>) -> Result<T> {
@@ -82,11 +98,13 @@ impl PgSource {
 
 impl Source for PgSource {
     fn check(&self, selection: &Selection) -> Result<Vec<Finding>> {
-        self.ask(async |client| check::check(client, &self.names, selection).await)
+        self.ask(async |client| check::check(client, &self.names, selection, self.partitions()).await)
     }
 
     fn tables(&self, selection: &Selection) -> Result<Vec<Arc<TableSchema>>> {
-        self.ask(async |client| Ok(catalog::tables(client, selection).await?.into_iter().map(Arc::new).collect()))
+        self.ask(async |client| {
+            Ok(catalog::tables(client, selection, self.partitions()).await?.into_iter().map(Arc::new).collect())
+        })
     }
 
     fn begin(&self, tables: &[Arc<TableSchema>]) -> Result<Position> {
@@ -96,7 +114,7 @@ impl Source for PgSource {
                 let relation = catalog::relation(client, &table.name).await?;
                 known.push((table.as_ref(), relation.is_some_and(|(_, partitioned)| partitioned)));
             }
-            slot::begin(client, &self.names, &known).await?;
+            slot::begin(client, &self.names, &known, self.partitions()).await?;
             Ok(log_end::position(client).await?.to_position())
         })
     }
@@ -113,6 +131,11 @@ impl Source for PgSource {
         Ok(PgPosition::parse(to)?.lsn.0.checked_sub(PgPosition::parse(from)?.lsn.0))
     }
 
+    fn retained(&self) -> Result<Option<Retained>> {
+        let ours = self.slots()?.into_iter().find(|s| s.name == self.names.slot);
+        Ok(ours.map(|s| s.retained()))
+    }
+
     fn snapshot(&self, tables: &[Arc<TableSchema>], consistency: Consistency) -> Result<Box<dyn Snapshot>> {
         Ok(Box::new(SourceSnapshot::open(&self.server, tables, consistency, &self.pool)?))
     }
@@ -120,7 +143,9 @@ impl Source for PgSource {
     fn stream(&self, from: &Position, tables: &[Arc<TableSchema>]) -> Result<Box<dyn Stream>> {
         let source = self.clone();
         let describe = move |name: &TableName| {
-            source.ask(async |client| Ok(catalog::table(client, name).await?.map(|info| info.schema)))
+            source.ask(async |client| {
+                Ok(catalog::table(client, name, source.partitions()).await?.map(|info| info.schema))
+            })
         };
         let Names { slot, publication } = &self.names;
         let deadline = Instant::now() + RELEASE;
@@ -130,7 +155,7 @@ impl Source for PgSource {
                 Err(e) if e.is_transient() && Instant::now() < deadline => {
                     std::thread::sleep(Duration::from_millis(50))
                 }
-                started => return Ok(Box::new(started?)),
+                started => return self.watched(started?, tables),
             }
         }
     }

@@ -8,7 +8,9 @@
 //! tables ── follow                  the shapes that the log shows, and how they change
 //! stream ────────────────────────── all of it as batches
 //! catalog ── types                  the tables, what identifies their rows, what their types mean
-//! slot, log_end, snapshot           what is made at the server, where its log ends, what is read beside it
+//! slot, publication                 what is made at the server, and what it leaves out
+//! log_end, snapshot                 where its log ends, what is read beside it
+//! watch ─────────────────────────── what the log does not tell
 //! check ─────────────────────────── preflight
 //! handle ────────────────────────── the source, from which all of these are opened
 //! ```
@@ -20,6 +22,7 @@ pub mod handle;
 mod log_end;
 pub mod pgoutput;
 pub mod position;
+mod publication;
 mod rows;
 pub mod slot;
 pub mod snapshot;
@@ -28,6 +31,7 @@ pub mod stream;
 pub mod tables;
 mod text;
 mod types;
+mod watch;
 pub mod wire;
 mod wire_login;
 pub mod wire_read;

@@ -42,7 +42,8 @@ pub struct Sink<'a> {
     pub hex: &'a mut Vec<u8>,
 }
 
-const FULL: &str = "ALTER TABLE ... REPLICA IDENTITY FULL at the source, then copy the table again";
+const FULL: &str =
+    "ALTER TABLE ... REPLICA IDENTITY FULL at the source, then copy the table again with `crossfade snapshot TABLE`";
 
 impl Plan {
     /// A new row.
@@ -138,7 +139,7 @@ impl Plan {
         let message = format!("the replica identity no longer covers the key ({})", names.join(", "));
         let error = Error::data(&self.schema.name, message);
         self.with_key(error, &|i| row.value(i))
-            .hint("ALTER TABLE ... REPLICA IDENTITY DEFAULT (or USING INDEX the key's), then copy the table again")
+            .hint("ALTER TABLE ... REPLICA IDENTITY DEFAULT (or USING INDEX the key's), then copy the table again with `crossfade snapshot TABLE`")
     }
 
     /// A value's fault as an error that names table, column and row.

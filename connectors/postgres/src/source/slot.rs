@@ -8,13 +8,14 @@
 //! A slot keeps the server's log until it is dropped. It is therefore never left behind in silence: `check` and `slot list` say
 //! how much each holds back, `uninstall` and `slot drop` remove it.
 
-use crossfade_core::{Error, Result, TableName, TableSchema};
+use crossfade_core::{Error, Keeping, Result, Retained, TableSchema};
 use tokio_postgres::Client;
 
+use super::publication;
 use crate::classify::classify;
 use crate::ddl::hashed;
-use crate::options::Options;
-use crate::quote::{self, MAX_NAME, ident, literal};
+use crate::options::{Options, Partitions};
+use crate::quote::{MAX_NAME, ident, literal};
 
 /// The first version that can keep a slot through a failover (`failover`).
 const FAILOVER: i32 = 170_000;
@@ -61,14 +62,42 @@ pub struct Slot {
     pub wal_status: Option<String>,
     /// Bytes of log that the server keeps for it.
     pub held_bytes: Option<i64>,
+    /// Bytes that may still be written before it may be lost (`safe_wal_size`); none without `max_slot_wal_keep_size`.
+    pub room: Option<i64>,
+    /// Why the server gave it up (17 and later): `wal_removed`, `idle_timeout`, ...
+    pub invalidated: Option<String>,
+    /// Whether standbys keep a copy of it that survives a failover (17 and later).
+    pub failover: bool,
+}
+
+impl Slot {
+    /// What it makes the server keep, in core's words.
+    pub fn retained(&self) -> Retained {
+        let status = self.wal_status.as_deref().unwrap_or("unknown");
+        let keeping = match status {
+            "lost" => Keeping::Lost,
+            // The next checkpoint discards it (`GetWALAvailability` in `src/backend/access/transam/xlog.c`).
+            "unreserved" => Keeping::Endangered,
+            _ => Keeping::Safe,
+        };
+        let why = self.invalidated.as_ref().map_or_else(String::new, |why| format!(", {why}"));
+        let bytes = |n: i64| u64::try_from(n).unwrap_or_default();
+        Retained {
+            by: format!("replication slot {} (wal_status {status}{why})", self.name),
+            bytes: self.held_bytes.map_or(0, bytes),
+            room: self.room.map(bytes),
+            keeping,
+        }
+    }
 }
 
 /// The slots of the server, those of other programs too.
 pub async fn list(client: &Client) -> Result<Vec<Slot>> {
     let sql = "SELECT slot_name::text, database::text, active_pid, wal_status, \
                    pg_catalog.pg_wal_lsn_diff(CASE WHEN pg_catalog.pg_is_in_recovery() \
-                       THEN pg_catalog.pg_last_wal_replay_lsn() ELSE pg_catalog.pg_current_wal_lsn() END, restart_lsn)::int8 \
-               FROM pg_catalog.pg_replication_slots ORDER BY slot_name";
+                       THEN pg_catalog.pg_last_wal_replay_lsn() ELSE pg_catalog.pg_current_wal_lsn() END, restart_lsn)::int8, \
+                   safe_wal_size, s.j ->> 'invalidation_reason', COALESCE((s.j ->> 'failover')::boolean, false) \
+               FROM pg_catalog.pg_replication_slots r, LATERAL (SELECT pg_catalog.to_jsonb(r) AS j) s ORDER BY slot_name";
     let rows = client.query(sql, &[]).await.map_err(classify)?;
     let read = |row: &tokio_postgres::Row| {
         Ok(Slot {
@@ -77,14 +106,22 @@ pub async fn list(client: &Client) -> Result<Vec<Slot>> {
             active_pid: row.try_get(2)?,
             wal_status: row.try_get(3)?,
             held_bytes: row.try_get(4)?,
+            room: row.try_get(5)?,
+            invalidated: row.try_get(6)?,
+            failover: row.try_get(7)?,
         })
     };
     rows.iter().map(read).collect::<Result<_, tokio_postgres::Error>>().map_err(classify)
 }
 
 /// Makes what is missing, for these tables, and adopts what is there.
-pub async fn begin(client: &Client, names: &Names, tables: &[(&TableSchema, bool)]) -> Result<()> {
-    publish(client, &names.publication, tables).await?;
+pub async fn begin(
+    client: &Client,
+    names: &Names,
+    tables: &[(&TableSchema, bool)],
+    partitions: Partitions,
+) -> Result<()> {
+    publish(client, &names.publication, tables, partitions).await?;
     let there = list(client).await?.into_iter().any(|s| s.name == names.slot);
     if there {
         return Ok(());
@@ -117,36 +154,31 @@ fn create(slot: &str, version: i32) -> String {
     )
 }
 
-/// Partitioned tables are published under their root's name, others without what inherits from them.
-fn published(table: &TableSchema, partitioned: bool) -> String {
-    let only = if partitioned { "" } else { "ONLY " };
-    format!("TABLE {only}{}", quote::table(&table.name))
-}
-
-async fn publish(client: &Client, publication: &str, tables: &[(&TableSchema, bool)]) -> Result<()> {
+async fn publish(
+    client: &Client,
+    publication: &str,
+    tables: &[(&TableSchema, bool)],
+    partitions: Partitions,
+) -> Result<()> {
     let doing = |e| classify(e).context(format!("publication {publication}"));
-    let sql = "SELECT puballtables, pubviaroot FROM pg_catalog.pg_publication WHERE pubname = $1";
-    let Some(row) = client.query_opt(sql, &[&publication]).await.map_err(doing)? else {
-        let list: Vec<String> = tables.iter().map(|(t, partitioned)| published(t, *partitioned)).collect();
+    let via_root = partitions == Partitions::Root;
+    let Some(there) = publication::read(client, publication).await? else {
+        let list: Vec<String> = tables.iter().map(|(t, partitioned)| publication::clause(t, *partitioned)).collect();
         let sql = format!(
-            "CREATE PUBLICATION {} FOR {} WITH (publish_via_partition_root = true)",
+            "CREATE PUBLICATION {} FOR {} WITH (publish_via_partition_root = {via_root})",
             ident(publication),
             list.join(", ")
         );
         return client.batch_execute(&sql).await.map_err(doing);
     };
-    let via_root: bool = row.try_get(1).map_err(classify)?;
-    if !via_root && tables.iter().any(|(_, partitioned)| *partitioned) {
-        return Err(Error::config(format!("publication {publication} publishes partitions under their own names"))
-            .hint(format!("ALTER PUBLICATION {} SET (publish_via_partition_root = true)", ident(publication))));
+    let names = || tables.iter().map(|(t, _)| &t.name);
+    let mut faults = there.faults(names());
+    faults.extend(there.roots(partitions, tables.iter().any(|(_, partitioned)| *partitioned)));
+    if let Some(fault) = faults.into_iter().next() {
+        return Err(Error::config(format!("publication {publication}: {}", fault.what)).hint(fault.fix));
     }
-    let sql = "SELECT schemaname::text, tablename::text FROM pg_catalog.pg_publication_tables WHERE pubname = $1";
-    let rows = client.query(sql, &[&publication]).await.map_err(doing)?;
-    let read =
-        |row: &tokio_postgres::Row| Ok(TableName::new(row.try_get::<_, String>(0)?, row.try_get::<_, String>(1)?));
-    let there: Vec<TableName> = rows.iter().map(read).collect::<Result<_, tokio_postgres::Error>>().map_err(doing)?;
-    let missing = tables.iter().filter(|(t, _)| !there.contains(&t.name));
-    let missing: Vec<String> = missing.map(|(t, partitioned)| published(t, *partitioned)).collect();
+    let missing = tables.iter().filter(|(t, _)| !there.has(&t.name));
+    let missing: Vec<String> = missing.map(|(t, partitioned)| publication::clause(t, *partitioned)).collect();
     if missing.is_empty() {
         return Ok(());
     }

@@ -121,7 +121,8 @@ async fn relations(client: &Client, tables: &[Arc<TableSchema>]) -> Result<Vec<K
     for table in tables {
         let info = catalog::relation(client, &table.name).await?;
         let (oid, partitioned) = info.ok_or_else(|| {
-            Error::data(&table.name, "it is no longer there").hint("exclude it, or put it back and copy it again")
+            Error::data(&table.name, "it is no longer there")
+                .hint("exclude it, or put it back and copy it again with `crossfade snapshot TABLE`")
         })?;
         known.push(Known { name: table.name.clone(), oid, partitioned });
     }

@@ -7,14 +7,15 @@
 
 use std::sync::Arc;
 
-use crossfade_core::{Error, Result, TableName, TableSchema};
+use crossfade_core::{Error, Result, TableSchema};
 
 use super::position::{Lsn, PgPosition};
+use super::publication::{self, Publication};
 use super::wire::{Replication, Row};
 
-/// `crossfade snapshot` will not do here: it goes on with the same log.
-const AGAIN: &str =
-    "remove what is left of it (`crossfade uninstall`), and copy anew under another `name`, to empty tables";
+/// The way on from a log that is lost.
+const AGAIN: &str = "`crossfade slot drop`, then `crossfade snapshot '*'` (makes the slot anew) and `crossfade run` copy all tables \
+    again; or begin a pipeline of another --name";
 
 /// Compares all that must agree; the position on the server's present timeline.
 pub fn verify(
@@ -35,6 +36,7 @@ pub fn verify(
     if timeline != from.timeline {
         branched(wire, timeline, from)?;
     }
+    reaches(&identity, from)?;
     self::slot(wire, slot, from)?;
     published(wire, publication, tables)?;
     Ok(PgPosition { timeline, ..*from })
@@ -50,12 +52,29 @@ fn number<T: std::str::FromStr>(rows: &[Row], column: usize) -> Result<T> {
         .ok_or_else(|| Error::corrupt("the server's answer to IDENTIFY_SYSTEM cannot be read"))
 }
 
+/// A server whose log ends before the position has lost what came after (it was restored from a copy of its disk, or crashed
+/// without `fsync`): it would send nothing until its new log has passed the position, and skip that in silence.
+fn reaches(identity: &[Row], from: &PgPosition) -> Result<()> {
+    /// A position may point behind the head of a page that has not been written yet (SizeOfXLogLongPHD).
+    const HEAD: u64 = 40;
+    let end: Lsn = cell(identity, 2).unwrap_or_default().parse()?;
+    if from.lsn.0.saturating_sub(end.0) <= HEAD {
+        return Ok(());
+    }
+    let message =
+        format!("position {from}: the server's log ends at {end}; the target holds changes that the server has lost");
+    Err(Error::unavailable(message).hint(format!("once the server's log has passed {}: {AGAIN}", from.lsn)))
+}
+
 /// The server's timeline must have left the position's at or behind the position.
 fn branched(wire: &mut Replication, timeline: u32, from: &PgPosition) -> Result<()> {
     let refuse = |what: String| {
-        Error::unavailable(format!("position {from}: {what}")).hint(
-            "this server's log is not the one that was read (a standby was promoted behind it): copy anew from here",
-        )
+        let lost = "the target holds changes that this server lost or never had (a standby was promoted behind them)";
+        Error::unavailable(format!("position {from}: {what}: {lost}")).hint(format!(
+            "compare with the former primary what must not be lost; to go on from this server as it is, once its log has passed \
+             {}: {AGAIN}",
+            from.lsn
+        ))
     };
     if timeline < from.timeline {
         return Err(refuse(format!("the server is on timeline {timeline}, before the position's")));
@@ -81,13 +100,18 @@ fn switch_point(history: &str, timeline: u32) -> Option<Lsn> {
 
 fn slot(wire: &mut Replication, slot: &str, from: &PgPosition) -> Result<()> {
     let rows = wire.simple(&format!(
-        "SELECT plugin, database, database = pg_catalog.current_database(), active_pid, confirmed_flush_lsn, wal_status \
-         FROM pg_catalog.pg_replication_slots WHERE slot_name = '{}'",
+        "SELECT plugin, database, database = pg_catalog.current_database(), active_pid, confirmed_flush_lsn, wal_status, \
+             pg_catalog.to_jsonb(s) ->> 'invalidation_reason' \
+         FROM pg_catalog.pg_replication_slots s WHERE slot_name = '{}'",
         slot.replace('\'', "''")
     ))?;
     let fatal = |what: String| Error::unavailable(format!("replication slot {slot}: {what}"));
     if rows.is_empty() {
-        return Err(fatal(format!("it is gone, and with it the log after {from}")).hint(AGAIN));
+        let what = format!("it is gone, and with it the log after {from}");
+        return Err(fatal(what).hint(format!(
+            "somebody dropped it, or a standby was promoted that had no copy of it (slots survive a failover from Postgres 17 on: \
+             sync_replication_slots): {AGAIN}"
+        )));
     }
     if cell(&rows, 0) != Some("pgoutput") {
         let plugin = cell(&rows, 0).unwrap_or("none, it is physical");
@@ -100,8 +124,12 @@ fn slot(wire: &mut Replication, slot: &str, from: &PgPosition) -> Result<()> {
         return Err(fatal(format!("it is of database {database}")).hint("give the slot another name"));
     }
     if cell(&rows, 5) == Some("lost") {
-        return Err(fatal("the server has discarded log that it needs (wal_status lost)".into())
-            .hint(format!("raise max_slot_wal_keep_size, {AGAIN}")));
+        let what = match cell(&rows, 6) {
+            Some("idle_timeout") => "the server gave it up, since nobody used it within idle_replication_slot_timeout",
+            Some("wal_level_insufficient") => "the server gave it up, since wal_level was not logical for a while",
+            _ => "the server has discarded log that it needs, since it held back more than max_slot_wal_keep_size",
+        };
+        return Err(fatal(format!("{what} (wal_status lost)")).hint(format!("raise that setting; then {AGAIN}")));
     }
     if let Some(pid) = cell(&rows, 3) {
         return Err(Error::transient(format!("replication slot {slot}: process {pid} of the server uses it"))
@@ -118,48 +146,9 @@ fn slot(wire: &mut Replication, slot: &str, from: &PgPosition) -> Result<()> {
 
 /// Rows of a table outside of the publication would be missing in silence.
 fn published(wire: &mut Replication, publication: &str, tables: &[Arc<TableSchema>]) -> Result<()> {
-    let literal = publication.replace('\'', "''");
-    let fatal = |what: String| Error::unavailable(format!("publication {publication}: {what}"));
-    let operations = wire.simple(&format!(
-        "SELECT pubinsert AND pubupdate AND pubdelete AND pubtruncate \
-         FROM pg_catalog.pg_publication WHERE pubname = '{literal}'"
-    ))?;
-    let name = publication.replace('"', "\"\"");
-    match cell(&operations, 0) {
-        Some("t") => {}
-        Some(_) => {
-            let hint = format!(
-                "ALTER PUBLICATION \"{name}\" SET (publish = 'insert, update, delete, truncate'); then {AGAIN}"
-            );
-            return Err(fatal("it does not publish all operations".into()).hint(hint));
-        }
-        None => return Err(fatal("it is gone".into()).hint(format!("{AGAIN}; CREATE PUBLICATION comes with that"))),
-    }
-    let rows = wire.simple(&format!(
-        "SELECT schemaname, tablename, rowfilter FROM pg_catalog.pg_publication_tables WHERE pubname = '{literal}'"
-    ))?;
-    let column = |row: &Row, i: usize| row.get(i).cloned().flatten();
-    let found = |name: &TableName| {
-        let same = |row: &&Row| {
-            column(row, 0).as_deref() == Some(&name.schema) && column(row, 1).as_deref() == Some(&name.name)
-        };
-        rows.iter().find(same)
-    };
-    for table in tables {
-        let Some(row) = found(&table.name) else {
-            let hint = format!(
-                "exclude the table; or ALTER PUBLICATION \"{name}\" ADD TABLE {}; and copy it again with \
-                 `crossfade snapshot`",
-                table.name
-            );
-            return Err(fatal(format!("table {} is not in it", table.name)).hint(hint));
-        };
-        if let Some(filter) = column(row, 2) {
-            return Err(fatal(format!("it leaves out rows of table {}: WHERE {filter}", table.name))
-                .hint(format!("publish the table without a row filter, then {AGAIN}")));
-        }
-    }
-    Ok(())
+    let rows = wire.simple(&publication::statement(publication))?;
+    let found = Publication::of(publication, &rows)?.ok_or_else(|| Publication::gone(publication))?;
+    found.verify(tables.iter().map(|t| &t.name))
 }
 
 #[cfg(test)]

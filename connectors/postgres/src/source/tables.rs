@@ -87,8 +87,9 @@ impl Tables {
     pub fn relation(&mut self, relation: &Relation, batcher: &mut Batcher) -> Result<()> {
         let name = TableName::new(&relation.schema, &relation.name);
         if let Some(c) = self.carried.iter().find(|c| c.relation == Some(relation.id) && c.schema.name != name) {
-            return Err(Error::data(&c.schema.name, format!("the table was renamed to {name}"))
-                .hint("exclude the table, or give it its name back and copy it again"));
+            return Err(Error::data(&c.schema.name, format!("the table was renamed to {name}")).hint(
+                "exclude the table, or give it its name back and copy it again with `crossfade snapshot TABLE`",
+            ));
         }
         let Some(&i) = self.by_name.get(&name) else {
             self.relations.insert(relation.id, Known::Other);
@@ -97,7 +98,7 @@ impl Tables {
         let Some(carried) = self.carried.get_mut(i) else { return Ok(()) };
         if carried.relation.replace(relation.id).is_some_and(|id| id != relation.id) {
             return Err(Error::data(&name, "the table was dropped or renamed, and another took its name")
-                .hint("copy the table again, or exclude it"));
+                .hint("copy the table again with `crossfade snapshot TABLE`, or exclude it"));
         }
         let (attributes, types) = self.catalog(relation)?;
         let Some(carried) = self.carried.get_mut(i) else { return Ok(()) };
@@ -152,7 +153,7 @@ fn plan(table: usize, schema: &Arc<TableSchema>, relation: &Relation) -> Result<
         relation.columns.iter().position(|c| c.name == name).ok_or_else(|| {
             Error::data(&schema.name, "the log does not carry this column")
                 .column(name)
-                .hint("ALTER PUBLICATION ... so that it publishes all columns, then copy the table again")
+                .hint("ALTER PUBLICATION ... so that it publishes all columns, then copy the table again with `crossfade snapshot TABLE`")
         })
     };
     let ordinals = schema.columns.iter().map(|c| ordinal(&c.name)).collect::<Result<Vec<_>>>()?;
