@@ -93,10 +93,6 @@ pub struct View {
     /// When that was last looked at, in microseconds since 1970 UTC; 0: never.
     #[serde(default)]
     pub retained_micros: i64,
-    /// An end of the source's log that was seen earlier, and when: who has reached it holds all that was there then. On a
-    /// server whose other databases are written to, the log's end moves on for ever, and nobody is seen level with it.
-    #[serde(skip)]
-    pub mark: Option<(Position, i64)>,
     /// Each target.
     pub targets: Vec<TargetProgress>,
     /// The initial copy, while it runs.
@@ -108,16 +104,11 @@ pub struct View {
 }
 
 impl View {
-    /// Takes in a comparison of the hindmost target with the source's log: whether it is behind the end, and whether it has
-    /// reached the mark.
-    pub fn looked(&mut self, behind: bool, passed_mark: bool, end: Position, now: i64) {
-        if !behind {
-            self.level_micros = now;
-        }
-        if passed_mark {
-            let seen = self.mark.replace((end.clone(), now)).map_or(0, |(_, seen)| seen);
-            self.level_micros = self.level_micros.max(seen);
-        }
+    /// Takes in a comparison of the hindmost target with the source's log: whether it is behind the end, and when an end that
+    /// it has reached was seen.
+    fn looked(&mut self, behind: bool, reached: Option<i64>, end: Position, now: i64) {
+        let level = if behind { reached } else { Some(now) };
+        self.level_micros = self.level_micros.max(level.unwrap_or(0));
         let oldest = self.targets.iter().filter_map(|t| t.checkpoint.as_ref()?.commit_micros).min();
         // Behind since the last applied commit, or since both were last level: after quiet hours the first new
         // transaction is not hours late.
@@ -141,17 +132,45 @@ impl View {
     }
 }
 
+/// An end of the source's log that was seen earlier, and when, in microseconds since 1970 UTC: who has reached it holds all that
+/// was there then. On a server whose other databases are written to, the log's end moves on for ever, and nobody is seen level
+/// with it.
+#[derive(Debug, Clone)]
+pub struct Mark {
+    /// The end.
+    pub end: Position,
+    seen: i64,
+}
+
 /// The shared picture.
 #[derive(Debug, Default)]
 pub struct Progress {
     view: Mutex<View>,
     meter: Mutex<Option<(Instant, u64)>>,
+    mark: Mutex<Option<Mark>>,
 }
 
 impl Progress {
     /// A copy of the picture.
     pub fn view(&self) -> View {
         self.lock().clone()
+    }
+
+    /// The mark that a target has to reach; see [`Mark`].
+    pub fn mark(&self) -> Option<Mark> {
+        self.mark.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes in a comparison of the hindmost target with the source's log: whether it is behind the end, and whether it has
+    /// reached the mark, which then moves to the end.
+    pub fn looked(&self, behind: bool, reached_mark: bool, end: Position, now: i64) {
+        let mut mark = self.mark.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut reached = None;
+        if reached_mark || mark.is_none() {
+            reached = mark.replace(Mark { end: end.clone(), seen: now }).map(|m| m.seen);
+        }
+        drop(mark);
+        self.update(|v| v.looked(behind, reached, end, now));
     }
 
     /// Changes the picture.
@@ -204,18 +223,19 @@ mod tests {
 
     #[test]
     fn a_log_that_others_write_to_does_not_make_an_idle_pipeline_late() {
-        let mut view = View::default();
-        let end = |n: i64| Position::new(format!("{n:09}"));
-        view.looked(true, true, end(10), 10_000_000);
-        assert_eq!(view.lag_seconds, None, "nothing to go by");
-        // Always behind the end, which moves, and two looks behind the marks.
+        let progress = Progress::default();
+        let look = |n: i64, reached| {
+            progress.looked(true, reached, Position::new(format!("{n:09}")), n * 1_000_000);
+            progress.view().lag_seconds
+        };
+        assert_eq!(look(10, false), None, "nothing to go by");
+        // Always behind the end, which moves, and at the mark at every other look.
         for n in 11..100 {
-            view.looked(true, n % 2 == 0, end(n), n * 1_000_000);
-            assert!(n < 12 || view.lag_seconds.is_some_and(|s| s <= 3.0), "{n}: {:?}", view.lag_seconds);
+            let lag = look(n, n % 2 == 0);
+            assert!(n < 12 || lag.is_some_and(|s| s <= 3.0), "{n}: {lag:?}");
         }
         // A target that stands still is late, and ever later.
-        view.looked(true, false, end(200), 200_000_000);
-        assert_eq!(view.lag_seconds, Some(104.0));
+        assert_eq!(look(200, false), Some(104.0));
     }
 
     #[test]

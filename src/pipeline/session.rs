@@ -476,14 +476,12 @@ fn look(shared: &Shared<'_>) -> Result<()> {
     let durable = shared.durable();
     let behind = shared.source.order(&durable, &end)?.is_lt();
     let bytes = if behind { shared.source.distance(&durable, &end)? } else { Some(0) };
-    let passed_mark = match shared.progress.view().mark {
-        Some((mark, _)) => shared.source.order(&durable, &mark)?.is_ge(),
-        None => true,
+    let reached_mark = match shared.progress.mark() {
+        Some(mark) => shared.source.order(&durable, &mark.end)?.is_ge(),
+        None => false,
     };
     shared.progress.tick();
-    shared.progress.update(|v| {
-        v.looked(behind, passed_mark, end, crate::now_micros());
-        v.lag_bytes = bytes;
-    });
+    shared.progress.looked(behind, reached_mark, end, crate::now_micros());
+    shared.progress.update(|v| v.lag_bytes = bytes);
     Ok(())
 }
