@@ -65,11 +65,11 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Limits {
-            memory: 32 << 20,
+            memory: 64 << 20,
             read_bytes: 2 << 20,
             read_rows: 8_192,
-            batch_bytes: 8 << 20,
-            batch_rows: 40_000,
+            batch_bytes: 32 << 20,
+            batch_rows: 160_000,
             queue: 16,
             copy_workers: 2,
             chunk_rows: 50_000,

@@ -31,7 +31,7 @@ fn a_transaction_of_millions_of_rows_stays_within_bounds() {
     assert_eq!(count(), ROWS.to_string(), "all of it at once");
     let most = peak(daemon.pid());
     eprintln!("peak memory: {idle} MiB idle, {most} MiB with a transaction of {ROWS} rows");
-    // limits.memory is 48 MiB, batches 12 MiB at either end; decoders, encoders and the allocator take their share.
+    // limits.memory is 64 MiB, batches 32 MiB at either end; decoders, encoders and the allocator take their share.
     assert!(most < 256, "{most} MiB for a transaction of {ROWS} rows");
     stop(daemon);
     assert_eq!(line.verify_equal(&from, &to), 1);
