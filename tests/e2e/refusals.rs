@@ -149,6 +149,21 @@ fn a_corrupt_binlog_event_stops_and_loses_nothing() {
 }
 
 #[test]
+fn a_truncated_binlog_stops_and_loses_nothing() {
+    let server = MySql::start(Options::new());
+    let source = small_source(&server);
+    let target = Postgres::shared(PgVersion::V15).fresh_database("dst");
+    let p = Pipeline::new("truncated", &source.url(), &[&target.url()]);
+    p.catch_up();
+    source.sql("insert into t values (3, 'cut-me-here')");
+    let (path, at) = place_in_binlog(&server.data(), b"cut-me-here");
+    source.sql("flush logs; insert into t values (4, 'behind the gap')");
+    std::fs::OpenOptions::new().write(true).open(path).expect("the binlog").set_len(at as u64).expect("cutting");
+    refused(&p, "run", 65, &["truncated", "copy anew"]);
+    assert_eq!(target.sql(&format!("select count(*) from {}.t", source.name())), "2", "nothing of it was applied");
+}
+
+#[test]
 fn a_postgres_source_with_a_wrong_password_or_without_a_database() {
     let server: &Client = Postgres::shared(PgVersion::V15);
     let (source, target) = (small_source(server), server.fresh_database("dst"));
@@ -211,9 +226,9 @@ fn a_publication_or_a_slot_that_is_gone() {
     p.catch_up();
     let publication = source.sql("select pubname from pg_publication");
     source.sql(&format!("drop publication \"{publication}\"; insert into t values (3, 'unpublished')"));
-    refused(&p, "run", 69, &[&publication, "it is gone", "CREATE PUBLICATION"]);
+    refused(&p, "run", 69, &[&publication, "it is gone", "crossfade slot drop"]);
     source.sql(&format!("create publication \"{publication}\" for table t with (publish = 'insert')"));
-    refused(&p, "run", 69, &["does not publish all operations", "insert, update, delete, truncate"]);
+    refused(&p, "run", 78, &["does not publish all operations", "insert, update, delete, truncate"]);
     source.sql(&format!("drop publication \"{publication}\"; create publication \"{publication}\" for all tables"));
     let slot = source.sql("select slot_name from pg_replication_slots where database = current_database()");
     source.sql(&format!("select from pg_drop_replication_slot('{slot}')"));
@@ -225,8 +240,8 @@ fn a_publication_or_a_slot_that_is_gone() {
     assert!(p.ended("uninstall", &[]).status.success());
 }
 
-/// Flips a bit of the last place in the newest binlog where these bytes stand.
-fn flip_a_byte(data: &std::path::Path, needle: &[u8]) {
+/// The newest binlog, and the last place in it where these bytes stand.
+fn place_in_binlog(data: &std::path::Path, needle: &[u8]) -> (std::path::PathBuf, usize) {
     let mut files: Vec<_> = std::fs::read_dir(data)
         .expect("the data folder")
         .map(|e| e.expect("an entry").path())
@@ -236,10 +251,15 @@ fn flip_a_byte(data: &std::path::Path, needle: &[u8]) {
         })
         .collect();
     files.sort();
-    let path = files.last().expect("a binlog file");
-    let mut bytes = std::fs::read(path).expect("the binlog");
+    let path = files.pop().expect("a binlog file");
+    let bytes = std::fs::read(&path).expect("the binlog");
     let at = bytes.windows(needle.len()).rposition(|w| w == needle).expect("the row is in the newest binlog");
-    bytes[at] ^= 1;
+    (path, at)
+}
+
+/// Flips a bit of the last place in the newest binlog where these bytes stand.
+fn flip_a_byte(data: &std::path::Path, needle: &[u8]) {
+    let (path, at) = place_in_binlog(data, needle);
     let file = std::fs::OpenOptions::new().write(true).open(path).expect("opening the binlog");
-    std::os::unix::fs::FileExt::write_all_at(&file, &bytes[at..=at], at as u64).expect("flipping");
+    std::os::unix::fs::FileExt::write_all_at(&file, &[needle[0] ^ 1], at as u64).expect("flipping");
 }

@@ -388,6 +388,34 @@ fn mariadb_corruption() {
     corruption(&MariaDb::start(Options::new().set("master_verify_checksum", "OFF")));
 }
 
+/// A binlog file that ends inside an event, as a full or failing disk leaves it: nothing behind the gap is handed on.
+fn truncation(server: &crossfade_harness::MySqlServer) {
+    let lab = Lab::new(server);
+    lab.db.sql("create table t (id int primary key, v varchar(100))");
+    let tables = lab.tables();
+    let from = lab.source.position().unwrap();
+    lab.db.sql("insert into t values (1, 'cut in the middle'); flush logs; insert into t values (2, 'behind the gap')");
+    let file = from.as_str().rsplit(['@', '/']).next().unwrap().split(':').next().unwrap();
+    let path = server.data().join(file);
+    let bytes = std::fs::read(&path).unwrap();
+    let at = bytes.windows(10).rposition(|w| w == b"the middle").expect("the row stands in the log");
+    OpenOptions::new().write(true).open(&path).unwrap().set_len(at as u64).unwrap();
+    let e = lab.error(&from, &tables);
+    assert!(!e.is_transient(), "trying again would not help: {e:?}");
+    assert!(e.to_string().contains("truncated"), "{e:?}");
+    assert!(e.hint_text().is_some_and(|h| h.contains("copy anew")), "{e:?}");
+}
+
+#[test]
+fn mysql_truncation() {
+    truncation(&MySql::start(Options::new()));
+}
+
+#[test]
+fn mariadb_truncation() {
+    truncation(&MariaDb::start(Options::new()));
+}
+
 /// A log that no longer reaches back is never skipped over.
 fn purged(server: &crossfade_harness::MySqlServer) {
     let lab = Lab::new(server);
