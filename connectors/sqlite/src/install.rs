@@ -14,8 +14,8 @@ use crate::shape;
 use crate::triggers::{self, CHANGE, SUFFIXES, op, trigger_name};
 use crate::upgrade;
 
-/// The format of the control tables and the change table.
-const FORMAT: i64 = 1;
+/// The format of the control tables, the change table and the notes beside it; 1 lacked on whose behalf a note was made.
+const FORMAT: i64 = 2;
 
 /// A table that has a log.
 #[derive(Debug, Clone)]

@@ -7,7 +7,7 @@
 //! UPDATE ──► _bu  as _bi, but for the row itself; only where a unique value changes
 //!        ──► _au  where a unique value changes: touched rows that are gone: D;  key changed: D(old), I(new);  else U
 //!        ──► _av  elsewhere: U
-//! DELETE ──► _ad  D, if the row is gone
+//! DELETE ──► _ad  rows touched on behalf of this one that are gone: D;  D, if the row is gone
 //! ```
 //!
 //! **Entries are observations.** A trigger logs what the table holds when the trigger runs, not what `NEW` and `OLD` say:
@@ -21,10 +21,16 @@
 //! still there, so it is not logged) and swept up by the next prune. Notes are matched to their row by the constraint's
 //! values, so nested statements do not take each other's.
 //!
+//! A replaced row may take the very row that is being updated with it: by `ON DELETE CASCADE`, or by a trigger on what the cascade
+//! deletes. Then there is no update, and no after-trigger. So a note of an update also holds the key of the row it was made
+//! for (`b0, b1, ..`), and whoever deletes that row settles it.
+//!
 //! Trigger bodies use no conflict clause (the outer statement's would override it), no function but the built-in
 //! `julianday`, `typeof` and `coalesce`, and nothing newer than SQLite 3.24, because the application's library runs them.
 
-use crate::catalog::{PREFIX, Table, Term, Unique, quote};
+mod touched;
+
+use crate::catalog::{PREFIX, Table, Term, quote};
 
 /// The change table.
 pub const CHANGE: &str = "_crossfade_change";
@@ -111,12 +117,12 @@ impl Writer<'_> {
         let changes = self.unique_changes();
         let when = |condition: &str| format!("WHEN {condition} ");
         let triggers = vec![
-            body("bi", "BEFORE INSERT", String::new(), self.note("")),
+            body("bi", "BEFORE INSERT", String::new(), self.note("", None)),
             body("ai", "AFTER INSERT", String::new(), self.after_insert()),
-            body("bu", "BEFORE UPDATE", when(&changes), self.note(&self.other_than_old())),
+            body("bu", "BEFORE UPDATE", when(&changes), self.note(&self.other_than_old(), Some("OLD"))),
             body("au", "AFTER UPDATE", when(&changes), self.after_update()),
             body("av", "AFTER UPDATE", when(&format!("NOT ({changes})")), vec![self.log_row("2")]),
-            body("ad", "AFTER DELETE", String::new(), vec![self.log_gone("OLD", "")]),
+            body("ad", "AFTER DELETE", String::new(), self.after_delete()),
         ];
         Script { helpers, triggers }
     }
@@ -206,6 +212,12 @@ impl Writer<'_> {
         out
     }
 
+    fn after_delete(&self) -> Vec<String> {
+        let mut out = self.settle_owned();
+        out.push(self.log_gone("OLD", ""));
+        out
+    }
+
     /// Whether an update changes a unique value, so that a look for conflicts is due. Predicates and expressions may
     /// depend on any column.
     fn unique_changes(&self) -> String {
@@ -286,134 +298,6 @@ impl Writer<'_> {
             }
             Term::Expression(e) => (format!("({e})"), format!("(SELECT {e} FROM {PREFIX}probe_{})", self.id)),
         }
-    }
-
-    fn touched(&self, n: usize) -> String {
-        format!("{PREFIX}touched_{}_{n}", self.id)
-    }
-
-    /// Whether the constraint's values are the key of a rowid table: then one column does.
-    fn is_alias(&self, unique: &Unique) -> bool {
-        matches!(unique.terms.as_slice(), [(Term::Column(i), _)] if self.table.alias == Some(*i))
-    }
-
-    /// The table that notes conflicts of constraint `n`, and its index.
-    fn touched_table(&self, n: usize, unique: &Unique) -> Vec<(String, String)> {
-        let name = self.touched(n);
-        if self.is_alias(unique) {
-            let sql = format!("CREATE TABLE {name} (k0 INTEGER PRIMARY KEY)");
-            return vec![(name, sql)];
-        }
-        let terms = join(0..unique.terms.len(), ", ", |i| {
-            let (term, collation) = &unique.terms[i];
-            let affinity = match term {
-                Term::Column(c) => affinity(&self.table.columns[*c].declared),
-                Term::Rowid => "INTEGER",
-                Term::Expression(_) => "",
-            };
-            format!("u{i} {affinity} COLLATE {collation}")
-        });
-        let keys = join(0..self.table.key.len(), ", ", |i| format!("k{i}"));
-        let columns = join(0..unique.terms.len(), ", ", |i| format!("u{i}"));
-        let index = format!("{name}_u");
-        vec![
-            (name.clone(), format!("CREATE TABLE {name} ({terms}, {keys})")),
-            (index.clone(), format!("CREATE INDEX {index} ON {name} ({columns})")),
-        ]
-    }
-
-    /// Notes the rows that conflict with the incoming one on each constraint.
-    fn note(&self, and: &str) -> Vec<String> {
-        let mut out = self.probe();
-        for (n, unique) in self.table.uniques.iter().enumerate() {
-            let touched = self.touched(n);
-            let count = unique.terms.len();
-            let pairs: Vec<(String, String)> = unique.terms.iter().map(|(t, _)| self.term(t)).collect();
-            let conflict =
-                join(0..count, " AND ", |i| format!("{} = {} COLLATE {}", pairs[i].0, pairs[i].1, unique.terms[i].1));
-            let filter = unique.filter.as_ref().map(|f| format!(" AND ({f})")).unwrap_or_default();
-            if self.is_alias(unique) {
-                out.push(format!(
-                    "INSERT INTO {touched}(k0) SELECT {0} FROM {1} AS _r WHERE {conflict}{and} AND NOT EXISTS (SELECT 1 FROM {touched} AS _x WHERE _x.k0 = {0})",
-                    pairs[0].0, self.name
-                ));
-                continue;
-            }
-            let columns = join(0..count, ", ", |i| format!("u{i}"));
-            let keys = join(0..self.table.key.len(), ", ", |i| format!("k{i}"));
-            let values = join(0..count, ", ", |i| pairs[i].0.clone());
-            let noted = join(0..count, " AND ", |i| format!("_x.u{i} = {} COLLATE {}", pairs[i].1, unique.terms[i].1));
-            let same = join(0..self.table.key.len(), " AND ", |i| {
-                let ordinal = self.table.key[i].0;
-                self.identical_to(ordinal, &format!("_x.k{i}"), &format!("_r.{}", self.column(ordinal)))
-            });
-            out.push(format!(
-                "INSERT INTO {touched}({columns}, {keys}) SELECT {values}, {} FROM {} AS _r WHERE {conflict}{filter}{and} AND NOT EXISTS (SELECT 1 FROM {touched} AS _x WHERE {noted} AND {same})",
-                self.key_of("_r"),
-                self.name
-            ));
-        }
-        out
-    }
-
-    /// Logs the noted rows that are gone, and forgets them. `same` says when a row noted under the very key of the row now
-    /// written counts as gone: it was replaced by it.
-    fn settle(&self, same: &str) -> Vec<String> {
-        let mut out = self.probe();
-        let keys = join(0..self.table.key.len(), ", ", |i| format!("k{i}"));
-        let gone: Vec<String> = self
-            .table
-            .uniques
-            .iter()
-            .enumerate()
-            .map(|(n, unique)| {
-                let noted = join(0..unique.terms.len(), " AND ", |i| {
-                    let (term, collation) = &unique.terms[i];
-                    let slot = if self.is_alias(unique) { "k" } else { "u" };
-                    let value = match term {
-                        Term::Column(c) => format!("NEW.{}", self.column(*c)),
-                        _ => self.term(term).1,
-                    };
-                    format!("{slot}{i} = {value} COLLATE {collation}")
-                });
-                let touched = self.touched(n);
-                let here = self.same_key("_e", |i| format!("{touched}.k{i}"));
-                let replaced = join(0..self.table.key.len(), " AND ", |i| {
-                    let ordinal = self.table.key[i].0;
-                    self.identical_to(ordinal, &format!("{touched}.k{i}"), &format!("NEW.{}", self.column(ordinal)))
-                });
-                let own = if same == "1" { replaced } else { format!("{same} AND {replaced}") };
-                format!("{noted} AND (({own}) OR NOT EXISTS (SELECT 1 FROM {} AS _e WHERE {here}))", self.name)
-            })
-            .collect();
-        let union =
-            join(0..gone.len(), " UNION ", |n| format!("SELECT {keys} FROM {} WHERE {}", self.touched(n), gone[n]));
-        out.push(format!(
-            "INSERT INTO {CHANGE}(t, op, at, {}) SELECT {}, 3, julianday('now'), {keys} FROM ({union})",
-            self.key_slots(),
-            self.id
-        ));
-        for (n, gone) in gone.iter().enumerate() {
-            out.push(format!("DELETE FROM {} WHERE {gone}", self.touched(n)));
-        }
-        out
-    }
-}
-
-/// A type name of the same affinity.
-fn affinity(declared: &str) -> &'static str {
-    let upper = declared.to_ascii_uppercase();
-    let has = |part: &str| upper.contains(part);
-    if has("INT") {
-        "INTEGER"
-    } else if has("CHAR") || has("CLOB") || has("TEXT") {
-        "TEXT"
-    } else if has("BLOB") || upper.is_empty() || upper == "ANY" {
-        ""
-    } else if has("REAL") || has("FLOA") || has("DOUB") {
-        "REAL"
-    } else {
-        "NUMERIC"
     }
 }
 

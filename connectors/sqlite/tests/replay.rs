@@ -234,3 +234,9 @@ proptest! {
         scenario(seed, 120, "wal", recursive, NESTED, "");
     }
 }
+
+/// `UPDATE OR REPLACE` takes a row whose deletion cascades to the row that is being updated: no after-trigger runs.
+#[test]
+fn a_replaced_row_takes_the_updated_one_with_it() {
+    scenario(14_461_080_475_956_224_971, 120, "wal", false, NESTED, "");
+}
