@@ -31,6 +31,8 @@ CREATE TRIGGER _crossfade_1_ai AFTER INSERT ON "orders" BEGIN
   DELETE FROM _crossfade_touched_1_0 WHERE k0 = NEW."id" COLLATE BINARY AND ((_crossfade_touched_1_0.k0 IS NEW."id") OR NOT EXISTS (SELECT 1 FROM "orders" AS _e WHERE _e."id" = _crossfade_touched_1_0.k0));
   DELETE FROM _crossfade_touched_1_1 WHERE u0 = NEW."number" COLLATE NOCASE AND ((_crossfade_touched_1_1.k0 IS NEW."id") OR NOT EXISTS (SELECT 1 FROM "orders" AS _e WHERE _e."id" = _crossfade_touched_1_1.k0));
   INSERT INTO _crossfade_change(t, op, at, c0, c1, c2) SELECT 1, 1, julianday('now'), _r."id", _r."number", _r."total" FROM "orders" AS _r WHERE _r."id" = NEW."id";
+  INSERT INTO _crossfade_touched_1_0(k0) SELECT _r."id" FROM "orders" AS _r WHERE _r."id" = NEW."id" AND (EXISTS (SELECT 1 FROM _crossfade_touched_1_0) OR EXISTS (SELECT 1 FROM _crossfade_touched_1_1));
+  INSERT INTO _crossfade_touched_1_1(u0, k0) SELECT _r."number", _r."id" FROM "orders" AS _r WHERE _r."id" = NEW."id" AND (EXISTS (SELECT 1 FROM _crossfade_touched_1_0) OR EXISTS (SELECT 1 FROM _crossfade_touched_1_1));
 END;
 
 CREATE TRIGGER _crossfade_1_bu BEFORE UPDATE ON "orders" WHEN NOT (NEW."id" IS OLD."id") OR NOT (NEW."number" IS OLD."number" COLLATE BINARY AND typeof(NEW."number") = typeof(OLD."number")) BEGIN
@@ -44,6 +46,8 @@ CREATE TRIGGER _crossfade_1_au AFTER UPDATE ON "orders" WHEN NOT (NEW."id" IS OL
   DELETE FROM _crossfade_touched_1_1 WHERE u0 = NEW."number" COLLATE NOCASE AND ((NOT (OLD."id" IS NEW."id") AND _crossfade_touched_1_1.k0 IS NEW."id") OR NOT EXISTS (SELECT 1 FROM "orders" AS _e WHERE _e."id" = _crossfade_touched_1_1.k0));
   INSERT INTO _crossfade_change(t, op, at, c0) SELECT 1, 3, julianday('now'), OLD."id" WHERE NOT (OLD."id" IS NEW."id") AND NOT EXISTS (SELECT 1 FROM "orders" AS _e WHERE _e."id" = OLD."id");
   INSERT INTO _crossfade_change(t, op, at, c0, c1, c2) SELECT 1, CASE WHEN OLD."id" IS NEW."id" THEN 2 ELSE 1 END, julianday('now'), _r."id", _r."number", _r."total" FROM "orders" AS _r WHERE _r."id" = NEW."id";
+  INSERT INTO _crossfade_touched_1_0(k0) SELECT _r."id" FROM "orders" AS _r WHERE _r."id" = NEW."id" AND (EXISTS (SELECT 1 FROM _crossfade_touched_1_0) OR EXISTS (SELECT 1 FROM _crossfade_touched_1_1));
+  INSERT INTO _crossfade_touched_1_1(u0, k0) SELECT _r."number", _r."id" FROM "orders" AS _r WHERE _r."id" = NEW."id" AND (EXISTS (SELECT 1 FROM _crossfade_touched_1_0) OR EXISTS (SELECT 1 FROM _crossfade_touched_1_1));
 END;
 
 CREATE TRIGGER _crossfade_1_av AFTER UPDATE ON "orders" WHEN NOT (NOT (NEW."id" IS OLD."id") OR NOT (NEW."number" IS OLD."number" COLLATE BINARY AND typeof(NEW."number") = typeof(OLD."number"))) BEGIN

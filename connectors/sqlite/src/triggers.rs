@@ -23,7 +23,8 @@
 //!
 //! A replaced row may take the very row that is being updated with it: by `ON DELETE CASCADE`, or by a trigger on what the cascade
 //! deletes. Then there is no update, and no after-trigger. So a note of an update also holds the key of the row it was made
-//! for (`b0, b1, ..`), and whoever deletes that row settles it.
+//! for (`b0, b1, ..`), and whoever deletes that row settles it. And while notes are open, a row that is written is noted too: a
+//! trigger on what the cascade deletes may bring one behind the look for conflicts, and the statement then replaces it.
 //!
 //! Trigger bodies use no conflict clause (the outer statement's would override it), no function but the built-in
 //! `julianday`, `typeof` and `coalesce`, and nothing newer than SQLite 3.24, because the application's library runs them.
@@ -201,6 +202,7 @@ impl Writer<'_> {
     fn after_insert(&self) -> Vec<String> {
         let mut out = self.settle("1");
         out.push(self.log_row("1"));
+        out.extend(self.note_itself());
         out
     }
 
@@ -209,6 +211,7 @@ impl Writer<'_> {
         let mut out = self.settle(&format!("NOT ({stays})"));
         out.push(self.log_gone("OLD", &format!("NOT ({stays}) AND ")));
         out.push(self.log_row(&format!("CASE WHEN {stays} THEN 2 ELSE 1 END")));
+        out.extend(self.note_itself());
         out
     }
 

@@ -240,3 +240,9 @@ proptest! {
 fn a_replaced_row_takes_the_updated_one_with_it() {
     scenario(14_461_080_475_956_224_971, 120, "wal", false, NESTED, "");
 }
+
+/// A deletion by `OR REPLACE` cascades, and a trigger on what it deletes brings a row that the same statement then replaces.
+#[test]
+fn a_row_that_comes_in_the_middle_of_a_statement_is_replaced() {
+    scenario(3_537_740_755_872_649_820, 120, "wal", false, NESTED, "");
+}

@@ -92,6 +92,32 @@ impl Writer<'_> {
         out
     }
 
+    /// Notes the row that `NEW` became, if any note is open: then it may have come by a trigger in the middle of a statement that
+    /// replaces rows, behind that statement's look for conflicts, and be replaced by it.
+    pub(super) fn note_itself(&self) -> Vec<String> {
+        let open = join(0..self.table.uniques.len(), " OR ", |n| format!("EXISTS (SELECT 1 FROM {})", self.touched(n)));
+        let each = |(n, unique): (usize, &Unique)| {
+            let (touched, row) = (self.touched(n), self.is_new());
+            if self.is_alias(unique) {
+                return format!(
+                    "INSERT INTO {touched}(k0) SELECT {} FROM {} AS _r WHERE {row} AND ({open})",
+                    self.key_of("_r"),
+                    self.name
+                );
+            }
+            let columns = join(0..unique.terms.len(), ", ", |i| format!("u{i}"));
+            let keys = join(0..self.table.key.len(), ", ", |i| format!("k{i}"));
+            let values = join(0..unique.terms.len(), ", ", |i| self.term(&unique.terms[i].0).0);
+            let filter = unique.filter.as_ref().map(|f| format!(" AND ({f})")).unwrap_or_default();
+            format!(
+                "INSERT INTO {touched}({columns}, {keys}) SELECT {values}, {} FROM {} AS _r WHERE {row}{filter} AND ({open})",
+                self.key_of("_r"),
+                self.name
+            )
+        };
+        self.table.uniques.iter().enumerate().map(each).collect()
+    }
+
     /// Logs the noted rows that are gone, and forgets them. `same` says when a row noted under the very key of the row now
     /// written counts as gone: it was replaced by it.
     pub(super) fn settle(&self, same: &str) -> Vec<String> {
