@@ -14,6 +14,10 @@ pub enum AlterStep {
     Rename(String, String),
     /// MODIFY or CHANGE: type, nullability or character set may be another.
     Retype(String, Definition),
+    /// MODIFY or CHANGE with FIRST or AFTER: the order of columns is another.
+    Move(String),
+    /// A clause about columns that is not understood.
+    Unread(String),
     /// CONVERT TO CHARACTER SET: the name, if it is told.
     Convert(Option<String>),
     /// The primary key is another.
@@ -73,30 +77,46 @@ fn step(clause: &[Token], steps: &mut Vec<AlterStep>) {
         _ if word(0, "ADD") && of_other(clause) => {}
         _ if word(0, "ADD") => add(clause, named(1), steps),
         _ if word(0, "DROP") && of_other(clause) => {}
-        _ if word(0, "DROP") => steps.extend(named(1).1.map(AlterStep::Drop)),
-        _ if word(0, "MODIFY") => {
-            let (at, column) = named(1);
-            steps.extend(column.map(|column| AlterStep::Retype(column, definition(behind(clause, at)))));
+        _ if word(0, "DROP") => {
+            steps.push(named(1).1.map_or_else(|| AlterStep::Unread(words(clause)), AlterStep::Drop))
         }
+        _ if word(0, "MODIFY") => match named(1) {
+            (at, Some(column)) => {
+                steps.extend(moved(clause, &column));
+                steps.push(AlterStep::Retype(column, definition(behind(clause, at))));
+            }
+            (_, None) => steps.push(AlterStep::Unread(words(clause))),
+        },
         _ if word(0, "CHANGE") => {
             let (at, from) = named(1);
-            if let (Some(from), Some(to)) = (from, clause.get(at + 1).and_then(name)) {
-                steps.push(AlterStep::Retype(from.clone(), definition(behind(clause, at + 1))));
-                if from != to {
-                    steps.push(AlterStep::Rename(from, to));
-                }
+            let (Some(from), Some(to)) = (from, clause.get(at + 1).and_then(name)) else {
+                return steps.push(AlterStep::Unread(words(clause)));
+            };
+            steps.extend(moved(clause, &from));
+            steps.push(AlterStep::Retype(from.clone(), definition(behind(clause, at + 1))));
+            if from != to {
+                steps.push(AlterStep::Rename(from, to));
             }
         }
         _ if word(0, "RENAME") && word(1, "COLUMN") => {
             let (at, from) = named(1);
-            if let (Some(from), Some(to)) = (from, clause.get(at + 2).and_then(name)) {
-                steps.push(AlterStep::Rename(from, to));
+            match (from, clause.get(at + 2).and_then(name)) {
+                (Some(from), Some(to)) => steps.push(AlterStep::Rename(from, to)),
+                _ => steps.push(AlterStep::Unread(words(clause))),
             }
         }
         _ if word(0, "RENAME") && any(1, &["INDEX", "KEY"]) => {}
         _ if word(0, "RENAME") => steps.push(AlterStep::RenameTable),
+        // Options of the table, partitions that keep their rows, defaults, indexes. Should one of them change columns after all,
+        // they no longer agree with the next table map, which stops the table.
         _ => {}
     }
+}
+
+/// Whether the clause puts the column in another place.
+fn moved(clause: &[Token], column: &str) -> Option<AlterStep> {
+    let word = |back: usize, w: &str| clause.len().checked_sub(back).is_some_and(|i| clause[i].is(w));
+    (word(1, "FIRST") || word(2, "AFTER")).then(|| AlterStep::Move(column.to_owned()))
 }
 
 /// Whether an ADD or DROP is of something else than a column: what is no reserved word may be a column's name too.
@@ -129,11 +149,11 @@ fn add(clause: &[Token], (at, column): (usize, Option<String>), steps: &mut Vec<
             let inside = behind(clause, at);
             let inside = inside.strip_suffix(&[Token::Mark(')')]).unwrap_or(inside);
             for part in clauses(inside) {
-                let column = part.first().and_then(name);
-                steps.extend(column.map(|column| AlterStep::Add(column, definition(behind(part, 0)))));
+                let add = |column| AlterStep::Add(column, definition(behind(part, 0)));
+                steps.push(part.first().and_then(name).map_or_else(|| AlterStep::Unread(words(part)), add));
             }
         }
-        _ => {}
+        (None, _) => steps.push(AlterStep::Unread("ADD".into())),
     }
 }
 
@@ -186,6 +206,21 @@ mod tests {
                 AlterStep::Retype("c".into(), def("int")),
                 AlterStep::Retype("d".into(), def("int")),
             ]
+        );
+        assert_eq!(
+            steps("MODIFY c int AFTER d, CHANGE a b int FIRST, MODIFY e int COMMENT 'AFTER x'"),
+            [
+                AlterStep::Move("c".into()),
+                AlterStep::Retype("c".into(), def("int AFTER d")),
+                AlterStep::Move("a".into()),
+                AlterStep::Retype("a".into(), def("int FIRST")),
+                AlterStep::Rename("a".into(), "b".into()),
+                AlterStep::Retype("e".into(), def("int COMMENT 'AFTER x'")),
+            ]
+        );
+        assert_eq!(
+            steps("DROP (a), CHANGE a, ADD"),
+            ["DROP a", "CHANGE a", "ADD"].map(|c| AlterStep::Unread(c.into()))
         );
         assert_eq!(steps("DROP period, DROP PERIOD FOR p"), [AlterStep::Drop("period".into())]);
         assert_eq!(steps("ADD COLUMN IF NOT EXISTS a int"), [AlterStep::Add("a".into(), def("int"))]);

@@ -37,7 +37,10 @@ pub fn follow(
     let names: Vec<String> = match names(map) {
         Some(names) => names,
         None => {
-            let columns = |s: &AlterStep| matches!(s, AlterStep::Add(..) | AlterStep::Drop(_) | AlterStep::Rename(..));
+            // Values are matched by their place then: a column that moved would be taken for its neighbour.
+            let columns = |s: &AlterStep| {
+                matches!(s, AlterStep::Add(..) | AlterStep::Drop(_) | AlterStep::Rename(..) | AlterStep::Move(_))
+            };
             if statements.iter().flatten().any(columns) || map.columns.len() != table.columns.len() {
                 let message = "its columns changed, and the log does not name columns";
                 return Err(Error::data(&table.name, message).hint(METADATA_HINT));
@@ -70,11 +73,13 @@ pub fn unfollowed(step: &AlterStep) -> Option<String> {
     match step {
         AlterStep::Key => Some("its primary key changed".to_owned()),
         AlterStep::RenameTable => Some("it was renamed".to_owned()),
+        AlterStep::Unread(clause) => Some(format!("{clause}: a clause that is not understood")),
         AlterStep::Rows(clause) => Some(format!("{clause} changed its rows, and the log does not carry them")),
         AlterStep::Add(..)
         | AlterStep::Drop(_)
         | AlterStep::Rename(..)
         | AlterStep::Retype(..)
+        | AlterStep::Move(_)
         | AlterStep::Convert(_) => None,
     }
 }
@@ -281,6 +286,22 @@ mod tests {
         assert_eq!(kinds(&c), [SchemaStep::Rename { from: "a".into(), to: "A".into() }]);
         let c = go(&["id", "a", "b", "x"], &["ADD x int DEFAULT 1", "DROP x", "ADD x int DEFAULT 2"]).unwrap().unwrap();
         assert_eq!(kinds(&c), [SchemaStep::Add { column: "x".into(), fill: Some("2".into()) }]);
+    }
+
+    #[test]
+    fn without_names_nothing_moves() {
+        let nameless = |alter: &str| {
+            let mut map = map(&["id", "a", "b"]);
+            map.columns.iter_mut().for_each(|c| c.name = None);
+            let mut table = table(&["id", "a", "b"]);
+            Arc::make_mut(&mut table).pending = vec![alter.to_owned()];
+            follow(&map, &table, &[steps(alter)], || Ok(Vec::new()))
+        };
+        for alter in ["MODIFY a int AFTER b", "CHANGE b b int FIRST", "MODIFY b int FIRST"] {
+            let e = nameless(alter).unwrap_err();
+            assert!(e.hint_text().is_some_and(|h| h.contains("binlog_row_metadata")), "{alter}: {e:?}");
+        }
+        assert!(nameless("MODIFY a int NOT NULL").unwrap().is_some());
     }
 
     #[test]

@@ -60,6 +60,8 @@ pub fn through<'a>(name: &str, steps: &'a [AlterStep]) -> Option<(String, Option
             | AlterStep::Rename(..)
             | AlterStep::Retype(..)
             | AlterStep::Add(..)
+            | AlterStep::Move(_)
+            | AlterStep::Unread(_)
             | AlterStep::Convert(_)
             | AlterStep::Key
             | AlterStep::RenameTable
