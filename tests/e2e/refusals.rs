@@ -159,8 +159,12 @@ fn a_truncated_binlog_stops_and_loses_nothing() {
     let (path, at) = place_in_binlog(&server.data(), b"cut-me-here");
     source.sql("flush logs; insert into t values (4, 'behind the gap')");
     std::fs::OpenOptions::new().write(true).open(path).expect("the binlog").set_len(at as u64).expect("cutting");
-    refused(&p, "run", 65, &["truncated", "copy anew"]);
+    refused(&p, "run", 65, &["truncated", "crossfade snapshot '*'"]);
     assert_eq!(target.sql(&format!("select count(*) from {}.t", source.name())), "2", "nothing of it was applied");
+    let again = p.ended("snapshot", &["*"]);
+    assert!(again.status.success(), "{}", again.stderr);
+    p.catch_up();
+    assert_eq!(p.verify_equal(), 1, "the way out that the hint names");
 }
 
 #[test]

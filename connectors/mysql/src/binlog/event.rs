@@ -128,7 +128,7 @@ fn compare(event: &[u8], expected: u32, header: &Header, place: &dyn fmt::Displa
         "{place}: event {name} is damaged: its checksum is {expected:#010x}, of its bytes {found:#010x}"
     ))
     .hint(
-        "compare with mysqlbinlog --verify-binlog-checksum on the server; if the file is damaged, copy the tables anew with `crossfade snapshot TABLE`",
+        "compare with mysqlbinlog --verify-binlog-checksum on the server; if the file is damaged, copy all tables anew: `crossfade snapshot '*'`",
     ))
 }
 

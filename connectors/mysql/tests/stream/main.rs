@@ -403,7 +403,7 @@ fn truncation(server: &crossfade_harness::MySqlServer) {
     let e = lab.error(&from, &tables);
     assert!(!e.is_transient(), "trying again would not help: {e:?}");
     assert!(e.to_string().contains("truncated"), "{e:?}");
-    assert!(e.hint_text().is_some_and(|h| h.contains("copy anew")), "{e:?}");
+    assert!(e.hint_text().is_some_and(|h| h.contains("crossfade snapshot '*'")), "{e:?}");
 }
 
 #[test]
