@@ -207,7 +207,9 @@ fn refusal(body: &[u8]) -> Error {
             .hint("the server does not know this position: it is another server, or it lost transactions; copy anew");
     }
     if has("checksum") || has("corrupt") || has("truncated") || has("bogus data") {
-        return Error::corrupt(text).hint("a file of the binlog is damaged on the server: copy all tables anew, behind it: `crossfade snapshot '*'`");
+        return Error::corrupt(text).hint(
+            "a file of the binlog is damaged on the server: copy all tables anew, behind it: `crossfade snapshot '*'`",
+        );
     }
     Error::unavailable(text).hint("see the server's error log")
 }
