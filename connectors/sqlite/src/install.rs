@@ -1,6 +1,6 @@
 //! Crossfade's own tables in the application's database: made, found, kept up with the application's schema, removed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crossfade_core::{Error, Keeping, Result, Retained, TableSchema};
@@ -10,6 +10,7 @@ use crate::catalog::{self, PREFIX, Table, quote, rows};
 use crate::error::Doing;
 use crate::location::Location;
 use crate::mark::{Mark, RECOPY, millis};
+use crate::notes;
 use crate::shape;
 use crate::triggers::{self, CHANGE, SUFFIXES, op, trigger_name};
 use crate::upgrade;
@@ -212,6 +213,9 @@ pub fn create(tx: &Connection, table: &Table, id: i64) -> Result<()> {
     for suffix in SUFFIXES {
         run(&format!("DROP TRIGGER IF EXISTS {}", trigger_name(id, suffix)))?;
     }
+    if let Some(helpers) = note_tables(tx)?.get(&id) {
+        run(&notes::sql(table, id, helpers))?;
+    }
     for name in helper_tables(tx, id)? {
         run(&format!("DROP TABLE {}", quote(&name)))?;
     }
@@ -222,8 +226,21 @@ pub fn create(tx: &Connection, table: &Table, id: i64) -> Result<()> {
     Ok(())
 }
 
+/// The tables that hold notes of replaced rows, by the number of the table that they are about.
+pub fn note_tables(conn: &Connection) -> Result<BTreeMap<i64, Vec<String>>> {
+    let prefix = format!("{PREFIX}touched_");
+    let mut found: BTreeMap<i64, Vec<String>> = BTreeMap::new();
+    for name in own(conn, "table")? {
+        let id = name.strip_prefix(&prefix).and_then(|rest| rest.split('_').next()).and_then(|id| id.parse().ok());
+        if let Some(id) = id {
+            found.entry(id).or_default().push(name);
+        }
+    }
+    Ok(found)
+}
+
 /// The helper tables of a table that there are.
-pub fn helper_tables(conn: &Connection, id: i64) -> Result<Vec<String>> {
+fn helper_tables(conn: &Connection, id: i64) -> Result<Vec<String>> {
     let (touched, probe) = (format!("{PREFIX}touched_{id}_"), format!("{PREFIX}probe_{id}"));
     let mut names = own(conn, "table")?;
     names.retain(|n| n.starts_with(&touched) || *n == probe);
@@ -232,7 +249,8 @@ pub fn helper_tables(conn: &Connection, id: i64) -> Result<Vec<String>> {
 
 /// Everything of a kind that carries our prefix.
 fn own(conn: &Connection, kind: &str) -> Result<Vec<String>> {
-    let mut names = rows(conn, "SELECT name FROM sqlite_schema WHERE type = ?1", [kind], |r| r.get::<_, String>(0))?;
+    let mut names =
+        rows(conn, "SELECT name FROM sqlite_schema WHERE type = ?1 ORDER BY name", [kind], |r| r.get::<_, String>(0))?;
     names.retain(|n| n.starts_with(PREFIX));
     Ok(names)
 }

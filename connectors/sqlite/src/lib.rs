@@ -28,6 +28,7 @@ mod index_sql;
 mod install;
 mod location;
 mod mark;
+mod notes;
 mod prune;
 mod shape;
 mod snapshot;
@@ -37,6 +38,7 @@ mod triggers;
 mod types;
 mod upgrade;
 
+use error::Doing;
 use location::Location;
 use mark::Mark;
 
@@ -129,10 +131,10 @@ impl Source for Sqlite {
             Some((conn, _)) => conn,
             None => self.location.reader()?,
         };
-        let id = install::require_id(&conn)?;
-        let mark = install::last_mark(&conn)?;
+        let position = notes::end(&conn, &self.location)?;
+        conn.execute_batch("COMMIT").doing("reading the log's end")?;
         *asked = Some((conn, identity));
-        Ok(mark.position(&id))
+        Ok(position)
     }
 
     fn order(&self, a: &Position, b: &Position) -> Result<Ordering> {

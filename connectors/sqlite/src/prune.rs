@@ -8,6 +8,7 @@ use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use crate::error::{Doing, classify};
 use crate::install;
 use crate::location::Location;
+use crate::notes;
 
 /// Rows deleted in one transaction: a millisecond or less of the database's write lock.
 const ROWS: i64 = 500;
@@ -20,7 +21,9 @@ pub struct Pruner {
     durable: i64,
     /// The first row that may still be there.
     first: Option<i64>,
-    helpers: Vec<String>,
+    /// Settles what is still noted, under the schema of this number.
+    settling: Vec<String>,
+    schema: i64,
 }
 
 /// What a slice of pruning came to.
@@ -40,13 +43,15 @@ impl Pruner {
         let conn = location.writer()?;
         // Never queue for the lock: the application goes first.
         conn.busy_timeout(Duration::ZERO).doing("opening the database for pruning")?;
-        let mut helpers = Vec::new();
-        for &id in ids {
-            let mut tables = install::helper_tables(&conn, id)?;
-            tables.retain(|t| t.contains("touched"));
-            helpers.extend(tables);
+        let schema = schema_version(&conn).doing("preparing to prune")?;
+        let noted = install::note_tables(&conn)?;
+        let mut settling = Vec::new();
+        for known in install::known(&conn)?.iter().filter(|k| ids.contains(&k.id)) {
+            if let (Some(table), Some(helpers)) = (notes::table(&conn, known)?, noted.get(&known.id)) {
+                settling.push(notes::sql(&table, known.id, helpers));
+            }
         }
-        Ok(Pruner { conn, durable: 0, first: None, helpers })
+        Ok(Pruner { conn, durable: 0, first: None, settling, schema })
     }
 
     /// Everything before this row is safe at every target.
@@ -81,18 +86,25 @@ impl Pruner {
 
     fn delete(&mut self) -> rusqlite::Result<Slice> {
         let tx = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        if schema_version(&tx)? != self.schema {
+            // The reader will notice, and come with another pruner.
+            return Ok(Slice::Busy);
+        }
         let first: i64 = match self.first {
             Some(first) => first,
             None => tx.query_row("SELECT coalesce(min(seq), 0) FROM _crossfade_change", [], |r| r.get(0))?,
         };
         let end = self.durable.min(first + ROWS);
         tx.prepare_cached("DELETE FROM _crossfade_change WHERE seq < ?1")?.execute([end])?;
-        // No statement of the application is under way while we hold the write lock, so no note is needed any more.
-        for helper in &self.helpers {
-            tx.prepare_cached(&format!("DELETE FROM {helper}"))?.execute([])?;
+        for sql in &self.settling {
+            tx.execute_batch(sql)?;
         }
         tx.commit()?;
         self.first = Some(end);
         Ok(if end < self.durable { Slice::More } else { Slice::Done })
     }
+}
+
+fn schema_version(conn: &Connection) -> rusqlite::Result<i64> {
+    conn.query_row("PRAGMA schema_version", [], |r| r.get(0))
 }

@@ -13,8 +13,8 @@ use rusqlite::{Connection, params_from_iter};
 use crate::catalog::quote;
 use crate::decode::{key_text, null_key};
 use crate::error::Doing;
-use crate::install;
 use crate::location::Location;
+use crate::notes;
 use crate::text;
 use crate::types::{append, misfit};
 
@@ -32,9 +32,7 @@ impl View {
     /// Begins the transaction.
     pub fn open(location: &Location) -> Result<Self> {
         let conn = location.reader()?;
-        conn.execute_batch("BEGIN").doing("beginning a snapshot")?;
-        let id = install::require_id(&conn)?;
-        let position = install::last_mark(&conn)?.position(&id);
+        let position = notes::end(&conn, location)?;
         Ok(View { conn, position })
     }
 }

@@ -27,6 +27,7 @@ use crate::error::Doing;
 use crate::install;
 use crate::location::Location;
 use crate::mark::{Mark, RECOPY};
+use crate::notes;
 use crate::prune::Pruner;
 use crate::upgrade;
 
@@ -115,6 +116,12 @@ impl Log {
             if self.schema_version != Some(schema) {
                 drop(tx);
                 self.catch_up(schema)?;
+                continue;
+            }
+            let unsettled = notes::unsettled(&tx)?;
+            if !unsettled.is_empty() {
+                drop(tx);
+                notes::settle(&self.location, &unsettled)?;
                 continue;
             }
             let end = install::last_mark(&tx)?;

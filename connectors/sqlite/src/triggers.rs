@@ -18,7 +18,7 @@
 //! **`OR REPLACE`** removes rows in silence, under any unique constraint, and a `BEFORE` trigger cannot know whether the
 //! statement will replace, ignore or fail. So the before-trigger only notes the rows in conflict, and the after-trigger,
 //! which runs only if the row was written, logs those that are gone. What an ignored row leaves behind is harmless (it is
-//! still there, so it is not logged) and swept up by the next prune. Notes are matched to their row by the constraint's
+//! still there, so it is not logged) and swept up by the next prune (`notes.rs`). Notes are matched to their row by the constraint's
 //! values, so nested statements do not take each other's.
 //!
 //! A replaced row may take the very row that is being updated with it: by `ON DELETE CASCADE`, or by a trigger on what the cascade
@@ -86,6 +86,17 @@ pub fn reread(table: &Table, id: i64, all: bool) -> String {
         )
     };
     format!("INSERT INTO {CHANGE}(t, op, at, {}) SELECT {id}, 2, julianday('now'), {} FROM {from}", w.slots(), w.row())
+}
+
+/// Selects the keys of noted rows that are gone.
+pub fn gone(table: &Table, id: i64, helpers: &[String]) -> String {
+    Writer { table, id, name: quote(&table.name) }.gone(helpers)
+}
+
+/// The statement that logs the noted rows that are gone.
+pub fn log_replaced(table: &Table, id: i64, helpers: &[String]) -> String {
+    let w = Writer { table, id, name: quote(&table.name) };
+    w.log_keys(&w.gone(helpers))
 }
 
 struct Writer<'a> {

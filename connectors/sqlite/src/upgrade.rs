@@ -35,7 +35,8 @@ pub fn same_columns(shape: &TableSchema, table: &Table) -> bool {
         && same_key(shape, table)
 }
 
-fn same_key(shape: &TableSchema, table: &Table) -> bool {
+/// Whether the table's key is still that of the shape.
+pub fn same_key(shape: &TableSchema, table: &Table) -> bool {
     shape.key.iter().eq(table.key.iter().map(|(i, _)| i))
 }
 

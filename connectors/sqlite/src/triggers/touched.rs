@@ -171,20 +171,40 @@ impl Writer<'_> {
 
     /// That a noted row is not there.
     fn is_gone(&self, n: usize) -> String {
-        let here = self.same_key("_e", |i| format!("{}.k{i}", self.touched(n)));
+        self.is_gone_of(&self.touched(n))
+    }
+
+    fn is_gone_of(&self, notes: &str) -> String {
+        let here = self.same_key("_e", |i| format!("{notes}.k{i}"));
         format!("NOT EXISTS (SELECT 1 FROM {} AS _e WHERE {here})", self.name)
+    }
+
+    fn noted_keys(&self) -> String {
+        join(0..self.table.key.len(), ", ", |i| format!("k{i}"))
+    }
+
+    /// Selects the keys that these tables note and that are gone, each once.
+    pub(super) fn gone(&self, notes: &[String]) -> String {
+        join(0..notes.len(), " UNION ", |n| {
+            format!("SELECT {} FROM {} WHERE {}", self.noted_keys(), notes[n], self.is_gone_of(&notes[n]))
+        })
     }
 
     /// Logs noted rows as gone, each once: those for which the constraint's condition holds.
     fn log_noted(&self, conditions: &[String]) -> String {
-        let keys = join(0..self.table.key.len(), ", ", |i| format!("k{i}"));
         let union = join(0..conditions.len(), " UNION ", |n| {
-            format!("SELECT {keys} FROM {} WHERE {}", self.touched(n), conditions[n])
+            format!("SELECT {} FROM {} WHERE {}", self.noted_keys(), self.touched(n), conditions[n])
         });
+        self.log_keys(&union)
+    }
+
+    /// Logs the rows whose keys a query selects as gone.
+    pub(super) fn log_keys(&self, keys: &str) -> String {
         format!(
-            "INSERT INTO {CHANGE}(t, op, at, {}) SELECT {}, 3, julianday('now'), {keys} FROM ({union})",
+            "INSERT INTO {CHANGE}(t, op, at, {}) SELECT {}, 3, julianday('now'), {} FROM ({keys})",
             self.key_slots(),
-            self.id
+            self.id,
+            self.noted_keys()
         )
     }
 }
