@@ -11,7 +11,8 @@ use super::{Which, print_json};
 use crate::pipeline::session::{Goal, Shared};
 use crate::pipeline::{self, Conduct, Pipeline};
 use crate::service::{self, Server};
-use crate::verify::{self, Fenced, Proof, Verdict, fence};
+use crate::verify::difference::{Cell, Kind};
+use crate::verify::{self, Fenced, Proof, TableProof, Verdict, fence};
 
 /// Compare both sides at one position.
 #[derive(Debug, Args)]
@@ -94,6 +95,9 @@ pub fn show(proof: &Proof) {
         t.add_row([name, rows(p.source_rows), rows(p.target_rows), print, verdict]);
     }
     println!("{t}");
+    for p in &proof.tables {
+        differences(p);
+    }
     let position = proof.position.as_ref().map_or_else(|| "?".to_owned(), ToString::to_string);
     println!(
         "\n{}: {} tables, both sides read at {position}; replication stood still for {} ms, the scan took {}.",
@@ -102,4 +106,51 @@ pub fn show(proof: &Proof) {
         proof.held_ms,
         print::seconds(proof.seconds),
     );
+}
+
+/// Rows of a table that are printed; `--json` has more.
+const PRINTED: usize = 20;
+
+/// Prints which rows of a table differ.
+fn differences(proof: &TableProof) {
+    let Some(found) = &proof.differences else { return };
+    let target = proof.target.as_ref().map_or_else(String::new, |t| format!(" -> {t}"));
+    let or_more = if found.or_more { " or more" } else { "" };
+    let rows = if found.rows == 1 && !found.or_more { "row differs" } else { "rows differ" };
+    println!("\n{}{target}: {}{or_more} {rows}", proof.table, count(found.rows));
+    let mut t = table(&["key", "what", "source", "target"]);
+    for d in found.listed.iter().take(PRINTED) {
+        let key = d.key.iter().map(|n| format!("{} = {}", n.column, value(&n.value)));
+        let (source, target) = match d.kind {
+            Kind::Different => {
+                let side = |of: fn(&Cell) -> &Option<String>| {
+                    let cells = d.columns.iter().map(|c| format!("{} = {}", c.column, value(of(c))));
+                    cells.collect::<Vec<_>>().join("\n")
+                };
+                (side(|c| &c.source), side(|c| &c.target))
+            }
+            Kind::Missing | Kind::Extra | Kind::Repeated => (rows_of(d.source_rows), rows_of(d.target_rows)),
+        };
+        t.add_row([key.collect::<Vec<_>>().join("\n"), format!("{:?}", d.kind).to_lowercase(), source, target]);
+    }
+    println!("{t}");
+    if found.rows > PRINTED as u64 {
+        println!("  the first {PRINTED} of them; --json lists up to {}", verify::LISTED);
+    }
+}
+
+fn rows_of(n: u64) -> String {
+    match n {
+        0 => "no row".into(),
+        1 => "1 row".into(),
+        n => format!("{} rows", count(n)),
+    }
+}
+
+/// A value so that NULL, an empty text and a trailing blank can be told apart.
+fn value(text: &Option<String>) -> String {
+    match text {
+        None => "NULL".into(),
+        Some(text) => format!("'{}'", text.escape_debug()),
+    }
 }

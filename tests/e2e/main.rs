@@ -5,6 +5,7 @@
 mod again;
 mod common;
 mod crashes;
+mod differences;
 mod hard_copies;
 mod hard_postgres;
 mod mysql_to_postgres;

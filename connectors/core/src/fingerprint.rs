@@ -44,10 +44,15 @@ impl Fingerprint {
     pub fn add(&mut self, batch: &RecordBatch) -> Result<()> {
         let mut hasher = RowHasher::new(batch)?;
         for row in 0..batch.num_rows() {
-            self.sum = self.sum.wrapping_add(hasher.hash(row));
+            self.add_hash(hasher.hash(row));
         }
-        self.rows += batch.num_rows() as u64;
         Ok(())
+    }
+
+    /// Adds a row by its hash.
+    pub fn add_hash(&mut self, row: u128) {
+        self.rows += 1;
+        self.sum = self.sum.wrapping_add(row);
     }
 }
 

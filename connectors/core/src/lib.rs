@@ -7,10 +7,11 @@
 //! > Everything else can be forgotten and rebuilt.
 //!
 //! Read in this order: [`schema`] (what a table is), [`batch`] (what moves), [`position`] (where we are),
-//! [`source`] and [`target`] (the two ends), [`fingerprint`] (the proof).
+//! [`source`] and [`target`] (the two ends), [`fingerprint`] and [`buckets`] (the proof).
 
 pub mod batch;
 pub mod batcher;
+pub mod buckets;
 pub mod builder;
 pub mod endpoint;
 pub mod error;

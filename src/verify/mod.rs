@@ -9,7 +9,10 @@
 //!
 //! Replication stalls for these four steps only, not for the scans. Then every table is scanned on both sides and the
 //! fingerprints are compared. What could not be read is *unknown*, and unknown is never equal; so is a check that
-//! compared no table.
+//! compared no table. Where a table differs, the same snapshots are read again to find the rows (`narrow.rs`).
+
+pub mod difference;
+mod narrow;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,6 +23,8 @@ use crossfade_core::{
 };
 use serde::{Deserialize, Serialize};
 
+use self::difference::Differences;
+pub use self::narrow::LISTED;
 use crate::pipeline::Pipeline;
 use crate::pipeline::fence::Fence;
 use crate::pipeline::session::Shared;
@@ -55,7 +60,10 @@ pub struct TableProof {
     pub target_fingerprint: Option<String>,
     /// What it came to.
     pub verdict: Verdict,
-    /// Why it is unknown.
+    /// Which rows differ.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub differences: Option<Differences>,
+    /// Why it is unknown, or why the rows that differ could not be found.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub error: Option<String>,
 }
@@ -180,50 +188,61 @@ fn hold(shared: &Shared<'_>, pipeline: &Pipeline, globs: &[String]) -> Result<Fe
 }
 
 impl Fenced {
-    /// Scans both sides and compares.
+    /// Scans both sides, compares, and finds the rows that differ.
     pub fn compare(mut self) -> Proof {
         let began = Instant::now();
-        let tables = self.tables;
-        let (source, targets) = std::thread::scope(|scope| {
-            let others: Vec<_> = self
-                .targets
-                .iter_mut()
-                .map(|(_, snapshot)| {
-                    let tables = &tables;
-                    scope.spawn(move || each(tables, |m| scan(snapshot.as_mut(), &m.target, Ok)))
-                })
-                .collect();
-            let source = &mut self.source;
-            let ours = each(&tables, |m| scan(source.as_mut(), &m.source, |b| m.project(&b)));
-            let joined = others.into_iter().map(|t| t.join().unwrap_or_else(|_| Vec::new()));
-            (ours, joined.collect::<Vec<_>>())
-        });
+        let (ours, theirs) = self.scan_all();
+        let Fenced { position, held, tables, mut drift, mut source, mut targets } = self;
         let mut proofs = Vec::new();
-        let mut drift = self.drift;
         for (i, mapped) in tables.iter().enumerate() {
-            for ((name, _), side) in self.targets.iter().zip(&targets) {
-                let ours = source.get(i).and_then(|r| r.as_ref().ok());
-                let theirs = side.get(i).and_then(|r| r.as_ref().ok());
-                let error = [source.get(i), side.get(i)].into_iter().flatten().find_map(|r| r.as_ref().err());
-                let mut proof = proof(&mapped.source.name, name.clone(), ours, theirs, error);
-                if let Some(wrong) = drift.get(&mapped.source.name) {
+            let wrong = drift.remove(&mapped.source.name);
+            for ((name, snapshot), side) in targets.iter_mut().zip(&theirs) {
+                let mut proof = proof(&mapped.source.name, name.clone(), &ours[i], &side[i]);
+                if let Some(wrong) = &wrong {
                     proof.verdict = Verdict::Unknown;
                     proof.error = Some(wrong.clone());
+                } else if proof.verdict == Verdict::Different {
+                    explain(&mut proof, mapped, source.as_mut(), snapshot.as_mut());
                 }
                 proofs.push(proof);
             }
-            drift.remove(&mapped.source.name);
         }
         for (name, wrong) in drift {
-            proofs.push(TableProof { error: Some(wrong), ..proof(&name, None, None, None, None) });
+            let unread = || Err(Error::config(wrong.clone()));
+            proofs.push(proof(&name, None, &unread(), &unread()));
         }
         Proof {
             verdict: overall(&proofs),
-            position: Some(self.position),
-            held_ms: self.held.as_millis() as u64,
-            seconds: (began.elapsed() + self.held).as_secs_f64(),
+            position: Some(position),
+            held_ms: held.as_millis() as u64,
+            seconds: (began.elapsed() + held).as_secs_f64(),
             tables: proofs,
         }
+    }
+
+    /// The fingerprints of all tables, of the source and of each target; all sides are read at once.
+    fn scan_all(&mut self) -> (Vec<Result<Fingerprint>>, Vec<Vec<Result<Fingerprint>>>) {
+        let tables = &self.tables;
+        std::thread::scope(|scope| {
+            let theirs = self
+                .targets
+                .iter_mut()
+                .map(|(_, snapshot)| scope.spawn(|| each(tables, |m| scan(snapshot.as_mut(), &m.target, Ok))));
+            let theirs: Vec<_> = theirs.collect();
+            let source = &mut self.source;
+            let ours = each(tables, |m| scan(source.as_mut(), &m.source, |b| m.project(&b)));
+            let panicked = |_| each(tables, |_| Err(Error::corrupt("a thread that read the target panicked")));
+            (ours, theirs.into_iter().map(|t| t.join().unwrap_or_else(panicked)).collect())
+        })
+    }
+}
+
+/// Says which rows differ. That they do stands also where they cannot be found.
+fn explain(proof: &mut TableProof, mapped: &Mapped, source: &mut dyn Snapshot, target: &mut dyn Snapshot) {
+    let rows = proof.source_rows.max(proof.target_rows).unwrap_or(u64::MAX);
+    match narrow::narrow(mapped, source, target, rows) {
+        Ok(differences) => proof.differences = Some(differences),
+        Err(e) => proof.error = Some(format!("the rows that differ could not be found: {e}")),
     }
 }
 
@@ -244,15 +263,16 @@ fn scan(
 fn proof(
     table: &TableName,
     target: Option<String>,
-    ours: Option<&Fingerprint>,
-    theirs: Option<&Fingerprint>,
-    error: Option<&Error>,
+    ours: &Result<Fingerprint>,
+    theirs: &Result<Fingerprint>,
 ) -> TableProof {
     let verdict = match (ours, theirs) {
-        (Some(a), Some(b)) if a == b => Verdict::Equal,
-        (Some(_), Some(_)) => Verdict::Different,
-        (None, _) | (_, None) => Verdict::Unknown,
+        (Ok(a), Ok(b)) if a == b => Verdict::Equal,
+        (Ok(_), Ok(_)) => Verdict::Different,
+        (Err(_), _) | (_, Err(_)) => Verdict::Unknown,
     };
+    let error = ours.as_ref().err().or(theirs.as_ref().err());
+    let (ours, theirs) = (ours.as_ref().ok(), theirs.as_ref().ok());
     TableProof {
         table: table.to_string(),
         target,
@@ -261,6 +281,7 @@ fn proof(
         source_fingerprint: ours.map(Fingerprint::to_string),
         target_fingerprint: theirs.map(Fingerprint::to_string),
         verdict,
+        differences: None,
         error: error.map(Error::to_string),
     }
 }
@@ -281,13 +302,14 @@ fn overall(proofs: &[TableProof]) -> Verdict {
 mod tests {
     use super::*;
 
+    fn sum(sum: Option<u128>, rows: u64) -> Result<Fingerprint> {
+        sum.map(|sum| Fingerprint { rows, sum }).ok_or_else(|| Error::transient("not read"))
+    }
+
     fn with(verdicts: &[(Option<u128>, Option<u128>)]) -> Verdict {
-        let f = |sum: Option<u128>| sum.map(|sum| Fingerprint { rows: 1, sum });
-        let proofs: Vec<TableProof> = verdicts
-            .iter()
-            .map(|&(a, b)| proof(&TableName::new("s", "t"), None, f(a).as_ref(), f(b).as_ref(), None))
-            .collect();
-        overall(&proofs)
+        let one =
+            |&(a, b): &(Option<u128>, Option<u128>)| proof(&TableName::new("s", "t"), None, &sum(a, 1), &sum(b, 1));
+        overall(&verdicts.iter().map(one).collect::<Vec<_>>())
     }
 
     #[test]
@@ -301,7 +323,7 @@ mod tests {
 
     #[test]
     fn equal_sums_of_different_counts_differ() {
-        let (a, b) = (Fingerprint { rows: 1, sum: 7 }, Fingerprint { rows: 2, sum: 7 });
-        assert_eq!(proof(&TableName::new("s", "t"), None, Some(&a), Some(&b), None).verdict, Verdict::Different);
+        let proof = proof(&TableName::new("s", "t"), None, &sum(Some(7), 1), &sum(Some(7), 2));
+        assert_eq!(proof.verdict, Verdict::Different);
     }
 }

@@ -1,0 +1,134 @@
+//! What differs, for people: the row's key, what became of it, and the values of both sides.
+
+use arrow_array::RecordBatch;
+use arrow_cast::display::{ArrayFormatter, FormatOptions};
+use crossfade_core::{Error, Result, TableSchema};
+use serde::{Deserialize, Serialize};
+
+/// A longer value is cut here, and says so.
+const SHOWN: usize = 500;
+
+/// What became of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// The source has it, the target has not.
+    Missing,
+    /// The target has it, the source has not.
+    Extra,
+    /// Both have it, with other values.
+    Different,
+    /// Both have rows like it, not equally many: no key forbids that at the target.
+    Repeated,
+}
+
+/// One row, told by its key, that is not the same on both sides.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Difference {
+    /// What became of it.
+    pub kind: Kind,
+    /// The key's columns and values, as they arrive at the target; of a table without a key, the whole row.
+    pub key: Vec<Named>,
+    /// The columns whose values differ.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub columns: Vec<Cell>,
+    /// Rows with this key at the source.
+    pub source_rows: u64,
+    /// Rows with this key at the target.
+    pub target_rows: u64,
+}
+
+/// A value with its column.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Named {
+    /// The column's name at the target.
+    pub column: String,
+    /// Its value as text; `None` is NULL.
+    pub value: Option<String>,
+}
+
+/// A column that is not the same on both sides.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cell {
+    /// Its name at the target.
+    pub column: String,
+    /// Its value at the source as text; `None` is NULL.
+    pub source: Option<String>,
+    /// Its value at the target as text; `None` is NULL.
+    pub target: Option<String>,
+}
+
+/// What differs in a table.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Differences {
+    /// How many rows differ, by their keys.
+    pub rows: u64,
+    /// Whether there are more: so many differ that not all were looked at.
+    pub or_more: bool,
+    /// The first of them.
+    pub listed: Vec<Difference>,
+}
+
+/// A row in words.
+pub type Words = Vec<Option<String>>;
+
+/// The values of each row as text, whole.
+pub fn words(batch: &RecordBatch) -> Result<Vec<Words>> {
+    let options = FormatOptions::new().with_display_error(false);
+    let columns = batch.columns().iter().map(|c| ArrayFormatter::try_new(c.as_ref(), &options));
+    let columns = columns
+        .collect::<std::result::Result<Vec<_>, _>>()
+        .map_err(|e| Error::corrupt("a value that has no text").caused_by(e))?;
+    let cell = |column: usize, row: usize| -> Result<Option<String>> {
+        if batch.column(column).is_null(row) {
+            return Ok(None);
+        }
+        let text = columns[column].value(row).try_to_string();
+        text.map(Some).map_err(|e| Error::corrupt("a value that has no text").caused_by(e))
+    };
+    let row = |row| (0..columns.len()).map(|column| cell(column, row)).collect();
+    (0..batch.num_rows()).map(row).collect()
+}
+
+/// What differs between the rows of one key.
+pub fn difference(table: &TableSchema, source: &[Words], target: &[Words]) -> Option<Difference> {
+    let any = source.first().or(target.first())?;
+    let named = |i: usize| Named { column: table.columns[i].name.clone(), value: any[i].as_deref().map(cut) };
+    let key = match table.key.is_empty() {
+        true => (0..table.columns.len()).map(named).collect(),
+        false => table.key.iter().map(|&i| named(i)).collect(),
+    };
+    let (kind, columns) = match (source, target) {
+        (_, []) => (Kind::Missing, Vec::new()),
+        ([], _) => (Kind::Extra, Vec::new()),
+        ([ours], [theirs]) => (Kind::Different, cells(table, ours, theirs)),
+        _ => (Kind::Repeated, Vec::new()),
+    };
+    Some(Difference { kind, key, columns, source_rows: source.len() as u64, target_rows: target.len() as u64 })
+}
+
+fn cells(table: &TableSchema, ours: &Words, theirs: &Words) -> Vec<Cell> {
+    let pairs = ours.iter().zip(theirs).enumerate().filter(|(_, (a, b))| a != b);
+    let show = |text: &Option<String>| text.as_deref().map(cut);
+    pairs.map(|(i, (a, b))| Cell { column: table.columns[i].name.clone(), source: show(a), target: show(b) }).collect()
+}
+
+/// The beginning of a long text.
+fn cut(text: &str) -> String {
+    match text.char_indices().nth(SHOWN) {
+        None => text.to_owned(),
+        Some((end, _)) => format!("{}… ({} characters)", &text[..end], text.chars().count()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_value_is_cut_and_says_so() {
+        let long = "ü".repeat(SHOWN + 1);
+        assert_eq!(cut(&long), format!("{}… (501 characters)", "ü".repeat(SHOWN)));
+        assert_eq!(cut("short"), "short");
+    }
+}
