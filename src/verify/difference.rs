@@ -1,7 +1,11 @@
 //! What differs, for people: the row's key, what became of it, and the values of both sides.
 
-use arrow_array::RecordBatch;
+use std::sync::Arc;
+
+use arrow_array::{ArrayRef, RecordBatch};
+use arrow_cast::cast;
 use arrow_cast::display::{ArrayFormatter, FormatOptions};
+use arrow_schema::{DataType, TimeUnit};
 use crossfade_core::{Error, Result, TableSchema};
 use serde::{Deserialize, Serialize};
 
@@ -74,17 +78,23 @@ pub type Words = Vec<Option<String>>;
 
 /// The values of each row as text, whole.
 pub fn words(batch: &RecordBatch) -> Result<Vec<Words>> {
+    let wordless = |e| Error::corrupt("a value that has no text").caused_by(e);
     let options = FormatOptions::new().with_display_error(false);
-    let columns = batch.columns().iter().map(|c| ArrayFormatter::try_new(c.as_ref(), &options));
-    let columns = columns
-        .collect::<std::result::Result<Vec<_>, _>>()
-        .map_err(|e| Error::corrupt("a value that has no text").caused_by(e))?;
+    // The formatter knows zones as offsets only.
+    let utc = DataType::Timestamp(TimeUnit::Microsecond, Some("+00:00".into()));
+    let zoned = |array: &ArrayRef| match array.data_type() {
+        DataType::Timestamp(_, Some(_)) => cast(array, &utc),
+        _ => Ok(Arc::clone(array)),
+    };
+    let arrays = batch.columns().iter().map(zoned).collect::<std::result::Result<Vec<_>, _>>().map_err(wordless)?;
+    let columns = arrays.iter().map(|array| ArrayFormatter::try_new(array.as_ref(), &options));
+    let columns = columns.collect::<std::result::Result<Vec<_>, _>>().map_err(wordless)?;
     let cell = |column: usize, row: usize| -> Result<Option<String>> {
         if batch.column(column).is_null(row) {
             return Ok(None);
         }
         let text = columns[column].value(row).try_to_string();
-        text.map(Some).map_err(|e| Error::corrupt("a value that has no text").caused_by(e))
+        text.map(Some).map_err(wordless)
     };
     let row = |row| (0..columns.len()).map(|column| cell(column, row)).collect();
     (0..batch.num_rows()).map(row).collect()

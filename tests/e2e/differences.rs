@@ -126,7 +126,7 @@ const DAMAGES: [Damage; 17] = [
         "update purchase set id = case id when 3 then 4 else 3 end where id in (3, 4)",
         "purchase",
         2,
-        ("different", "3", "amount"),
+        ("different", "3", "customer_id"),
     ),
 ];
 
@@ -149,7 +149,7 @@ fn every_damage_is_found_by_key_and_column() {
     for damage in &DAMAGES {
         target.sql(&format!("create table kept as table {0}; {1}", damage.table, damage.sql));
         shows(&pipeline, damage);
-        target.sql(&format!("truncate {0}; insert into {0} table kept; drop table kept", damage.table));
+        target.sql(&format!("delete from {0}; insert into {0} table kept; drop table kept", damage.table));
     }
     assert_eq!(pipeline.verify_equal(), 3);
     is_readable(&pipeline, &target);
