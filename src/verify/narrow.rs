@@ -39,15 +39,24 @@ struct Both {
 
 /// Finds what differs in a table whose fingerprints differ: `rows` is the larger of both counts.
 pub fn narrow(mapped: &Mapped, source: &mut dyn Snapshot, target: &mut dyn Snapshot, rows: u64) -> Result<Differences> {
+    within(mapped, source, target, rows, HASHES)
+}
+
+/// As [`narrow`], holding so many hashes at most (and of one bucket, whatever it has).
+fn within(
+    mapped: &Mapped,
+    source: &mut dyn Snapshot,
+    target: &mut dyn Snapshot,
+    rows: u64,
+    hashes: u64,
+) -> Result<Differences> {
     let mut source = Side { snapshot: source, mapped, is_source: true };
     let mut target = Side { snapshot: target, mapped, is_source: false };
-    let within = match rows > HASHES {
-        true => Some(suspects(&mut source, &mut target)?),
-        false => None,
+    let (picked, or_more) = match rows > hashes {
+        true => suspects(&mut source, &mut target, hashes).map(|(picked, more)| (Some(picked), more))?,
+        false => (None, false),
     };
-    let or_more = within.as_ref().is_some_and(|w| w.1);
-    let within = within.map(|w| w.0);
-    let mut found = keys(&mut source, &mut target, within.as_ref())?;
+    let mut found = keys(&mut source, &mut target, picked.as_ref())?;
     let rows = found.len() as u64;
     found.sort_unstable();
     found.truncate(LISTED);
@@ -56,7 +65,7 @@ pub fn narrow(mapped: &Mapped, source: &mut dyn Snapshot, target: &mut dyn Snaps
 }
 
 /// Buckets that differ, as many as may be looked into, and whether there are more.
-fn suspects(source: &mut Side<'_>, target: &mut Side<'_>) -> Result<(HashSet<usize>, bool)> {
+fn suspects(source: &mut Side<'_>, target: &mut Side<'_>, hashes: u64) -> Result<(HashSet<usize>, bool)> {
     let (ours, theirs) = beside(source, target, |side| {
         let mut buckets = Buckets::default();
         side.scan(|_, hashes| {
@@ -70,7 +79,7 @@ fn suspects(source: &mut Side<'_>, target: &mut Side<'_>) -> Result<(HashSet<usi
     let mut rows = 0;
     for &bucket in &differing {
         rows += ours.rows(bucket).max(theirs.rows(bucket));
-        if rows > HASHES && !picked.is_empty() {
+        if rows > hashes && !picked.is_empty() {
             break;
         }
         picked.insert(bucket);
@@ -152,5 +161,107 @@ impl Side<'_> {
             let batch = if is_source { mapped.project(&batch)? } else { batch };
             sink(&batch, &row_hashes(&batch, &mapped.target.key)?)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow_array::{ArrayRef, Int64Array, StringArray};
+    use crossfade_core::{Column, Logical, Position, TableName, TableSchema};
+
+    use super::super::difference::Kind;
+    use super::*;
+    use crate::transform::{Rules, Transform};
+
+    /// A table that stands still.
+    struct Still(Vec<(i64, &'static str)>, Position);
+
+    impl Snapshot for Still {
+        fn position(&self) -> &Position {
+            &self.1
+        }
+
+        fn split(&mut self, _: &TableSchema, _: u64) -> Result<Vec<KeyRange>> {
+            Ok(vec![KeyRange::ALL])
+        }
+
+        fn scan(
+            &mut self,
+            table: &TableSchema,
+            _: &KeyRange,
+            sink: &mut dyn FnMut(RecordBatch) -> Result<()>,
+        ) -> Result<()> {
+            self.0.chunks(100).try_for_each(|rows| {
+                let ids: ArrayRef = Arc::new(rows.iter().map(|r| r.0).collect::<Int64Array>());
+                let texts: ArrayRef = Arc::new(rows.iter().map(|r| Some(r.1)).collect::<StringArray>());
+                sink(RecordBatch::try_new(table.arrow(), vec![ids, texts]).expect("two columns"))
+            })
+        }
+    }
+
+    fn found(
+        key: &[usize],
+        ours: Vec<(i64, &'static str)>,
+        theirs: Vec<(i64, &'static str)>,
+        hashes: u64,
+    ) -> Differences {
+        let column = |name: &str, logical| Column {
+            name: name.into(),
+            source_type: "x".into(),
+            logical,
+            nullable: true,
+            auto_increment: false,
+            number: 0,
+        };
+        let table = Arc::new(TableSchema {
+            name: TableName::new("s", "t"),
+            version: 1,
+            columns: vec![column("id", Logical::Int64), column("t", Logical::Text)],
+            key: key.to_vec(),
+            indexes: vec![],
+            foreign_keys: vec![],
+            origin: None,
+            pending: vec![],
+        });
+        let mapped = Transform::new(Rules::default()).map_all(&[table]).unwrap().remove(0);
+        let rows = ours.len().max(theirs.len()) as u64;
+        let (mut ours, mut theirs) = (Still(ours, Position::new("1")), Still(theirs, Position::new("1")));
+        within(&mapped, &mut ours, &mut theirs, rows, hashes).unwrap()
+    }
+
+    fn many(n: i64) -> Vec<(i64, &'static str)> {
+        (0..n).map(|i| (i, "x")).collect()
+    }
+
+    #[test]
+    fn few_rows_of_a_large_table_are_found_through_buckets() {
+        let mut theirs = many(3000);
+        theirs[17].1 = "y";
+        theirs.remove(2900);
+        theirs.push((5000, "x"));
+        for hashes in [50, 100_000] {
+            let d = found(&[0], many(3000), theirs.clone(), hashes);
+            assert_eq!((d.rows, d.or_more), (3, false), "{hashes} hashes");
+            let kinds: Vec<_> = d.listed.iter().map(|d| (d.key[0].value.as_deref().unwrap(), d.kind)).collect();
+            assert_eq!(kinds, [("17", Kind::Different), ("2900", Kind::Missing), ("5000", Kind::Extra)]);
+        }
+    }
+
+    #[test]
+    fn where_everything_differs_memory_is_bounded_and_it_says_so() {
+        let theirs = (0..3000).map(|i| (i, "y")).collect::<Vec<_>>();
+        let d = found(&[0], many(3000), theirs.clone(), 50);
+        assert!(d.or_more && (1..=50).contains(&d.rows), "{} rows", d.rows);
+        let d = found(&[0], many(3000), theirs, 3000);
+        assert_eq!((d.rows, d.or_more, d.listed.len()), (3000, false, LISTED));
+    }
+
+    #[test]
+    fn rows_without_a_key_are_counted() {
+        let d = found(&[], vec![(1, "a"), (1, "a"), (2, "b")], vec![(1, "a"), (3, "c")], 100);
+        let kinds: Vec<_> = d.listed.iter().map(|d| (d.kind, d.source_rows, d.target_rows)).collect();
+        assert_eq!(kinds, [(Kind::Repeated, 2, 1), (Kind::Missing, 1, 0), (Kind::Extra, 0, 1)]);
     }
 }
