@@ -137,6 +137,7 @@ fn differences(proof: &TableProof) {
     if found.rows > PRINTED as u64 {
         println!("  the first {PRINTED} of them; --json lists up to {}", verify::LISTED);
     }
+    println!("  to mend the table while all others stream: crossfade snapshot {}", proof.table);
 }
 
 fn rows_of(n: u64) -> String {

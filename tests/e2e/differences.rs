@@ -185,7 +185,15 @@ fn is_readable(pipeline: &Pipeline, target: &Database) {
     target.sql("update purchase set amount = 1, weight = null where id = 12; delete from purchase where id = 13");
     let ended = pipeline.ended("verify", &["--table", "*.purchase"]);
     assert_eq!(code(&ended), 2, "{}", ended.stderr);
-    for words in ["2 rows differ", "id = '12'", "amount = '16.44'", "amount = '1.00'", "weight = NULL", "missing"] {
+    for words in [
+        "2 rows differ",
+        "id = '12'",
+        "amount = '16.44'",
+        "amount = '1.00'",
+        "weight = NULL",
+        "missing",
+        "crossfade snapshot",
+    ] {
         assert!(ended.stdout.contains(words), "{words} is not in\n{}", ended.stdout);
     }
 }
