@@ -82,6 +82,19 @@ pub enum Partitions {
     Leaf,
 }
 
+/// Which of a source's changes are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// All.
+    Any,
+    /// Those that were made there, and not those that were replicated to it from elsewhere (`pg_replication_origin`).
+    None,
+}
+
+const ORIGINS: [(&str, Origin); 2] = [("any", Origin::Any), ("none", Origin::None)];
+
+const SWITCH: [(&str, bool); 2] = [("on", true), ("off", false)];
+
 const PARTITIONS: [(&str, Partitions); 2] = [("root", Partitions::Root), ("leaf", Partitions::Leaf)];
 
 const SSL_MODES: [(&str, SslMode); 6] = [
@@ -192,6 +205,12 @@ pub struct Options {
     pub publication: Option<String>,
     /// How a source's partitioned tables arrive.
     pub partitions: Partitions,
+    /// Which of a source's changes are read.
+    pub origin: Origin,
+    /// Whether a source may send large transactions while they are open.
+    pub streaming: bool,
+    /// Where such transactions wait for their commit.
+    pub spool_dir: PathBuf,
     /// Settings that the server takes with the startup message.
     pub startup_options: Option<String>,
     keepalives: Keepalives,
@@ -235,6 +254,9 @@ impl Options {
             slot: set.get("slot").cloned(),
             publication: set.get("publication").cloned(),
             partitions: choice(&set, "partitions", &PARTITIONS)?.unwrap_or(Partitions::Root),
+            origin: choice(&set, "origin", &ORIGINS)?.unwrap_or(Origin::Any),
+            streaming: choice(&set, "streaming", &SWITCH)?.unwrap_or(true),
+            spool_dir: set.get("spool_dir").cloned().or_else(|| env("TMPDIR")).unwrap_or_else(|| "/tmp".into()).into(),
             startup_options: set.get("options").cloned(),
             keepalives: keepalives(&set)?,
             tcp_user_timeout: number::<u64>(&set, "tcp_user_timeout")?.filter(|n| *n > 0).map(Duration::from_millis),

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use crossfade_core::{Error, Result};
 
 /// Keywords that mean something here.
-pub const KNOWN: [&str; 29] = [
+pub const KNOWN: [&str; 32] = [
     "application_name",
     "channel_binding",
     "client_encoding",
@@ -29,18 +29,21 @@ pub const KNOWN: [&str; 29] = [
     "keepalives_idle",
     "keepalives_interval",
     "options",
+    "origin",
     "passfile",
     "password",
     "port",
     "partitions",
     "publication",
     "slot",
+    "spool_dir",
     "ssl_min_protocol_version",
     "sslcert",
     "sslkey",
     "sslmode",
     "sslnegotiation",
     "sslrootcert",
+    "streaming",
     "target_session_attrs",
     "tcp_user_timeout",
     "user",

@@ -6,6 +6,7 @@
 //! start ─────────────────────────── whether the slot's log goes on where a position ends
 //! pgoutput ── rows ── text          messages to rows of Arrow
 //! tables ── follow                  the shapes that the log shows, and how they change
+//! spool ─────────────────────────── transactions that are sent while they are open
 //! stream ────────────────────────── all of it as batches
 //! catalog ── types                  the tables, what identifies their rows, what their types mean
 //! slot, publication                 what is made at the server, and what it leaves out
@@ -26,6 +27,7 @@ mod publication;
 mod rows;
 pub mod slot;
 pub mod snapshot;
+mod spool;
 mod start;
 pub mod stream;
 pub mod tables;

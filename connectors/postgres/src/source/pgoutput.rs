@@ -1,10 +1,14 @@
-//! Messages of the output plugin pgoutput, protocol version 1 ("Logical Replication Message Formats" of the server's
+//! Messages of the output plugin pgoutput, protocol versions 1 and 2 ("Logical Replication Message Formats" of the server's
 //! documentation; `src/backend/replication/logical/proto.c`).
 //!
 //! Values come as text. Binary was measured and raised throughput by 7 % at most, while arrays, ranges, network addresses and
 //! all other types that only Postgres has must travel as the server prints them in any case; and types whose binary form
-//! differs between versions do not differ as text. Later protocol versions add transactions that are sent before they commit:
-//! the server keeps those to itself here (on its disk, past `logical_decoding_work_mem`), so that rolled back rows never come.
+//! differs between versions do not differ as text.
+//!
+//! Version 2 adds transactions that are sent while they are open, in segments: StreamStart, changes, StreamStop. Inside of a
+//! segment each change carries the number of its (sub)transaction behind its tag; [`streamed`] takes that out again, so that
+//! what is left is the message as version 1 has it. Version 3 (two-phase commit) is not asked for: a prepared transaction comes
+//! at COMMIT PREPARED, like any other. Nor is 4, whose only addition serves appliers that work in parallel.
 //!
 //! Nothing is copied: rows are borrowed from the message, with the places of their values in buffers that are used again. A
 //! message that is not known here is an error, not passed over.
@@ -165,16 +169,82 @@ pub enum Event<'a> {
         /// Whether it belongs to the transaction that is open.
         transactional: bool,
     },
+    /// A segment of an open transaction begins.
+    StreamStart {
+        /// The transaction's number.
+        xid: u32,
+        /// Whether it is its first.
+        first: bool,
+    },
+    /// The segment ends.
+    StreamStop,
+    /// A transaction that came in segments has committed.
+    StreamCommit {
+        /// The transaction's number.
+        xid: u32,
+        /// Where its commit lies.
+        commit: Lsn,
+        /// The end of the commit.
+        end: Lsn,
+        /// When it committed, in microseconds since 1970 UTC.
+        commit_micros: i64,
+    },
+    /// A transaction that came in segments, or a subtransaction of it, has rolled back.
+    StreamAbort {
+        /// The transaction's number.
+        xid: u32,
+        /// The subtransaction's; the same number where all of it has rolled back.
+        subxid: u32,
+    },
+}
+
+/// A change inside of a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Streamed<'a> {
+    /// The (sub)transaction that made it.
+    pub xid: u32,
+    /// Its tag.
+    pub tag: u8,
+    /// What follows tag and number, as version 1 has it.
+    pub rest: &'a [u8],
+}
+
+/// Takes a change inside of a segment apart; `None` for a message that is no change: the segment's end, and the name of the
+/// server that a transaction came from, which carries no number.
+pub fn streamed(body: &[u8]) -> Result<Option<Streamed<'_>>> {
+    let mut r = Reader(body);
+    let read = |r: &mut Reader<'_>| Ok((r.u8()?, r.u32()?));
+    match body.first() {
+        Some(b'E' | b'O') => Ok(None),
+        Some(b'I' | b'U' | b'D' | b'T' | b'R' | b'Y' | b'M') => match read(&mut r) {
+            Ok((tag, xid)) => Ok(Some(Streamed { xid, tag, rest: r.0 })),
+            Err(short) => Err(short_message(short, body)),
+        },
+        Some(tag) => {
+            let message = format!("the log has message {:?} inside of a streamed transaction", char::from(*tag));
+            Err(Error::corrupt(message).hint(
+                "set streaming=off in the source's URL; and look for a proxy that changes what passes through it",
+            ))
+        }
+        None => Err(short_message(Short, body)),
+    }
+}
+
+fn short_message(short: Short, body: &[u8]) -> Error {
+    match body.first() {
+        Some(tag) => short.of(&format!("message {:?} of the log", char::from(*tag))),
+        None => short.of("an empty message of the log"),
+    }
 }
 
 /// Reads a message.
 pub fn decode<'a>(body: &'a [u8], scratch: &'a mut Scratch) -> Result<Event<'a>> {
-    let Some(&tag) = body.first() else { return Err(Short.of("an empty message of the log")) };
+    let Some(&tag) = body.first() else { return Err(short_message(Short, body)) };
     match event(tag, body, scratch) {
         Ok(Some(event)) => Ok(event),
         Ok(None) => Err(Error::corrupt(format!("the log has a message of unknown kind {:?}", char::from(tag)))
             .hint("this version does not know it: it may stem from a newer server; see its release notes")),
-        Err(short) => Err(short.of(&format!("message {:?} of the log", char::from(tag)))),
+        Err(short) => Err(short_message(short, body)),
     }
 }
 
@@ -183,8 +253,8 @@ fn event<'a>(tag: u8, body: &'a [u8], scratch: &'a mut Scratch) -> Read<Option<E
     r.u8()?;
     let event = match tag {
         b'B' => {
-            let (commit, micros, xid) = (Lsn(r.u64()?), r.i64()?, r.u32()?);
-            Event::Begin { commit, commit_micros: micros.saturating_add(EPOCH_MICROS), xid }
+            let (commit, commit_micros, xid) = (Lsn(r.u64()?), micros(&mut r)?, r.u32()?);
+            Event::Begin { commit, commit_micros, xid }
         }
         b'C' => {
             let _flags = r.u8()?;
@@ -239,10 +309,24 @@ fn event<'a>(tag: u8, body: &'a [u8], scratch: &'a mut Scratch) -> Read<Option<E
             r.take(usize::try_from(length).map_err(|_| Short)?)?;
             Event::Message { transactional }
         }
+        b'S' => Event::StreamStart { xid: r.u32()?, first: r.u8()? == 1 },
+        b'E' => Event::StreamStop,
+        b'c' => {
+            let xid = r.u32()?;
+            let _flags = r.u8()?;
+            let (commit, end) = (Lsn(r.u64()?), Lsn(r.u64()?));
+            Event::StreamCommit { xid, commit, end, commit_micros: micros(&mut r)? }
+        }
+        b'A' => Event::StreamAbort { xid: r.u32()?, subxid: r.u32()? },
         _ => return Ok(None),
     };
     r.end()?;
     Ok(Some(event))
+}
+
+/// A time, in microseconds since 1970 UTC.
+fn micros(r: &mut Reader<'_>) -> Read<i64> {
+    Ok(r.i64()?.saturating_add(EPOCH_MICROS))
 }
 
 fn marked(r: &mut Reader<'_>, mark: u8) -> Read<()> {
@@ -332,14 +416,43 @@ mod tests {
         assert_eq!((new.len(), new.value(1), new.value(9)), (2, Value::Text(b"xyz"), Value::Null));
         let longer = [&body[..], b"x"].concat();
         assert!(decode(&longer, &mut Scratch::default()).is_err(), "a message holds nothing else");
-        assert!(decode(b"S\0\0", &mut Scratch::default()).unwrap_err().hint_text().is_some());
+        assert!(decode(b"b\0\0", &mut Scratch::default()).unwrap_err().hint_text().is_some());
+    }
+
+    #[test]
+    fn segments() {
+        let mut scratch = Scratch::default();
+        let mut event = |body: &[u8]| format!("{:?}", decode(body, &mut scratch).unwrap());
+        assert_eq!(event(b"S\0\0\0\x07\x01"), "StreamStart { xid: 7, first: true }");
+        assert_eq!(event(b"S\0\0\0\x07\0"), "StreamStart { xid: 7, first: false }");
+        assert_eq!(event(b"E"), "StreamStop");
+        assert_eq!(event(b"A\0\0\0\x07\0\0\0\x09"), "StreamAbort { xid: 7, subxid: 9 }");
+        let commit = b"c\0\0\0\x07\0\0\0\0\0\0\0\0\x10\0\0\0\0\0\0\0\x20\0\0\0\0\0\0\0\x05";
+        let want = "StreamCommit { xid: 7, commit: Lsn(16), end: Lsn(32), commit_micros: 946684800000005 }";
+        assert_eq!(event(commit), want);
+        for whole in [&b"S\0\0\0\x07\x01"[..], b"A\0\0\0\x07\0\0\0\x09", commit] {
+            for cut in 1..whole.len() {
+                assert!(decode(&whole[..cut], &mut Scratch::default()).is_err(), "{cut} bytes of {whole:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn changes_of_segments_lose_their_number() {
+        let change = Streamed { xid: 9, tag: b'I', rest: b"abc" };
+        assert_eq!(streamed(b"I\0\0\0\x09abc").unwrap(), Some(change));
+        assert_eq!(streamed(b"E").unwrap(), None);
+        for bad in [&b""[..], b"I\0\0\0", b"B\0\0\0\x09", b"c\0\0\0\x09", b"?"] {
+            assert!(streamed(bad).unwrap_err().hint_text().is_some(), "{bad:?}");
+        }
     }
 
     proptest! {
         /// Lengths and counts that promise more than there is allocate nothing for the promise.
         #[test]
-        fn any_bytes_are_read_or_refused(tag in "[BCORYIUDTMSE]", rest: Vec<u8>) {
+        fn any_bytes_are_read_or_refused(tag in "[BCORYIUDTMSEcA]", rest: Vec<u8>) {
             let body = [tag.as_bytes(), &rest].concat();
+            let _ = streamed(&body);
             let mut scratch = Scratch::default();
             match decode(&body, &mut scratch) {
                 Ok(Event::Truncate(relations)) => prop_assert!(relations.len() * 4 <= body.len()),

@@ -12,6 +12,57 @@ use crossfade_core::{Error, Result, TableSchema};
 use super::position::{Lsn, PgPosition};
 use super::publication::{self, Publication};
 use super::wire::{Replication, Row};
+use crate::options::{Options, Origin};
+
+/// The first version that sends messages, and transactions while they are open.
+const STREAMING: u32 = 140_000;
+
+/// The first version that tells what was made there from what was replicated to it.
+const ORIGINS: u32 = 160_000;
+
+/// What the output plugin is asked for.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Plugin(Vec<(&'static str, &'static str)>);
+
+impl Plugin {
+    /// Names and values of its options.
+    pub fn list(&self) -> &[(&'static str, &'static str)] {
+        &self.0
+    }
+
+    /// Whether transactions may come while they are open.
+    pub fn streams(&self) -> bool {
+        self.0.contains(&("streaming", "on"))
+    }
+}
+
+/// What the output plugin of a server is asked for ("Logical Streaming Replication Parameters" of its documentation). An option
+/// that it does not know it refuses.
+pub fn plugin_options(version: u32, options: &Options) -> Result<Plugin> {
+    let streaming = version >= STREAMING && options.streaming;
+    let mut list = vec![("proto_version", if streaming { "2" } else { "1" })];
+    if version >= STREAMING {
+        // Heartbeats and fences that somebody writes to the log move the position at once.
+        list.push(("messages", "true"));
+    }
+    if streaming {
+        list.push(("streaming", "on"));
+    }
+    match options.origin {
+        Origin::Any => {}
+        Origin::None if version >= ORIGINS => list.push(("origin", "none")),
+        Origin::None => return Err(Error::config(NO_ORIGIN).hint(ORIGIN_HINT)),
+    }
+    Ok(Plugin(list))
+}
+
+/// Why a server refuses `origin=none`.
+pub const NO_ORIGIN: &str =
+    "origin=none: before version 16 Postgres does not tell what was made there from what was replicated to it";
+
+/// What mends that.
+pub const ORIGIN_HINT: &str = "upgrade the server to Postgres 16 or later, or leave origin out of the URL and exclude the tables \
+    that are replicated to it";
 
 /// The way on from a log that is lost.
 const AGAIN: &str = "`crossfade slot drop`, then `crossfade snapshot '*'` (makes the slot anew) and `crossfade run` copy all tables \
@@ -101,7 +152,7 @@ fn switch_point(history: &str, timeline: u32) -> Option<Lsn> {
 fn slot(wire: &mut Replication, slot: &str, from: &PgPosition) -> Result<()> {
     let rows = wire.simple(&format!(
         "SELECT plugin, database, database = pg_catalog.current_database(), active_pid, confirmed_flush_lsn, wal_status, \
-             pg_catalog.to_jsonb(s) ->> 'invalidation_reason' \
+             pg_catalog.to_jsonb(s) ->> 'invalidation_reason', pg_catalog.to_jsonb(s) ->> 'two_phase' \
          FROM pg_catalog.pg_replication_slots s WHERE slot_name = '{}'",
         slot.replace('\'', "''")
     ))?;
@@ -122,6 +173,10 @@ fn slot(wire: &mut Replication, slot: &str, from: &PgPosition) -> Result<()> {
     if cell(&rows, 2) != Some("t") {
         let database = cell(&rows, 1).unwrap_or("another");
         return Err(fatal(format!("it is of database {database}")).hint("give the slot another name"));
+    }
+    if cell(&rows, 7) == Some("true") {
+        let what = "it was made with two_phase, and would show prepared transactions before they commit";
+        return Err(fatal(what.to_owned()).hint(format!("{AGAIN}; Crossfade makes slots without two_phase")));
     }
     if cell(&rows, 5) == Some("lost") {
         let what = match cell(&rows, 6) {
@@ -153,7 +208,28 @@ fn published(wire: &mut Replication, publication: &str, tables: &[Arc<TableSchem
 
 #[cfg(test)]
 mod tests {
+    use crossfade_core::Endpoint;
+
     use super::*;
+
+    #[test]
+    fn what_each_version_is_asked_for() {
+        let asked = |version: u32, query: &str| {
+            let url = format!("postgres://u@h/d?{query}");
+            let plugin = plugin_options(version, &Options::parse(&Endpoint::new(url, None), &|_| None).unwrap())?;
+            let list: Vec<String> = plugin.list().iter().map(|(n, v)| format!("{n}={v}")).collect();
+            Ok::<_, Error>((list.join(" "), plugin.streams()))
+        };
+        let streaming = ("proto_version=2 messages=true streaming=on".to_owned(), true);
+        assert_eq!(asked(130_022, "").unwrap(), ("proto_version=1".into(), false));
+        assert_eq!(asked(140_000, "").unwrap(), streaming);
+        assert_eq!(asked(180_000, "origin=any&streaming=on").unwrap(), streaming);
+        assert_eq!(asked(150_000, "streaming=off").unwrap(), ("proto_version=1 messages=true".into(), false));
+        let none = "proto_version=1 messages=true origin=none".to_owned();
+        assert_eq!(asked(160_000, "streaming=off&origin=none").unwrap(), (none, false));
+        let refused = asked(159_999, "origin=none").unwrap_err();
+        assert!(refused.to_string().contains("version 16") && refused.hint_text().is_some(), "{refused:?}");
+    }
 
     #[test]
     fn history_files() {

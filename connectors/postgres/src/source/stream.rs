@@ -4,6 +4,9 @@
 //! Between ──Begin──> Announced ──rows──> Within ──Commit──> Between
 //! ```
 //!
+//! A transaction that the server sends while it is open waits in a spool ([`super::spool`]), and takes the same way once it has
+//! committed: Stream Commit is its Begin, the spool holds its rows, and the spool's end is its Commit.
+//!
 //! Invariants:
 //! - The position is the end of a commit that has been handed on, or a place behind it up to which the server says that there
 //!   is nothing more (keepalives, messages): it moves only between transactions.
@@ -20,6 +23,7 @@ use crossfade_core::{Batch, Batcher, Boundary, Error, Item, Limit, Position, Res
 use super::pgoutput::{Event, Scratch, decode};
 use super::position::{Lsn, PgPosition};
 use super::rows::{Plan, Sink};
+use super::spool::{Replay, Spools};
 use super::start;
 use super::tables::{Describe, Tables};
 use super::wire::{Frame, Replication, Status, Wait};
@@ -51,10 +55,21 @@ struct Open {
     commit_micros: i64,
 }
 
+/// A transaction that was sent while it was open.
+struct Committed {
+    changes: Replay,
+    commit: Lsn,
+    end: Lsn,
+}
+
 /// Reads the log of a slot from a position on.
 pub struct PgStream {
     wire: Replication,
     scratch: Scratch,
+    /// Transactions that are open; none where the server sends each at its commit.
+    spools: Option<Spools>,
+    /// A transaction that has committed, and of which not all has been read.
+    replay: Option<Committed>,
     /// What the server may discard the log before.
     durable: Lsn,
     follower: Follower,
@@ -88,8 +103,10 @@ impl PgStream {
         let from = PgPosition::parse(from)?;
         let mut wire = Replication::open(server)?;
         let position = start::verify(&mut wire, slot, publication, &from, tables)?;
-        // Messages: heartbeats and fences that somebody writes to the log move the position at once.
-        wire.start(slot, from.lsn, publication, &[("proto_version", "1"), ("messages", "true")])?;
+        let options = server.options();
+        let plugin = start::plugin_options(wire.version(), options)?;
+        let spools = (plugin.streams()).then(|| Spools::new(&options.spool_dir)).transpose()?;
+        wire.start(slot, from.lsn, publication, plugin.list())?;
         let follower = Follower {
             tables: Tables::new(server, tables, describe),
             batcher: Batcher::default(),
@@ -100,7 +117,7 @@ impl PgStream {
             handed: Instant::now(),
             hex: Vec::new(),
         };
-        Ok(PgStream { wire, scratch: Scratch::default(), durable: from.lsn, follower })
+        Ok(PgStream { wire, scratch: Scratch::default(), spools, replay: None, durable: from.lsn, follower })
     }
 
     fn status(&self) -> Status {
@@ -110,21 +127,67 @@ impl PgStream {
     /// Takes what comes next, if something does.
     fn advance(&mut self, wait: Wait, until: Option<Lsn>) -> Result<bool> {
         let status = self.status();
-        match self.wire.next(wait, status)? {
+        let PgStream { wire, scratch, spools, replay, follower, .. } = self;
+        if let Some(Committed { changes, commit, end }) = replay {
+            match changes.next()? {
+                Some(body) => follower.apply(decode(body, scratch)?, body.len(), *end, until)?,
+                None => {
+                    follower.end(*commit, *end, until)?;
+                    *replay = None;
+                }
+            }
+            return Ok(true);
+        }
+        match wire.next(wait, status)? {
             None => return Ok(false),
             Some(Frame::Keepalive { end, reply }) => {
-                self.follower.passed(end, until);
+                follower.passed(end, until);
                 if reply {
                     self.wire.status(self.status(), false)?;
                 }
             }
             Some(Frame::Data { end, body }) => {
-                let event = decode(body, &mut self.scratch)?;
-                self.follower.apply(event, body.len(), end, until)?;
+                let kept = match spools {
+                    Some(spools) if spools.receives() => spools.keep(body)?,
+                    Some(_) | None => false,
+                };
+                match (kept, spools) {
+                    (true, _) => {}
+                    (false, None) => follower.apply(decode(body, scratch)?, body.len(), end, until)?,
+                    (false, Some(spools)) => {
+                        *replay = segments(follower, spools, decode(body, scratch)?, body.len(), end, until)?;
+                    }
+                }
             }
         }
         Ok(true)
     }
+}
+
+/// A message from a server that may send open transactions. One that has committed is to be read next.
+fn segments(
+    follower: &mut Follower,
+    spools: &mut Spools,
+    event: Event<'_>,
+    bytes: usize,
+    at: Lsn,
+    until: Option<Lsn>,
+) -> Result<Option<Committed>> {
+    match event {
+        Event::StreamStart { xid, first } => {
+            follower.demand_between(xid, at)?;
+            spools.start(xid, first)?;
+        }
+        Event::StreamStop => spools.stop()?,
+        Event::StreamAbort { xid, subxid } => spools.abort(xid, subxid)?,
+        Event::StreamCommit { xid, commit, end, commit_micros } => {
+            let changes = spools.commit(xid)?;
+            follower.announce(xid, Open { commit, commit_micros }, at)?;
+            return Ok(Some(Committed { changes, commit, end }));
+        }
+        event => follower.apply(event, bytes, at, until)?,
+    }
+    Ok(None)
 }
 
 impl Follower {
@@ -218,15 +281,26 @@ impl Follower {
         }
     }
 
+    fn demand_between(&self, xid: u32, at: Lsn) -> Result<()> {
+        match self.place {
+            Place::Between => Ok(()),
+            Place::Announced(_) | Place::Within(_) => {
+                let message = format!("transaction {xid} begins or goes on at {at}, and the one before has not ended");
+                Err(Error::corrupt(message))
+            }
+        }
+    }
+
+    /// All that a committed transaction did is to come.
+    fn announce(&mut self, xid: u32, open: Open, at: Lsn) -> Result<()> {
+        self.demand_between(xid, at)?;
+        self.place = Place::Announced(open);
+        Ok(())
+    }
+
     fn apply(&mut self, event: Event<'_>, bytes: usize, end: Lsn, until: Option<Lsn>) -> Result<()> {
         match event {
-            Event::Begin { commit, commit_micros, xid } => {
-                let Place::Between = self.place else {
-                    let message = format!("transaction {xid} begins at {end}, and the one before has not ended");
-                    return Err(Error::corrupt(message));
-                };
-                self.place = Place::Announced(Open { commit, commit_micros });
-            }
+            Event::Begin { commit, commit_micros, xid } => self.announce(xid, Open { commit, commit_micros }, end)?,
             Event::Commit { commit, end } => return self.end(commit, end, until),
             Event::Message { transactional: false } => self.passed(end, until),
             Event::Message { transactional: true } | Event::Origin | Event::Type => {}
@@ -247,6 +321,10 @@ impl Follower {
                 self.row(relation, bytes, |plan, sink| plan.update(sink, old, new))?;
             }
             Event::Delete { relation, old } => self.row(relation, bytes, |plan, sink| plan.delete(sink, old))?,
+            Event::StreamStart { .. } | Event::StreamStop | Event::StreamCommit { .. } | Event::StreamAbort { .. } => {
+                let message = format!("at {end} the log has a part of an open transaction, which nobody asked for");
+                return Err(Error::corrupt(message));
+            }
         }
         Ok(())
     }
@@ -329,8 +407,10 @@ impl Stream for PgStream {
             let wait = if ask { Wait::No } else { self.follower.patience(limit, until) };
             if self.advance(wait, until)? {
                 taken = taken.wrapping_add(1);
-                // Inside a long transaction nothing can be handed on: the caller gets its thread back, and asks again.
-                if taken.is_multiple_of(GLANCE) && self.follower.is_within() && Instant::now() >= limit.deadline {
+                // Inside a long transaction, or while open ones come, nothing can be handed on: the caller gets its thread
+                // back, and asks again.
+                let nothing = self.follower.is_within() || self.follower.batcher.is_empty();
+                if taken.is_multiple_of(GLANCE) && nothing && Instant::now() >= limit.deadline {
                     return Ok(None);
                 }
                 continue;

@@ -227,6 +227,7 @@ pub struct Status {
 pub struct Replication {
     server: Server,
     wire: Wire,
+    version: u32,
     /// After so much waiting without a byte the connection is dead.
     patience: Duration,
     /// Waited without a byte.
@@ -244,13 +245,21 @@ impl Replication {
             let state = query(&mut wire, STATE).await?;
             let is = |i: usize| state.first().and_then(|row| row.get(i)?.as_deref()) == Some("t");
             accept(attrs, is(0), is(1))?;
-            let sql = "SELECT setting FROM pg_catalog.pg_settings WHERE name = 'wal_sender_timeout'";
-            let timeout = query(&mut wire, sql).await?;
-            let timeout = timeout.into_iter().flatten().flatten().next().and_then(|ms| ms.parse().ok());
-            Ok((wire, patience(timeout.unwrap_or(0))))
+            let sql = "SELECT (SELECT setting FROM pg_catalog.pg_settings WHERE name = 'wal_sender_timeout'), \
+                pg_catalog.current_setting('server_version_num')";
+            let settings = query(&mut wire, sql).await?;
+            let number = |i: usize| settings.first().and_then(|row| row.get(i)?.as_deref()?.parse::<u64>().ok());
+            let version = number(1).and_then(|v| u32::try_from(v).ok());
+            let version = version.ok_or_else(|| Error::corrupt("the server does not tell its version"))?;
+            Ok((wire, version, patience(number(0).unwrap_or(0))))
         });
-        let (wire, patience) = server.block_on(opened)?;
-        Ok(Replication { server: server.clone(), wire, patience, silent: Duration::ZERO, asked: false })
+        let (wire, version, patience) = server.block_on(opened)?;
+        Ok(Replication { server: server.clone(), wire, version, patience, silent: Duration::ZERO, asked: false })
+    }
+
+    /// The server's version, as `server_version_num` has it.
+    pub fn version(&self) -> u32 {
+        self.version
     }
 
     /// Runs one command over the simple protocol: SQL, or one of the replication protocol's. The rows of its answer.
