@@ -343,6 +343,8 @@ fn slots_that_do_not_go_on() {
         refused(&fresh, "leaves out rows", false);
         site.sql(&format!("select pg_drop_replication_slot('{slot}'); select pg_create_logical_replication_slot('{slot}', 'test_decoding')"));
         refused(&fresh, "plugin", false);
+        site.sql(&format!("select pg_drop_replication_slot('{slot}'); select pg_create_logical_replication_slot('{slot}', 'pgoutput', false, true)"));
+        refused(&fresh, "two_phase", false);
     });
 }
 

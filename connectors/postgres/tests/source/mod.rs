@@ -32,12 +32,32 @@ pub fn limit(until: Option<Position>) -> Limit {
 
 impl Site {
     pub fn new(pg: &Postgres, ddl: &str) -> Site {
+        Site::with(pg, ddl, "")
+    }
+
+    /// With options of the source's URL.
+    pub fn with(pg: &Postgres, ddl: &str, query: &str) -> Site {
         let db = pg.fresh_database("log");
         db.sql(ddl);
         db.sql("create publication p for all tables");
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let server = Server::new(&Endpoint::new(db.url(), None), runtime.handle().clone()).unwrap();
+        let server =
+            Server::new(&Endpoint::new(format!("{}?{query}", db.url()), None), runtime.handle().clone()).unwrap();
         Site { db, runtime, server }
+    }
+
+    /// The same server by a URL with other options.
+    pub fn server(&self, query: &str) -> Server {
+        let url = format!("{}?{query}", self.db.url());
+        Server::new(&Endpoint::new(url, None), self.runtime.handle().clone()).unwrap()
+    }
+
+    /// A session of its own, which keeps transactions open.
+    pub fn session(&self) -> Session {
+        let client = self.server.block_on(self.server.client()).unwrap();
+        let session = Session { server: self.server.clone(), client };
+        session.sql("set search_path = public");
+        session
     }
 
     pub fn sql(&self, statements: &str) -> String {
@@ -71,6 +91,16 @@ impl Site {
     }
 
     pub fn stream(&self, from: &Position, tables: &[Arc<TableSchema>]) -> Result<PgStream> {
+        self.stream_of(&self.server, &self.slot(), from, tables)
+    }
+
+    pub fn stream_of(
+        &self,
+        server: &Server,
+        slot: &str,
+        from: &Position,
+        tables: &[Arc<TableSchema>],
+    ) -> Result<PgStream> {
         let (client, database) = (self.db.client().clone(), self.db.name().to_owned());
         let keys: Vec<(TableName, Vec<String>)> =
             tables.iter().map(|t| (t.name.clone(), t.key_columns().map(|c| c.name.clone()).collect())).collect();
@@ -78,7 +108,7 @@ impl Site {
             let key = keys.iter().find(|(n, _)| n == name).map(|(_, key)| key.clone()).unwrap_or_default();
             Ok(Some(shape(&|sql| client.sql(&database, sql), &name.name, &key)))
         };
-        PgStream::start(&self.server, &self.slot(), "p", from, tables, Box::new(describe))
+        PgStream::start(server, slot, "p", from, tables, Box::new(describe))
     }
 
     /// As [`Site::stream`], once the former connection's slot is free.
@@ -89,6 +119,19 @@ impl Site {
                 Err(e) => assert!(e.is_transient(), "{e:?}"),
             }
         }
+    }
+}
+
+/// See [`Site::session`].
+pub struct Session {
+    server: Server,
+    client: tokio_postgres::Client,
+}
+
+impl Session {
+    pub fn sql(&self, statements: &str) {
+        let done = self.server.block_on(self.client.batch_execute(statements));
+        done.unwrap_or_else(|e| panic!("{e:?}\nin: {statements}"));
     }
 }
 
