@@ -224,6 +224,29 @@ fn large_prepared_transactions_come_with_their_commit() {
     }
 }
 
+/// A server that fails while it sends an open transaction is asked for whole ones: it does when a savepoint with a TRUNCATE, or
+/// another change of the catalog, was rolled back, and the same table was truncated again before the segment was sent.
+#[test]
+fn a_server_that_cannot_send_an_open_transaction() {
+    each_way(TWO, |site| {
+        let from = site.begin();
+        let mut stream = site.stream(&from, &[site.table("t", &["id"]), site.table("u", &["id"])]).unwrap();
+        site.sql("insert into u values (1, 'x')");
+        site.sql(&format!(
+            "begin; {} savepoint s; truncate t; rollback to s; {} truncate t; insert into t values (0, 'last'); commit",
+            insert("t", 1, 2000, "a"),
+            insert("t", 2001, 4000, "b")
+        ));
+        site.sql("insert into u values (2, 'y')");
+        let end = ["truncate t", "+t 0,last", "+u 2,y"].map(String::from).to_vec();
+        let rows = [inserted("t", 1..=2000, "a"), inserted("t", 2001..=4000, "b")].concat();
+        let want = [vec!["+u 1,x".into()], rows, end].concat();
+        assert_eq!(changes(&read(&mut stream, &site.now())), want);
+        site.sql("insert into t values (1, 'x')");
+        assert_eq!(changes(&read(&mut stream, &site.now())), ["+t 1,x"]);
+    });
+}
+
 /// What was replicated to the source by others is left out, whether it comes whole or while it is open.
 #[test]
 fn the_origin_of_changes() {

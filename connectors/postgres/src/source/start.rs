@@ -12,7 +12,7 @@ use crossfade_core::{Error, Result, TableSchema};
 use super::position::{Lsn, PgPosition};
 use super::publication::{self, Publication};
 use super::wire::{Replication, Row};
-use crate::options::{Options, Origin};
+use crate::options::Origin;
 
 /// The first version that sends messages, and transactions while they are open.
 const STREAMING: u32 = 140_000;
@@ -38,8 +38,8 @@ impl Plugin {
 
 /// What the output plugin of a server is asked for ("Logical Streaming Replication Parameters" of its documentation). An option
 /// that it does not know it refuses.
-pub fn plugin_options(version: u32, options: &Options) -> Result<Plugin> {
-    let streaming = version >= STREAMING && options.streaming;
+pub fn plugin_options(version: u32, streaming: bool, origin: Origin) -> Result<Plugin> {
+    let streaming = version >= STREAMING && streaming;
     let mut list = vec![("proto_version", if streaming { "2" } else { "1" })];
     if version >= STREAMING {
         // Heartbeats and fences that somebody writes to the log move the position at once.
@@ -48,7 +48,7 @@ pub fn plugin_options(version: u32, options: &Options) -> Result<Plugin> {
     if streaming {
         list.push(("streaming", "on"));
     }
-    match options.origin {
+    match origin {
         Origin::Any => {}
         Origin::None if version >= ORIGINS => list.push(("origin", "none")),
         Origin::None => return Err(Error::config(NO_ORIGIN).hint(ORIGIN_HINT)),
@@ -208,26 +208,22 @@ fn published(wire: &mut Replication, publication: &str, tables: &[Arc<TableSchem
 
 #[cfg(test)]
 mod tests {
-    use crossfade_core::Endpoint;
-
     use super::*;
 
     #[test]
     fn what_each_version_is_asked_for() {
-        let asked = |version: u32, query: &str| {
-            let url = format!("postgres://u@h/d?{query}");
-            let plugin = plugin_options(version, &Options::parse(&Endpoint::new(url, None), &|_| None).unwrap())?;
+        let asked = |version: u32, streaming: bool, origin: Origin| {
+            let plugin = plugin_options(version, streaming, origin)?;
             let list: Vec<String> = plugin.list().iter().map(|(n, v)| format!("{n}={v}")).collect();
             Ok::<_, Error>((list.join(" "), plugin.streams()))
         };
         let streaming = ("proto_version=2 messages=true streaming=on".to_owned(), true);
-        assert_eq!(asked(130_022, "").unwrap(), ("proto_version=1".into(), false));
-        assert_eq!(asked(140_000, "").unwrap(), streaming);
-        assert_eq!(asked(180_000, "origin=any&streaming=on").unwrap(), streaming);
-        assert_eq!(asked(150_000, "streaming=off").unwrap(), ("proto_version=1 messages=true".into(), false));
+        assert_eq!(asked(130_022, true, Origin::Any).unwrap(), ("proto_version=1".into(), false));
+        assert_eq!(asked(140_000, true, Origin::Any).unwrap(), streaming);
+        assert_eq!(asked(150_000, false, Origin::Any).unwrap(), ("proto_version=1 messages=true".into(), false));
         let none = "proto_version=1 messages=true origin=none".to_owned();
-        assert_eq!(asked(160_000, "streaming=off&origin=none").unwrap(), (none, false));
-        let refused = asked(159_999, "origin=none").unwrap_err();
+        assert_eq!(asked(160_000, false, Origin::None).unwrap(), (none, false));
+        let refused = asked(159_999, true, Origin::None).unwrap_err();
         assert!(refused.to_string().contains("version 16") && refused.hint_text().is_some(), "{refused:?}");
     }
 

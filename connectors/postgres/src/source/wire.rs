@@ -283,10 +283,14 @@ impl Replication {
         let Replication { server, wire, .. } = self;
         let begun = async {
             wire.write(|out| frontend::query(&sql, out)).await?;
-            match answer(wire).await? {
-                // CopyBothResponse.
-                (b'W', _) => Ok(()),
-                (tag, _) => Err(misplaced(tag, "the answer to START_REPLICATION")),
+            loop {
+                match answer(wire).await? {
+                    // CopyBothResponse.
+                    (b'W', _) => return Ok(()),
+                    // ReadyForQuery, behind an error that ended the log.
+                    (b'Z', _) => {}
+                    (tag, _) => return Err(misplaced(tag, "the answer to START_REPLICATION")),
+                }
             }
         };
         match server.block_on(async { tokio::time::timeout(ANSWER, begun).await }) {
