@@ -121,6 +121,7 @@ mod tests {
             foreign_keys: vec![],
             origin: None,
             pending: vec![],
+            number: 0,
         })
     }
 

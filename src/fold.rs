@@ -279,6 +279,7 @@ mod tests {
             foreign_keys: vec![],
             origin: None,
             pending: vec![],
+            number: 0,
         })
     }
 

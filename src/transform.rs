@@ -254,6 +254,7 @@ fn map_table(rules: &Rules, table: &Arc<TableSchema>) -> Result<Mapped> {
         foreign_keys: foreign_keys.collect(),
         origin: Some(Box::new((**table).clone())),
         pending: vec![],
+        number: 0,
         columns,
     };
     Ok(Mapped { source: Arc::clone(table), target: Arc::new(target), keep })
@@ -294,6 +295,7 @@ mod tests {
             }],
             origin: None,
             pending: vec![],
+            number: 0,
         })
     }
 

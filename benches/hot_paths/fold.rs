@@ -39,6 +39,7 @@ fn table(key: Logical) -> Arc<TableSchema> {
         foreign_keys: vec![],
         origin: None,
         pending: vec![],
+        number: 0,
     })
 }
 

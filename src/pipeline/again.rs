@@ -164,7 +164,9 @@ fn shapes_and_position(
     let wanted = which()?;
     let since = pipeline.source.position()?;
     let again = which()?;
-    let same = |a: &TableSchema, b: &TableSchema| a.name == b.name && a.columns == b.columns && a.key == b.key;
+    let same = |a: &TableSchema, b: &TableSchema| {
+        a.name == b.name && a.number == b.number && a.columns == b.columns && a.key == b.key
+    };
     if wanted.len() != again.len() || !wanted.iter().zip(&again).all(|(a, b)| same(a, b)) {
         return Err(Error::transient("a table changed its shape while it was looked at").hint("try again"));
     }

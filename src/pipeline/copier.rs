@@ -366,7 +366,8 @@ fn present<'a>(
 
 /// Whether the source's table no longer has this shape.
 fn is_outdated(source: &dyn Source, table: &TableSchema) -> Result<bool> {
-    let shape = |t: &TableSchema| t.columns.iter().map(|c| (c.name.clone(), c.logical.clone())).collect::<Vec<_>>();
+    let columns = |t: &TableSchema| t.columns.iter().map(|c| (c.name.clone(), c.logical.clone())).collect::<Vec<_>>();
+    let shape = |t: &TableSchema| (t.number, columns(t));
     Ok(present(source, std::iter::once(table))?.get(&table.name).is_none_or(|now| shape(now) != shape(table)))
 }
 

@@ -281,7 +281,9 @@ fn begin_fresh(pipeline: &Pipeline, opened: &mut [Opened<'_>]) -> Result<()> {
     // The log may have begun in an earlier attempt, at a time when tables had other shapes: begin where they have these.
     let position = pipeline.source.position()?;
     let again = pipeline.source.tables(&pipeline.selection)?;
-    let same = |a: &TableSchema, b: &TableSchema| a.name == b.name && a.columns == b.columns && a.key == b.key;
+    let same = |a: &TableSchema, b: &TableSchema| {
+        a.name == b.name && a.number == b.number && a.columns == b.columns && a.key == b.key
+    };
     if !tables.iter().all(|t| again.iter().any(|a| same(a, t))) {
         return Err(Error::transient("a table changed its shape while the pipeline began"));
     }

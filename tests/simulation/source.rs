@@ -103,6 +103,7 @@ impl Store {
             foreign_keys: Vec::new(),
             origin: None,
             pending: vec![],
+            number: 0,
         };
         let mut inner = self.lock();
         let now = inner.log.len() as u64;

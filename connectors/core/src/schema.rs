@@ -219,6 +219,14 @@ pub struct TableSchema {
     /// across a restart keeps them here.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pending: Vec<String>,
+    /// The source's own number of the table, where it has one that outlives renames and that no other table gets (Postgres'
+    /// OID): a table that took another's name and shape is told from it. Else 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub number: u32,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 impl TableSchema {

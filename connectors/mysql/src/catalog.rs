@@ -201,6 +201,7 @@ impl Inventory {
                     foreign_keys,
                     origin: None,
                     pending: vec![],
+                    number: 0,
                 },
                 engine: engine.unwrap_or_default(),
                 refused,

@@ -44,6 +44,7 @@ fn table() -> Arc<TableSchema> {
         foreign_keys: vec![],
         origin: None,
         pending: vec![],
+        number: 0,
     })
 }
 

@@ -409,6 +409,7 @@ mod tests {
             foreign_keys: vec![],
             origin: None,
             pending: vec![],
+            number: 0,
         };
         let batch = RecordBatch::try_new(table.arrow(), vec![Arc::new(Int64Array::from(vec![7])), array]).unwrap();
         let mut out = Vec::new();

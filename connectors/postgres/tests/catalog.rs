@@ -34,6 +34,7 @@ fn table(schema: &str, name: &str, columns: Vec<Column>) -> TableSchema {
         foreign_keys: vec![],
         origin: None,
         pending: vec![],
+        number: 0,
     }
 }
 

@@ -28,6 +28,7 @@ fn table(name: &str, columns: Vec<Column>, key: Vec<usize>) -> Arc<TableSchema> 
         foreign_keys: vec![],
         origin: None,
         pending: vec![],
+        number: 0,
     })
 }
 

@@ -1,4 +1,5 @@
-//! The suite that every source runs, on the oldest and the newest server at hand.
+//! The suite that every source runs, on the oldest and the newest server at hand; also where every transaction is sent while it is
+//! open.
 
 use std::sync::Arc;
 
@@ -11,19 +12,21 @@ use tokio_postgres::Client;
 
 struct Fixture {
     version: PgVersion,
+    /// Options of the source's URL.
+    query: &'static str,
     db: Database,
     runtime: Runtime,
     fresh: u32,
 }
 
 impl Fixture {
-    fn new(version: PgVersion) -> Self {
+    fn new(version: PgVersion, query: &'static str) -> Self {
         let db = Postgres::shared(version).fresh_database("conformance");
-        Fixture { version, db, runtime: Runtime::new().expect("a runtime starts"), fresh: 0 }
+        Fixture { version, query, db, runtime: Runtime::new().expect("a runtime starts"), fresh: 0 }
     }
 
     fn endpoint(&self) -> Endpoint {
-        Endpoint::new(format!("{}?sslmode=disable", self.db.url()), None)
+        Endpoint::new(format!("{}?sslmode=disable&{}", self.db.url(), self.query), None)
     }
 
     fn pipeline(&self) -> String {
@@ -94,10 +97,16 @@ impl Session for Writer {
 
 #[test]
 fn postgres_15_conforms_as_a_source() {
-    run_source(&mut Fixture::new(PgVersion::V15));
+    run_source(&mut Fixture::new(PgVersion::V15, ""));
 }
 
 #[test]
 fn postgres_18_conforms_as_a_source() {
-    run_source(&mut Fixture::new(PgVersion::V18));
+    run_source(&mut Fixture::new(PgVersion::V18, ""));
+}
+
+#[test]
+fn postgres_18_conforms_as_a_source_that_sends_open_transactions() {
+    let query = "options=-c%20debug_logical_replication_streaming%3Dimmediate";
+    run_source(&mut Fixture::new(PgVersion::V18, query));
 }

@@ -109,6 +109,7 @@ pub fn schema(table: &Table, logical: Vec<Logical>, version: u32, spelling: &Has
         foreign_keys: foreign_keys.collect(),
         origin: None,
         pending: vec![],
+        number: 0,
     }
 }
 

@@ -120,6 +120,7 @@ fn make(schema: &str, name: &str, columns: &[(&str, &str, Logical)]) -> Arc<Tabl
         foreign_keys: Vec::new(),
         origin: None,
         pending: vec![],
+        number: 0,
     })
 }
 

@@ -197,6 +197,7 @@ fn assemble(table: &Arc<TableSchema>, now: &[Live], added: Vec<(Column, Definiti
         foreign_keys: table.foreign_keys.iter().filter_map(reference).collect(),
         origin: None,
         pending: vec![],
+        number: 0,
     });
     Ok(SchemaChange { from: Arc::clone(table), to, steps })
 }
@@ -229,6 +230,7 @@ mod tests {
             foreign_keys: vec![],
             origin: None,
             pending: vec![],
+            number: 0,
         })
     }
 

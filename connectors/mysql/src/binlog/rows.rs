@@ -321,6 +321,7 @@ mod tests {
             foreign_keys: vec![],
             origin: None,
             pending: vec![],
+            number: 0,
         };
         let wires = [
             (Wire::Long, Decode::Int),

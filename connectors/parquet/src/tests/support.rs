@@ -40,6 +40,7 @@ pub(super) fn table_of(name: &str, columns: Vec<Column>) -> Arc<TableSchema> {
         foreign_keys: vec![],
         origin: None,
         pending: vec![],
+        number: 0,
     })
 }
 

@@ -60,6 +60,7 @@ pub fn table() -> Arc<TableSchema> {
         foreign_keys: vec![],
         origin: None,
         pending: vec![],
+        number: 0,
     })
 }
 

@@ -192,6 +192,7 @@ fn table_of(row: &Row, name: TableName) -> Result<TableInfo> {
             format!("ALTER TABLE {} SET LOGGED", quote::table(&name)),
         ));
     }
+    let (oid, partitioned, row_security) = (get(row, 0)?, get(row, 3)?, get(row, 6)?);
     let schema = TableSchema {
         name,
         version: 1,
@@ -201,8 +202,8 @@ fn table_of(row: &Row, name: TableName) -> Result<TableInfo> {
         foreign_keys: vec![],
         origin: None,
         pending: vec![],
+        number: oid,
     };
-    let (oid, partitioned, row_security) = (get(row, 0)?, get(row, 3)?, get(row, 6)?);
     Ok(TableInfo { schema, oid, partitioned, refused, left_out: vec![], generated: vec![], row_security })
 }
 

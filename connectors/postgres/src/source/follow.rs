@@ -104,9 +104,11 @@ pub fn follow(
         same_type(table, new, l)?;
         columns.push((Column { number: attribute.number, ..new.clone() }, Some(fill)));
     }
+    // Columns are numbered as they are added: one that lies between must be in the log, or the names have moved since.
     let newest = columns.iter().map(|(c, _)| c.number).max().unwrap_or_default();
-    if attributes.iter().any(|a| a.dropped && a.number > highest && a.number < newest) {
-        let what = "a column came and went since the table's known shape, so that added ones cannot be told apart";
+    let here = |a: &Attribute| a.fill == Fill::Generated || columns.iter().any(|(c, _)| c.number == a.number);
+    if attributes.iter().any(|a| a.number > highest && a.number < newest && (a.dropped || !here(a))) {
+        let what = "a column came and went, or was renamed, since the table's known shape, so that added ones cannot be told apart";
         return Err(Error::data(&table.name, what).hint(AGAIN));
     }
     assemble(table, columns, attributes).map(Some)
@@ -193,6 +195,7 @@ fn assemble(
         foreign_keys,
         origin: None,
         pending: vec![],
+        number: table.number,
     };
     Ok(SchemaChange { from: Arc::clone(table), to: Arc::new(to), steps })
 }
@@ -224,6 +227,7 @@ mod tests {
             foreign_keys: vec![],
             origin: None,
             pending: vec![],
+            number: 0,
         }
     }
 
@@ -264,6 +268,8 @@ mod tests {
             (&["id", "a", "b"][..], &[("id", 1), ("-a", 2), ("b", 3), ("a", 4)][..]),
             // Something came and went.
             (&["id", "a", "b", "c"], &[("id", 1), ("a", 2), ("b", 3), ("-x", 4), ("c", 5)]),
+            // The added one was renamed, and another took its name.
+            (&["id", "a", "b", "c"], &[("id", 1), ("a", 2), ("b", 3), ("x", 4), ("c", 5)]),
             // The catalog has gone on.
             (&["id", "a", "b", "c"], &[("id", 1), ("a", 2), ("b", 3), ("x", 4)]),
             // Names that swapped.

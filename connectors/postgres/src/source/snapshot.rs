@@ -166,11 +166,7 @@ fn exact(server: &Server, client: &Client) -> Result<PgPosition> {
     let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
     let end = server.block_on(log_end::position(client))?;
     let mut wire = Replication::open(server)?;
-    let version = wire.simple("SELECT pg_catalog.current_setting('server_version_num')::int4 >= 150000")?;
-    let options = match version.first().and_then(|row| row.first()?.as_deref()) {
-        Some("t") => "(SNAPSHOT 'export')",
-        _ => "EXPORT_SNAPSHOT",
-    };
+    let options = if wire.version() >= 150_000 { "(SNAPSHOT 'export')" } else { "EXPORT_SNAPSHOT" };
     let slot = format!("crossfade_verify_{}_{}", std::process::id(), end.lsn.0);
     let sql = format!("CREATE_REPLICATION_SLOT {} TEMPORARY LOGICAL pgoutput {options}", ident(&slot));
     let rows = wire.simple_within(&sql, PATIENCE)?;

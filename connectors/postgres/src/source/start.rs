@@ -11,6 +11,7 @@ use crossfade_core::{Error, Result, TableSchema};
 
 use super::position::{Lsn, PgPosition};
 use super::publication::{self, Publication};
+use super::tables::replaced;
 use super::wire::{Replication, Row};
 use crate::options::Origin;
 
@@ -199,11 +200,14 @@ fn slot(wire: &mut Replication, slot: &str, from: &PgPosition) -> Result<()> {
     Ok(())
 }
 
-/// Rows of a table outside of the publication would be missing in silence.
+/// Rows of a table outside of the publication would be missing in silence; and so would be what a table that took the name of
+/// another held before.
 fn published(wire: &mut Replication, publication: &str, tables: &[Arc<TableSchema>]) -> Result<()> {
     let rows = wire.simple(&publication::statement(publication))?;
     let found = Publication::of(publication, &rows)?.ok_or_else(|| Publication::gone(publication))?;
-    found.verify(tables.iter().map(|t| &t.name))
+    found.verify(tables.iter().map(|t| &t.name))?;
+    let other = |t: &&Arc<TableSchema>| t.number != 0 && found.oid(&t.name).is_some_and(|oid| oid != t.number);
+    tables.iter().find(other).map_or(Ok(()), |t| Err(replaced(&t.name)))
 }
 
 #[cfg(test)]

@@ -140,7 +140,7 @@ impl PgStream {
 
     /// The server has failed inside of a segment. It reads its catalog as a transaction saw it that has not ended in the log, and
     /// errs where the session has gone on since: TRUNCATE, ROLLBACK TO SAVEPOINT, TRUNCATE of one table in one transaction
-    /// that is read later ends in "could not open relation", for good (tests/source_streaming.rs shows it on 15 and 18). At
+    /// that is read later ends in "could not open relation" or its like, for good (seen on 15 and 18). At
     /// the commit all that it needs is there. So the log is asked for again from our position, each transaction at its commit.
     fn begin_again_without_streaming(&mut self, e: &Error) -> Result<()> {
         tracing::warn!(error = %e, "the server cannot send this transaction while it is open: from here on each comes at its commit");

@@ -21,7 +21,7 @@ struct Carried {
     schema: Arc<TableSchema>,
     /// The greatest number of a column that it is known to have had.
     highest: u32,
-    /// Its id, once the log has named it.
+    /// Its id (`pg_class.oid`), if it is known: from the catalog at first, else once the log has named it.
     relation: Option<u32>,
 }
 
@@ -32,6 +32,12 @@ enum Known {
     Other,
     /// A carried one.
     Carried(Plan),
+}
+
+/// The error of a name under which another table stands than the carried one, however much it resembles it.
+pub fn replaced(name: &TableName) -> Error {
+    Error::data(name, "the table was dropped or renamed, and another took its name")
+        .hint(format!("copy it again: crossfade snapshot {name}; or exclude it"))
 }
 
 /// All carried tables.
@@ -63,7 +69,8 @@ impl Tables {
     /// In the shape that they have where the stream starts.
     pub fn new(server: &Server, tables: &[Arc<TableSchema>], describe: Describe) -> Self {
         let highest = |t: &TableSchema| t.columns.iter().map(|c| c.number).max().unwrap_or_default();
-        let carried = |t: &Arc<TableSchema>| Carried { schema: Arc::clone(t), highest: highest(t), relation: None };
+        let id = |t: &TableSchema| (t.number != 0).then_some(t.number);
+        let carried = |t: &Arc<TableSchema>| Carried { schema: Arc::clone(t), highest: highest(t), relation: id(t) };
         Tables {
             server: server.clone(),
             describe,
@@ -97,8 +104,7 @@ impl Tables {
         };
         let Some(carried) = self.carried.get_mut(i) else { return Ok(()) };
         if carried.relation.replace(relation.id).is_some_and(|id| id != relation.id) {
-            return Err(Error::data(&name, "the table was dropped or renamed, and another took its name")
-                .hint("copy the table again with `crossfade snapshot TABLE`, or exclude it"));
+            return Err(replaced(&name));
         }
         let (attributes, types) = self.catalog(relation)?;
         let Some(carried) = self.carried.get_mut(i) else { return Ok(()) };

@@ -84,6 +84,7 @@ pub fn table(name: &str, columns: &[(&str, Logical)], key: &[usize]) -> Arc<Tabl
         foreign_keys: vec![],
         origin: None,
         pending: vec![],
+        number: 0,
     })
 }
 

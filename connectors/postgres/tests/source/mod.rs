@@ -166,6 +166,7 @@ fn shape(sql: &dyn Fn(&str) -> String, name: &str, key: &[String]) -> TableSchem
         foreign_keys: vec![],
         origin: None,
         pending: vec![],
+        number: sql(&format!("select 'public.\"{name}\"'::regclass::oid")).parse().unwrap(),
     }
 }
 
