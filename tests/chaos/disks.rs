@@ -86,3 +86,27 @@ fn no_room_in_the_folder() {
     });
     assert_eq!(line.ends_equal(&from, &to), 2);
 }
+
+/// A transaction of a Postgres source waits for its commit where there is too little room, and later is enough.
+#[test]
+fn no_room_for_an_open_transaction() {
+    let line = Line::new("spool");
+    let source = Postgres::shared(PgVersion::V18).fresh_database("src");
+    source.sql("create table t (id int primary key, s text)");
+    let target = Postgres::shared(PgVersion::V15).fresh_database("dst");
+    let disk = Disk::mount(line.folder().join("disk"), "4m");
+    let (from, to) = (format!("{}?spool_dir={}", source.url(), text(&disk.0)), target.url());
+    let mut daemon = line.start(&from, &to);
+    daemon.wait_for("complete, streaming", PATIENCE);
+    // More than the server keeps in memory (64 MB), and than memory and disk hold here.
+    source.sql(
+        "insert into t select i, repeat('x', 1000) from generate_series(1, 120000) i; insert into t values (0, 'y')",
+    );
+    daemon.wait_for("wait for their commit", PATIENCE);
+    let said = daemon.stderr();
+    assert!(said.contains("spool_dir") && said.contains("streaming=off"), "{said}");
+    disk.grow("400m");
+    wait("the transaction arrives", || target.sql("select count(*) from public.t") == "120001");
+    stop(daemon);
+    assert_eq!(line.ends_equal(&from, &to), 1);
+}

@@ -37,6 +37,28 @@ fn a_transaction_of_millions_of_rows_stays_within_bounds() {
     assert_eq!(line.verify_equal(&from, &to), 1);
 }
 
+/// The same from Postgres, which sends it while it is open: it waits in a file, and not in memory.
+#[test]
+fn an_open_transaction_of_millions_of_rows_stays_within_bounds() {
+    let source = Postgres::shared(PgVersion::V18).fresh_database("big");
+    source.sql("create table big (id int primary key, n bigint, s varchar(60))");
+    let target = Postgres::shared(PgVersion::V15).fresh_database("dst");
+    let (line, from, to) = (Line::new("open"), source.url(), target.url());
+    let mut daemon = line.start(&from, &to);
+    daemon.wait_for("complete, streaming", PATIENCE);
+    let idle = peak(daemon.pid());
+    source.sql(&format!("insert into big select i, i * 3, concat('row number ', i) from generate_series(1, {ROWS}) i"));
+    let count = || target.sql("select count(*) from public.big");
+    crate::stage::wait("the transaction arrives", || count() != "0");
+    assert_eq!(count(), ROWS.to_string(), "all of it at once");
+    let most = peak(daemon.pid());
+    eprintln!("peak memory: {idle} MiB idle, {most} MiB with an open transaction of {ROWS} rows");
+    assert!(most < 256, "{most} MiB for a transaction of {ROWS} rows");
+    stop(daemon);
+    assert_eq!(line.verify_equal(&from, &to), 1);
+    assert_eq!(source.sql("select stream_txns > 0 from pg_stat_replication_slots"), "t", "it came while it was open");
+}
+
 /// Many tables.
 const TABLES: usize = 300;
 

@@ -10,6 +10,7 @@ mod hard_copies;
 mod hard_postgres;
 mod mysql_to_postgres;
 mod postgres_failover;
+mod postgres_open;
 mod postgres_publications;
 mod postgres_samples;
 mod postgres_slots;

@@ -40,7 +40,7 @@ fn with_a_writer_running(sample: &Sample, from: PgVersion, to: PgVersion) {
 }
 
 /// The servers' own counts and hashes of the rows' text, beside the fingerprints.
-fn same_contents(source: &Database, target: &Database) {
+pub fn same_contents(source: &Database, target: &Database) {
     let tables = source.sql("select tablename from pg_tables where schemaname = 'public'");
     for table in tables.lines() {
         let sql = format!(

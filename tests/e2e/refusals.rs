@@ -41,9 +41,33 @@ fn a_wrong_password() {
     let target = Postgres::shared(PgVersion::V15).fresh_database("dst");
     let wrong = mysql.url_as("crossfade", "wr0ng-secret", source.name());
     let p = Pipeline::new("password", &wrong, &[&target.url()]);
-    refused(&p, "run", 69, &["crossfade"]);
+    refused(&p, "run", 78, &["crossfade"]);
     let said = p.ended("run", &[]).stderr;
     assert!(!said.contains("wr0ng-secret"), "a password is never printed: {said}");
+    // A login that is refused is a fault of the configuration at each source: systemd does not start it again.
+    let postgres: &Client = Postgres::shared(PgVersion::V15);
+    let wrong = postgres.url_as("crossfade", "wr0ng-secret", target.name());
+    refused(&Pipeline::new("password-pg", &wrong, &[&target.url()]), "run", 78, &["crossfade"]);
+}
+
+/// What a source's URL asks of the server's log, and cannot have: at `check` and at `run`.
+#[test]
+fn options_of_the_log() {
+    let source = Postgres::shared(PgVersion::V15).fresh_database("src");
+    source.sql("create table t (id int primary key)");
+    let target = Postgres::shared(PgVersion::V15).fresh_database("dst");
+    for (query, code, said) in
+        [("origin=none", 78, ["origin", "version 16"]), ("spool_dir=/proc/none", 78, ["spool_dir", "/proc/none"])]
+    {
+        let url = format!("{}?{query}", source.url());
+        let p = Pipeline::new("options", &url, &[&target.url()]);
+        let check = p.ended("check", &[]);
+        assert_eq!(crate::common::code(&check), 2, "{}{}", check.stdout, check.stderr);
+        assert!(said.iter().all(|s| check.stdout.contains(s)), "{}", check.stdout);
+        refused(&p, "run", code, &said[1..]);
+    }
+    let p = Pipeline::new("options", &format!("{}?origin=some", source.url()), &[&target.url()]);
+    refused(&p, "run", 78, &["origin=some is not one of any, none"]);
 }
 
 #[test]

@@ -19,9 +19,9 @@ pub fn server(code: u16, state: &str, message: &str) -> Error {
     let text = format!("the server says {code} ({state}): {message}");
     match code {
         // Access denied for user (also: account locked, password expired).
-        1045 | 1698 => Error::unavailable(text)
+        1045 | 1698 => Error::config(text)
             .hint("check user and password; a password in a URL must be percent-encoded, or come from a file"),
-        1862 | 1820 | 3118 | 4151 => Error::unavailable(text).hint("ALTER USER ... IDENTIFIED BY '...' ACCOUNT UNLOCK"),
+        1862 | 1820 | 3118 | 4151 => Error::config(text).hint("ALTER USER ... IDENTIFIED BY '...' ACCOUNT UNLOCK"),
         1044 | 1142 | 1143 | 1227 | 1370 => Error::unavailable(text).hint(format!(
             "GRANT SELECT, LOCK TABLES ON `database`.* TO user; GRANT REPLICATION SLAVE, REPLICATION CLIENT ON *.* TO \
              user (MariaDB: BINLOG MONITOR); missing here: {}",

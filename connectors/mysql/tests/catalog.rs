@@ -289,7 +289,7 @@ fn logins_that_fail_say_why() {
         let db = server.fresh_database("login");
         let user = user(&db, &[]);
         let wrong = refused(&server.url_as(&user, "wrong", "mysql"));
-        assert!(!wrong.is_transient() && wrong.exit() == Exit::Unavailable, "{name}: {wrong:?}");
+        assert!(!wrong.is_transient() && wrong.exit() == Exit::Config, "{name}: {wrong:?}");
         assert!(wrong.to_string().contains("1045") && wrong.hint_text().unwrap().contains("password"), "{wrong:?}");
         let missing = refused(&server.url("not_there"));
         assert!(!missing.is_transient() && missing.to_string().contains("not_there"), "{name}: {missing:?}");

@@ -3,31 +3,30 @@
 //! Each finding names the setting, what is expected, what is there, and the statement that mends it. Critical is what
 //! loses data or stops the pipeline; a warning is what an operator has to know.
 
-use crossfade_core::{Finding, Result, Selection};
+use crossfade_core::{Error, Finding, Result, Selection};
 use tokio_postgres::Client;
 
 use super::catalog::{self, TableInfo};
 use super::publication::{self, Fault};
 use super::slot::{self, Names, Slot};
+use super::spool::Spools;
+use super::start::plugin_options;
 use crate::classify::classify;
-use crate::options::Partitions;
+use crate::options::Options;
 use crate::quote::{self, ident};
 
-/// The oldest version whose log is read here: it is the first that sends logical messages.
-const OLDEST: i32 = 140_000;
+/// The oldest version whose log is read here: it is the first whose slots tell whether their log is whole (`wal_status`).
+const OLDEST: i32 = 130_000;
 
 /// A slot that holds back so much log is worth a look.
 const MUCH: i64 = 4 << 30;
 
 /// Compares the server, the user's privileges and the selected tables with what a pipeline needs.
-pub async fn check(
-    client: &Client,
-    names: &Names,
-    selection: &Selection,
-    partitions: Partitions,
-) -> Result<Vec<Finding>> {
+pub async fn check(client: &Client, names: &Names, selection: &Selection, options: &Options) -> Result<Vec<Finding>> {
+    let partitions = options.partitions;
     let facts = Facts::read(client).await?;
     let mut findings = vec![facts.version(), facts.wal_level()];
+    findings.extend(facts.log_options(options));
     let slots = slot::list(client).await?;
     facts.room(&slots, names, &mut findings);
     facts.retention(&mut findings);
@@ -116,7 +115,23 @@ impl Facts {
         if self.version >= OLDEST {
             return Finding::ok("version", actual);
         }
-        Finding::critical("version", "Postgres 14 or later", actual, "upgrade the server to Postgres 14 or later")
+        Finding::critical("version", "Postgres 13 or later", actual, "upgrade the server to Postgres 13 or later")
+    }
+
+    /// What the URL asks of the log: whether the server can do it, and whether there is room for it here.
+    fn log_options(&self, options: &Options) -> Option<Finding> {
+        let version = u32::try_from(self.version).unwrap_or_default();
+        let critical = |setting: &str, expected: &str, e: &Error| {
+            Finding::critical(setting, expected, e.to_string(), e.hint_text().unwrap_or_default())
+        };
+        match plugin_options(version, options.streaming, options.origin) {
+            Err(e) => Some(critical("origin", "what the server knows", &e)),
+            Ok(plugin) if plugin.streams() => {
+                let tried = Spools::new(&options.spool_dir);
+                tried.err().map(|e| critical("spool_dir", "a folder where large transactions can wait", &e))
+            }
+            Ok(_) => None,
+        }
     }
 
     fn wal_level(&self) -> Finding {

@@ -98,7 +98,7 @@ impl PgSource {
 
 impl Source for PgSource {
     fn check(&self, selection: &Selection) -> Result<Vec<Finding>> {
-        self.ask(async |client| check::check(client, &self.names, selection, self.partitions()).await)
+        self.ask(async |client| check::check(client, &self.names, selection, self.server.options()).await)
     }
 
     fn tables(&self, selection: &Selection) -> Result<Vec<Arc<TableSchema>>> {
