@@ -138,10 +138,12 @@ impl Spools {
         Ok(true)
     }
 
-    /// A transaction has rolled back, or a subtransaction of it.
+    /// A transaction has rolled back, or a subtransaction of it. The server says so, too, of one of which it has sent nothing: it
+    /// discards the changes of a transaction that it finds rolled back before it would send them, and counts it as sent
+    /// (`ReorderBufferCheckAndTruncateAbortedTXN` in `src/backend/replication/logical/reorderbuffer.c`, 18).
     pub fn abort(&mut self, xid: u32, subxid: u32) -> Result<()> {
         self.outside(xid)?;
-        let Some(spool) = self.open.get_mut(&xid) else { return Err(unknown(xid, "rolls back")) };
+        let Some(spool) = self.open.get_mut(&xid) else { return Ok(()) };
         if xid == subxid {
             self.held -= spool.held.len();
             self.open.remove(&xid);
