@@ -13,7 +13,7 @@
 //!
 //! Invariants:
 //! - Memory is bounded over all transactions together: past [`HELD`] the largest one goes to its file. A message that is larger
-//!   goes there at once. Beside the bytes, 24 or so a subtransaction are kept.
+//!   goes there at once. Beside the bytes, about 50 a subtransaction are kept.
 //! - A file has no name, so that nothing is left behind, whatever way the process ends. Nothing is read from an earlier run: a
 //!   restart gets every open transaction from its beginning again.
 //! - A rolled back subtransaction is cut off with all that came after its first change. A session works on one subtransaction at a
@@ -138,9 +138,9 @@ impl Spools {
         Ok(true)
     }
 
-    /// A transaction has rolled back, or a subtransaction of it. The server says so, too, of one of which it has sent nothing: it
-    /// discards the changes of a transaction that it finds rolled back before it would send them, and counts it as sent
-    /// (`ReorderBufferCheckAndTruncateAbortedTXN` in `src/backend/replication/logical/reorderbuffer.c`, 18).
+    /// A transaction has rolled back, or a subtransaction of it. The server says so, too, of one of which it has sent nothing: where
+    /// it finds a transaction rolled back before it would send it, it discards the changes, and counts the subtransactions as
+    /// sent (`ReorderBufferCheckAndTruncateAbortedTXN` in `src/backend/replication/logical/reorderbuffer.c`, 18).
     pub fn abort(&mut self, xid: u32, subxid: u32) -> Result<()> {
         self.outside(xid)?;
         let Some(spool) = self.open.get_mut(&xid) else { return Ok(()) };
