@@ -224,6 +224,7 @@ mod tests {
             foreign_keys: vec![],
             origin: None,
             pending: vec![],
+            number: 0,
         });
         let mapped = Transform::new(Rules::default()).map_all(&[table]).unwrap().remove(0);
         let rows = ours.len().max(theirs.len()) as u64;

@@ -44,10 +44,6 @@ fn a_wrong_password() {
     refused(&p, "run", 78, &["crossfade"]);
     let said = p.ended("run", &[]).stderr;
     assert!(!said.contains("wr0ng-secret"), "a password is never printed: {said}");
-    // A login that is refused is a fault of the configuration at each source: systemd does not start it again.
-    let postgres: &Client = Postgres::shared(PgVersion::V15);
-    let wrong = postgres.url_as("crossfade", "wr0ng-secret", target.name());
-    refused(&Pipeline::new("password-pg", &wrong, &[&target.url()]), "run", 78, &["crossfade"]);
 }
 
 /// What a source's URL asks of the server's log, and cannot have: at `check` and at `run`.
