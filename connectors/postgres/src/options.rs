@@ -431,7 +431,8 @@ fn choice<T: Copy>(set: &Settings, key: &str, values: &[(&str, T)]) -> Result<Op
         Some((_, value)) => Ok(Some(*value)),
         None => {
             let names: Vec<&str> = values.iter().map(|(name, _)| *name).collect();
-            Err(Error::config(format!("connection option {key}={text} is not one of {}", names.join(", "))))
+            Err(Error::config(format!("connection option {key}={text} is not one of {}", names.join(", ")))
+                .hint(format!("write {key}=... with one of these, or leave it out")))
         }
     }
 }
