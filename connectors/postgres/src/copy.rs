@@ -372,11 +372,18 @@ fn put_bits(out: &mut Vec<u8>, digits: &[u8], len: u32) -> Result<(), Refusal> {
 }
 
 fn date(days: i32) -> Result<i32, Refusal> {
+    // Infinity and -infinity, there as here; counted from another day they would be a date.
+    if matches!(days, i32::MAX | i32::MIN) {
+        return Ok(days);
+    }
     let moved = days.checked_sub(EPOCH_DAYS).ok_or(Refusal::Date(days))?;
     if (MIN_DATE..END_DATE).contains(&moved) { Ok(moved) } else { Err(Refusal::Date(days)) }
 }
 
 fn timestamp(micros: i64) -> Result<i64, Refusal> {
+    if matches!(micros, i64::MAX | i64::MIN) {
+        return Ok(micros);
+    }
     let moved = micros.checked_sub(EPOCH_MICROS).ok_or(Refusal::Timestamp(micros))?;
     if (MIN_TIMESTAMP..END_TIMESTAMP).contains(&moved) { Ok(moved) } else { Err(Refusal::Timestamp(micros)) }
 }
@@ -418,6 +425,18 @@ mod tests {
     }
 
     #[test]
+    fn infinity_stays_infinity() {
+        for days in [i32::MAX, i32::MIN] {
+            let bytes = encode(Logical::Date, Arc::new(Date32Array::from(vec![days]))).unwrap();
+            assert_eq!(bytes[4..], days.to_be_bytes());
+        }
+        for micros in [i64::MAX, i64::MIN] {
+            let bytes = encode(Logical::Timestamp, Arc::new(TimestampMicrosecondArray::from(vec![micros]))).unwrap();
+            assert_eq!(bytes[4..], micros.to_be_bytes());
+        }
+    }
+
+    #[test]
     fn what_postgres_cannot_hold_is_refused_with_its_place() {
         let date = |d| Arc::new(Date32Array::from(vec![d])) as ArrayRef;
         let time = |t| Arc::new(Time64MicrosecondArray::from(vec![t])) as ArrayRef;
@@ -426,7 +445,7 @@ mod tests {
         let first_date = MIN_DATE + EPOCH_DAYS;
         // Counted from 1970, no 64-bit microsecond lies past the upper bound.
         let first_time = MIN_TIMESTAMP + EPOCH_MICROS;
-        for (micros, fits) in [(first_time, true), (first_time - 1, false), (i64::MAX, true), (i64::MIN, false)] {
+        for (micros, fits) in [(first_time, true), (first_time - 1, false), (i64::MAX - 1, true), (i64::MIN + 1, false)] {
             assert_eq!(encode(Logical::Timestamp, stamp(micros)).is_ok(), fits, "{micros}");
         }
         for (logical, array, fits) in [
@@ -437,8 +456,8 @@ mod tests {
             (Logical::Date, date(first_date - 1), false),
             (Logical::Date, date(END_DATE - 1 + EPOCH_DAYS), true),
             (Logical::Date, date(END_DATE + EPOCH_DAYS), false),
-            (Logical::Date, date(i32::MIN), false),
-            (Logical::Date, date(i32::MAX), false),
+            (Logical::Date, date(i32::MIN + 1), false),
+            (Logical::Date, date(i32::MAX - 1), false),
             (Logical::Time, time(86_400_000_000), true),
             (Logical::Time, time(86_400_000_001), false),
             (Logical::Time, time(-1), false),
