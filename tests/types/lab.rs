@@ -121,7 +121,8 @@ fn value(kind: &Kind, row: i64) -> &str {
 /// Settings under which psql prints the forms of [`Class`], whatever the database's own are.
 pub const PSQL: &str = "set client_encoding = 'UTF8'; set timezone = 'UTC'; set datestyle = 'ISO, YMD'; \
     set intervalstyle = 'postgres'; set extra_float_digits = 1; set bytea_output = 'hex'; \
-    set standard_conforming_strings = on; set lc_monetary = 'C';\n";
+    set standard_conforming_strings = on; set lc_monetary = 'C'; set xmloption = content; \
+    set search_path = '';\n";
 
 /// A table as psql prints it.
 pub fn of_postgres(database: &Database, schema: &str, kinds: &[Kind]) -> Printed {

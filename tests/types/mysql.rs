@@ -22,7 +22,7 @@ impl Site for Server<'_> {
     }
 
     fn run(&self, script: &str) {
-        self.database.sql(&format!("{SESSION}{script}"));
+        self.database.try_sql(&format!("{SESSION}{script}")).unwrap_or_else(|e| panic!("{e}"));
     }
 
     fn print(&self, kinds: &[Kind]) -> Printed {

@@ -19,7 +19,8 @@ impl Site for Server<'_> {
     }
 
     fn run(&self, script: &str) {
-        self.database.sql(&format!("{}{script}", lab::PSQL));
+        let done = self.database.try_sql(&format!("{}set search_path = public; {script}", lab::PSQL));
+        done.unwrap_or_else(|e| panic!("{e}"));
     }
 
     fn print(&self, kinds: &[Kind]) -> Printed {
@@ -215,7 +216,7 @@ fn odd(database: &Database) {
         "client_encoding = 'LATIN1'",
         "xmloption = 'document'",
         "lc_monetary = 'C.utf8'",
-        "search_path = 'shop, ext, public'",
+        "search_path = shop, ext, public",
         "default_transaction_isolation = 'serializable'",
     ] {
         database.sql(&format!("alter database {} set {setting}", database.name()));
