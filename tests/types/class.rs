@@ -8,6 +8,8 @@
 pub enum Class {
     /// An integer or decimal: its own text.
     Number,
+    /// A number whose zeros at the end mean nothing.
+    Amount,
     /// A float: compared by its bits.
     Float,
     /// Text, and all that travels as text: its UTF-8 in hexadecimal.
@@ -46,7 +48,7 @@ impl Class {
             Class::Length => format!(
                 "CONCAT(IF({c} < 0, '-', ''), ((HOUR({c}) * 60 + MINUTE({c})) * 60 + SECOND({c})) * 1000000 + MICROSECOND({c}))"
             ),
-            Class::Bool | Class::Clock | Class::Literal => panic!("MySQL has no {self:?}"),
+            Class::Amount | Class::Bool | Class::Clock | Class::Literal => panic!("MySQL has no {self:?}"),
         }
     }
 
@@ -55,7 +57,7 @@ impl Class {
         // A cast to text would strip the blanks of char(n) and give inet a netmask; this is what the type prints.
         let printed = format!("case when {c} is distinct from null then format('%s', {c}) end");
         match self {
-            Class::Number | Class::Bits(_) | Class::Bool => format!("{c}::text"),
+            Class::Number | Class::Amount | Class::Bits(_) | Class::Bool => format!("{c}::text"),
             Class::Float => format!("{c}::float8::text"),
             Class::Text | Class::Literal => format!("upper(encode(convert_to({printed}, 'UTF8'), 'hex'))"),
             Class::Bytes => format!("upper(encode({c}, 'hex'))"),
@@ -78,8 +80,13 @@ impl Class {
 
     /// Whether two printed values are one.
     pub fn same(self, a: &str, b: &str) -> bool {
+        let short = |text: &str| match text.contains('.') {
+            true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
+            false => text.to_owned(),
+        };
         match (self, a.parse::<f64>(), b.parse::<f64>()) {
             (Class::Float, Ok(a), Ok(b)) => a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan(),
+            (Class::Amount, ..) => short(a) == short(b),
             _ => a == b,
         }
     }

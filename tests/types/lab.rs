@@ -26,6 +26,8 @@ pub trait Site {
     fn print(&self, kinds: &[Kind]) -> Printed;
     /// The table's schema at the target.
     fn schema(&self) -> String;
+    /// Reads what arrived in a form of the source's own: SQLite's literals.
+    fn read(&self, _kinds: &[Kind], _printed: &mut Printed) {}
 }
 
 /// Column of a kind.
@@ -35,15 +37,8 @@ pub fn column(i: usize) -> String {
 
 /// Carries all kinds through copy and stream, and demands that each end prints the same.
 pub fn round_trip(site: &dyn Site, kinds: &[Kind], target: &Database) {
-    let columns: Vec<String> =
-        kinds.iter().enumerate().map(|(i, k)| format!("{} {}", column(i), k.declared)).collect();
-    let mut script = format!("CREATE TABLE t (id int PRIMARY KEY, {});\n", columns.join(", "));
-    let rows = kinds.iter().map(|k| k.values.len()).max().unwrap_or_default() as i64 + 1;
-    script += &insert(kinds, 0, rows);
-    for row in 0..rows {
-        writeln!(script, "INSERT INTO t (id) VALUES ({});", WAYS[2].1 + row).expect("a String takes any text");
-    }
-    site.run(&script);
+    let rows = rows_of(kinds);
+    site.run(&create(kinds));
     let (_keep, lake) = folder();
     let pipeline = Pipeline::new("types", &site.url(), &[&target.url(), &format!("file://{}", lake.display())]);
     pipeline.catch_up();
@@ -51,10 +46,11 @@ pub fn round_trip(site: &dyn Site, kinds: &[Kind], target: &Database) {
     pipeline.catch_up();
     assert_eq!(pipeline.verify_equal(), 2, "the table at both targets");
     let source = site.print(kinds);
-    let arrived = [
+    let mut arrived = [
         ("Postgres", of_postgres(target, &site.schema(), kinds)),
         ("Parquet", of_parquet(&lake.join(site.schema()).join("t"), kinds)),
     ];
+    arrived.iter_mut().for_each(|(_, printed)| site.read(kinds, printed));
     assert_eq!(source.len() as i64, rows * 3);
     let mut wrong = String::new();
     for (end, printed) in &arrived {
@@ -67,6 +63,24 @@ pub fn round_trip(site: &dyn Site, kinds: &[Kind], target: &Database) {
     }
     assert!(wrong.is_empty(), "\n{wrong}");
     assert!(pipeline.ended("uninstall", &[]).status.success());
+}
+
+/// A row for each value, and one for NULL.
+fn rows_of(kinds: &[Kind]) -> i64 {
+    kinds.iter().map(|k| k.values.len()).max().unwrap_or_default() as i64 + 1
+}
+
+/// The statements that make the table, with the rows to copy and those to update later.
+pub fn create(kinds: &[Kind]) -> String {
+    let columns: Vec<String> =
+        kinds.iter().enumerate().map(|(i, k)| format!("{} {}", column(i), k.declared)).collect();
+    let rows = rows_of(kinds);
+    let mut script = format!("CREATE TABLE t (id int PRIMARY KEY, {});\n", columns.join(", "));
+    script += &insert(kinds, 0, rows);
+    for row in 0..rows {
+        writeln!(script, "INSERT INTO t (id) VALUES ({});", WAYS[2].1 + row).expect("a String takes any text");
+    }
+    script
 }
 
 fn compare(kind: &Kind, id: i64, end: &str, ours: Option<&str>, theirs: Option<&str>, wrong: &mut String) {

@@ -14,6 +14,7 @@
 //! round trips, so that a type cannot stand in the one without the other.
 
 #[path = "../e2e/common.rs"]
+#[allow(dead_code)] // the end-to-end tests use all of it
 mod common;
 
 mod class;

@@ -217,7 +217,8 @@ fn uuid(n: u128) -> String {
     format!("'{}-{}-{}-{}-{}'", &h[..8], &h[8..12], &h[12..16], &h[16..20], &h[20..])
 }
 
-fn common() -> Vec<Kind> {
+/// Types of both.
+pub fn common() -> Vec<Kind> {
     [numbers(), times(), texts(), others()].into_iter().flatten().collect()
 }
 
