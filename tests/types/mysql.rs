@@ -142,6 +142,60 @@ fn texts() -> Vec<Kind> {
     ]
 }
 
+/// What many character sets have something of; what a column cannot hold, the server has made a question mark before it is read.
+const SCRIPTS: [&str; 4] = ["aé€ßÆŁžő ~\\¥‾·¬\u{a0}", "Жяїґ Ωψ אבג ابپ ไทย ქარ Հայ", "日本語漢字 かなｶﾅ 한글 中國", "〜∥－￠￡￢∑№①Ⅷ㈱纊"];
+
+/// Text in every character set of both servers.
+fn charsets() -> Vec<Kind> {
+    let of = |declared| {
+        kind(declared, Text, &[]).and(quoted(&SCRIPTS)).and(quoted(&["", "x  "])).and(some(6, "\\PC{0,12}", text)).note(
+            "stops at codes that the server has no character for, where SELECT prints a question mark",
+        )
+    };
+    [
+        "varchar(60) character set big5",
+        "varchar(60) character set dec8",
+        "varchar(60) character set cp850",
+        "varchar(60) character set hp8",
+        "varchar(60) character set koi8r",
+        "varchar(60) character set latin2",
+        "varchar(60) character set swe7",
+        "varchar(60) character set ujis",
+        "varchar(60) character set sjis",
+        "varchar(60) character set hebrew",
+        "varchar(60) character set tis620",
+        "varchar(60) character set euckr",
+        "varchar(60) character set koi8u",
+        "varchar(60) character set gb2312",
+        "varchar(60) character set greek",
+        "varchar(60) character set cp1250",
+        "varchar(60) character set gbk",
+        "varchar(60) character set latin5",
+        "varchar(60) character set armscii8",
+        "varchar(60) character set cp866",
+        "varchar(60) character set keybcs2",
+        "varchar(60) character set macce",
+        "varchar(60) character set macroman",
+        "varchar(60) character set cp852",
+        "varchar(60) character set latin7",
+        "varchar(60) character set cp1251",
+        "varchar(60) character set cp1256",
+        "varchar(60) character set cp1257",
+        "varchar(60) character set geostd8",
+        "varchar(60) character set cp932",
+        "varchar(60) character set eucjpms",
+        "varchar(60) character set ucs2",
+        "varchar(60) character set utf16",
+        "varchar(60) character set utf16le",
+        "varchar(60) character set utf32",
+        "char(20) character set utf16",
+        "longtext character set gbk",
+        "text character set sjis",
+    ]
+    .map(of)
+    .into()
+}
+
 fn others() -> Vec<Kind> {
     let point = "ST_GeomFromText('POINT(1.5 -2)', 4326)";
     vec![
@@ -168,6 +222,8 @@ fn json(values: &[&str]) -> Vec<String> {
 /// Types of MySQL alone, and of both.
 pub fn of_mysql() -> Vec<Kind> {
     let mut kinds = common();
+    kinds.push(kind("varchar(60) character set gb18030", Text, &[]).and(quoted(&SCRIPTS)).and(some(12, "\\PC{0,12}", text)).note("as gbk"));
+    kinds.push(kind("enum('é','中','\u{a5}') character set gbk", Text, &["1", "2"]).note("its label"));
     kinds.push(
         kind("json", Text, &[])
             .and(json(&["null", "true", "[]", "{}", "\"\"", "[1, -1, 0, 1.0, -0.0, 0.1]", "{\"b\": 1, \"a\": {\"a\": [null]}}"]))
@@ -219,7 +275,7 @@ fn uuid(n: u128) -> String {
 
 /// Types of both.
 pub fn common() -> Vec<Kind> {
-    [numbers(), times(), texts(), others()].into_iter().flatten().collect()
+    [numbers(), times(), texts(), charsets(), others()].into_iter().flatten().collect()
 }
 
 /// A server whose defaults differ from the harness's in all that changes how values or statements read.
@@ -228,11 +284,21 @@ fn odd(mode: &str) -> Options {
 }
 
 fn carried(server: &MySqlServer, kinds: &[Kind], version: PgVersion) {
+    every_charset_is_tried(server, kinds);
     let client: &Client = server;
     let source = client.fresh_database("types");
     source.sql(&format!("ALTER DATABASE {} CHARACTER SET utf8mb4", source.name()));
     let target = Postgres::shared(version).fresh_database("types");
     round_trip(&Server { database: &source }, kinds, &target);
+}
+
+/// Every character set that a server has is tried.
+fn every_charset_is_tried(server: &MySqlServer, kinds: &[Kind]) {
+    let names = server.sql("mysql", "SELECT CHARACTER_SET_NAME FROM information_schema.CHARACTER_SETS");
+    for name in names.lines().filter(|n| !["binary", "utf8mb4"].contains(n)) {
+        let declared = format!("character set {name}");
+        assert!(kinds.iter().any(|k| k.declared.ends_with(&declared)), "no text in {name}");
+    }
 }
 
 #[test]

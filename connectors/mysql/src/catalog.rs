@@ -15,7 +15,7 @@ use crossfade_core::{Column, Error, ForeignKey, Index, Result, Selection, TableN
 
 use crate::connect::Server;
 use crate::session::{Session, TextRow};
-use crate::types::{Declared, logical};
+use crate::types::{self, Declared, logical};
 
 /// A table with everything that the preflight check wants to say about it.
 #[derive(Debug, Clone)]
@@ -236,7 +236,7 @@ impl Inventory {
             match logical(&declared) {
                 Ok(logical) => table.schema.columns.push(Column {
                     name,
-                    source_type,
+                    source_type: types::source_type(&declared),
                     logical,
                     nullable: nullable.as_deref() == Some("YES"),
                     auto_increment: extra.as_deref().unwrap_or_default().contains("auto_increment"),

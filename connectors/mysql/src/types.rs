@@ -6,15 +6,15 @@
 //! | decimal(p,s) | Decimal, up to 65 digits |
 //! | float, double | Float32, Float64, every bit |
 //! | bit(n) | Bit |
-//! | char, varchar, text kinds in ascii, latin1, utf8mb3, utf8mb4 | Text |
+//! | char, varchar, text kinds in any character set | Text |
 //! | binary, varbinary, blob kinds, geometry kinds | Bytes (geometry: 4 bytes SRID, then WKB) |
 //! | enum, set | Enum, Set |
 //! | year, date, datetime, timestamp, time | Int16, Date, Timestamp, TimestampTz, Duration |
 //! | json (MariaDB: longtext checked by json_valid) | Json |
 //! | MariaDB uuid, inet4, inet6 | Uuid, Text, Text |
 //!
-//! Text in other character sets reads well through SELECT, where the server converts, but not from the log, which
-//! holds the column's own bytes; both ways must give the same value, so such a column is refused by name.
+//! SELECT converts text and the log does not: it holds the column's own bytes. Both ways must give the same value, so text in
+//! other character sets than UTF-8 and latin1 is selected as bytes ([`raw_charset`]) and read by the same table.
 
 use crossfade_core::Logical;
 
@@ -44,8 +44,29 @@ pub struct Refusal {
     pub mend: String,
 }
 
-/// Character sets whose bytes the log half decodes. (`utf8` is what older servers call utf8mb3.)
-const CHARSETS: [&str; 5] = ["ascii", "latin1", "utf8", "utf8mb3", "utf8mb4"];
+/// Character sets that SELECT converts to the letter. (`utf8` is what older servers call utf8mb3.)
+const CONVERTED: [&str; 4] = ["latin1", "utf8", "utf8mb3", "utf8mb4"];
+
+/// A column's type as it is stored: with its character set, where values must be read by it.
+pub fn source_type(column: &Declared<'_>) -> String {
+    match column.charset {
+        Some(charset) if !CONVERTED.contains(&charset) && is_text(column.data_type) => {
+            format!("{}{CHARACTER_SET}{charset}", column.column_type)
+        }
+        _ => column.column_type.to_owned(),
+    }
+}
+
+const CHARACTER_SET: &str = " character set ";
+
+/// The character set by which a column's bytes must be read, of a type that [`source_type`] wrote.
+pub fn raw_charset(source_type: &str) -> Option<&str> {
+    source_type.rsplit_once(CHARACTER_SET).map(|(_, name)| name).filter(|name| !name.contains(['\'', ')']))
+}
+
+fn is_text(data_type: &str) -> bool {
+    matches!(data_type, "char" | "varchar" | "tinytext" | "text" | "mediumtext" | "longtext")
+}
 
 /// How values of a column travel.
 pub fn logical(column: &Declared<'_>) -> Result<Logical, Refusal> {
@@ -121,9 +142,9 @@ fn decimal(column: &Declared<'_>) -> Result<Logical, Refusal> {
 
 fn text(column: &Declared<'_>, logical: Logical) -> Result<Logical, Refusal> {
     match column.charset {
-        Some(charset) if CHARSETS.contains(&charset) => Ok(logical),
+        Some(charset) if crate::charsets::is_known(charset) => Ok(logical),
         Some(charset) => Err(Refusal {
-            why: format!("character set {charset} cannot be read from the log"),
+            why: format!("character set {charset} is not known here"),
             mend: "MODIFY the column with CHARACTER SET utf8mb4".into(),
         }),
         None => Err(unreadable(column)),
@@ -213,10 +234,21 @@ mod tests {
     }
 
     #[test]
+    fn what_is_read_as_bytes_says_by_what() {
+        let of = |charset| Declared { charset: Some(charset), ..declared("varchar", "varchar(3)") };
+        assert_eq!(source_type(&of("utf8mb4")), "varchar(3)");
+        let gbk = source_type(&of("gbk"));
+        assert_eq!((gbk.as_str(), raw_charset(&gbk)), ("varchar(3) character set gbk", Some("gbk")));
+        assert_eq!(logical(&of("gbk")), Ok(Logical::Text));
+        assert_eq!(raw_charset("enum('a character set b')"), None);
+        assert_eq!(source_type(&Declared { charset: Some("gbk"), ..declared("enum", "enum('a')") }), "enum('a')");
+    }
+
+    #[test]
     fn refusals_name_the_type() {
         assert!(logical(&declared("vector", "vector(3)")).unwrap_err().why.contains("vector(3)"));
-        let gbk = Declared { charset: Some("gbk"), ..declared("varchar", "varchar(3)") };
-        assert!(logical(&gbk).unwrap_err().why.contains("gbk"));
+        let odd = Declared { charset: Some("ebcdic"), ..declared("varchar", "varchar(3)") };
+        assert!(logical(&odd).unwrap_err().why.contains("ebcdic"));
         let wide = Declared { precision: Some(65), scale: Some(30), ..declared("decimal", "decimal(65,30)") };
         assert_eq!(logical(&wide), Ok(Logical::Decimal { precision: 65, scale: 30 }));
     }

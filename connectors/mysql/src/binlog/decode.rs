@@ -60,7 +60,7 @@ pub enum Decode {
 }
 
 /// What the log or the catalog says of a column beyond its wire type.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Traits<'a> {
     /// Unsigned, if a number.
     pub unsigned: bool,
@@ -72,8 +72,8 @@ pub struct Traits<'a> {
 
 impl Decode {
     /// The way from `wire` to `logical`, or `None` if the column has another type now.
-    pub fn choose(wire: Wire, logical: &Logical, traits: Traits<'_>) -> Option<Decode> {
-        let text = |padded| traits.charset.filter(|c| *c != Charset::Binary).map(|c| Decode::Text(c, padded));
+    pub fn choose(wire: Wire, logical: &Logical, traits: &Traits<'_>) -> Option<Decode> {
+        let text = |padded| traits.charset.clone().filter(|c| *c != Charset::Binary).map(|c| Decode::Text(c, padded));
         let kind = traits.source_type.split(['(', ' ']).next().unwrap_or_default();
         Some(match (wire, logical) {
             (Wire::Tiny, Logical::Int8) | (Wire::Short, Logical::Int16) if !traits.unsigned => Decode::Int,
@@ -139,7 +139,7 @@ impl Decode {
             (Decode::Timestamp, C::Timestamp(b)) => b.append_value(temporal::timestamp(bytes)?),
             (Decode::Time, C::Duration(b)) => b.append_value(temporal::time(bytes)?),
             (Decode::Text(charset, padded), C::Utf8(b)) => {
-                let text = charset::text(*charset, bytes)?;
+                let text = charset::text(charset, bytes)?;
                 push_str(b, if *padded { text.trim_end_matches(' ') } else { &text })?;
             }
             (Decode::Bytes(pad), C::Binary(b)) if bytes.len() < *pad => {
@@ -248,9 +248,9 @@ mod tests {
     #[test]
     fn another_type_is_no_guess() {
         let traits = Traits { unsigned: false, charset: Some(Charset::Utf8), source_type: "int" };
-        assert_eq!(Decode::choose(Wire::Long, &Logical::Int32, traits), Some(Decode::Int));
-        assert_eq!(Decode::choose(Wire::Long, &Logical::UInt32, traits), None);
-        assert_eq!(Decode::choose(Wire::LongLong, &Logical::Int32, traits), None);
-        assert_eq!(Decode::choose(Wire::Blob(2), &Logical::Text, Traits { charset: None, ..traits }), None);
+        assert_eq!(Decode::choose(Wire::Long, &Logical::Int32, &traits), Some(Decode::Int));
+        assert_eq!(Decode::choose(Wire::Long, &Logical::UInt32, &traits), None);
+        assert_eq!(Decode::choose(Wire::LongLong, &Logical::Int32, &traits), None);
+        assert_eq!(Decode::choose(Wire::Blob(2), &Logical::Text, &Traits { charset: None, ..traits }), None);
     }
 }
