@@ -44,7 +44,8 @@ struct Line {
 
 /// The types of a table `t` that has these kinds, as the source's connector maps them.
 fn lines(url: &str, kinds: &[Kind]) -> Vec<Line> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
     let source = registry::source(&Endpoint::new(url, None), "types", runtime.handle()).expect("a source");
     let tables = source.tables(&Selection::default()).expect("its tables");
     drop(source);

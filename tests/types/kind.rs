@@ -37,7 +37,11 @@ impl Kind {
 }
 
 /// So many generated values, the same in every run: a failure can be run again as it was.
-pub fn some<V: std::fmt::Debug>(n: usize, strategy: impl Strategy<Value = V>, sql: impl Fn(V) -> String) -> Vec<String> {
+pub fn some<V: std::fmt::Debug>(
+    n: usize,
+    strategy: impl Strategy<Value = V>,
+    sql: impl Fn(V) -> String,
+) -> Vec<String> {
     let mut runner = TestRunner::deterministic();
     let mut one = || strategy.new_tree(&mut runner).expect("a bounded strategy has values").current();
     (0..n).map(|_| sql(one())).collect()

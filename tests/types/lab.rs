@@ -72,8 +72,7 @@ fn rows_of(kinds: &[Kind]) -> i64 {
 
 /// The statements that make the table, with the rows to copy and those to update later.
 pub fn create(kinds: &[Kind]) -> String {
-    let columns: Vec<String> =
-        kinds.iter().enumerate().map(|(i, k)| format!("{} {}", column(i), k.declared)).collect();
+    let columns: Vec<String> = kinds.iter().enumerate().map(|(i, k)| format!("{} {}", column(i), k.declared)).collect();
     let rows = rows_of(kinds);
     let mut script = format!("CREATE TABLE t (id int PRIMARY KEY, {});\n", columns.join(", "));
     script += &insert(kinds, 0, rows);
@@ -105,14 +104,8 @@ fn insert(kinds: &[Kind], base: i64, rows: i64) -> String {
     let mut script = String::new();
     for row in 0..rows {
         let values: Vec<&str> = kinds.iter().map(|k| value(k, row)).collect();
-        writeln!(
-            script,
-            "INSERT INTO t (id, {}) VALUES ({}, {});",
-            list.join(", "),
-            base + row,
-            values.join(", ")
-        )
-        .expect("a String takes any text");
+        writeln!(script, "INSERT INTO t (id, {}) VALUES ({}, {});", list.join(", "), base + row, values.join(", "))
+            .expect("a String takes any text");
     }
     script
 }

@@ -61,11 +61,17 @@ fn numbers() -> Vec<Kind> {
         kind("int(10) unsigned zerofill", Number, &["0", "42"]).note("zeros in front are no part of the value"),
         kind("bigint", Number, &["-9223372036854775808", "9223372036854775807"])
             .and(some(12, any::<i64>(), |n| n.to_string())),
-        kind("bigint unsigned", Number, &["0", "18446744073709551615", "9223372036854775808"])
-            .and(some(12, any::<u64>(), |n| n.to_string())),
+        kind("bigint unsigned", Number, &["0", "18446744073709551615", "9223372036854775808"]).and(some(
+            12,
+            any::<u64>(),
+            |n| n.to_string(),
+        )),
         kind("decimal(1,0)", Number, &["-9", "0", "9"]),
-        kind("decimal(10,2)", Number, &["-99999999.99", "0.01", "-0.01", "-0.00", "1.10"])
-            .and(some(12, -9_999_999_999i64..=9_999_999_999, |n| format!("{n} / 100"))),
+        kind("decimal(10,2)", Number, &["-99999999.99", "0.01", "-0.01", "-0.00", "1.10"]).and(some(
+            12,
+            -9_999_999_999i64..=9_999_999_999,
+            |n| format!("{n} / 100"),
+        )),
         kind("decimal(38,10)", Number, &["-0.0000000001"]).and([format!("{}.{}", digits(28), digits(10))]),
         kind("decimal(65,30)", Number, &["0", "-1.000000000000000000000000000001"])
             .and([format!("{}.{}", digits(35), digits(30)), format!("-{}.{}", digits(35), digits(30))])
@@ -96,7 +102,8 @@ fn times() -> Vec<Kind> {
         kind("date", Date, &["'0001-01-01'", "'9999-12-31'", "'1582-10-10'", "'2024-02-29'", "'1900-03-01'"])
             .and(some(12, -719_000..2_932_896, day))
             .note(zero),
-        kind("datetime", Stamp, &["'0001-01-01 00:00:00'", "'9999-12-31 23:59:59'", "'2024-03-31 02:30:00'"]).note(zero),
+        kind("datetime", Stamp, &["'0001-01-01 00:00:00'", "'9999-12-31 23:59:59'", "'2024-03-31 02:30:00'"])
+            .note(zero),
         kind("datetime(1)", Stamp, &["'2024-01-01 00:00:00.9'"]).note(zero),
         kind("datetime(3)", Stamp, &["'0999-12-31 23:59:59.999'", "'1969-12-31 23:59:59.001'"]).note(zero),
         kind("datetime(6)", Stamp, &["'0001-01-01 00:00:00.000001'", "'9999-12-31 23:59:59.999999'"])
@@ -123,18 +130,31 @@ fn texts() -> Vec<Kind> {
     let nul = "Postgres stops at NUL (U+0000), which its text cannot hold";
     let wide = || some(12, "\\PC{0,12}", text);
     vec![
-        kind("char(10)", Text, &[]).and(quoted(&["", "a", " a", "äöü€𝄞"])).note("trailing blanks are padding: no part of the value"),
+        kind("char(10)", Text, &[])
+            .and(quoted(&["", "a", " a", "äöü€𝄞"]))
+            .note("trailing blanks are padding: no part of the value"),
         kind("char(10) collate utf8mb4_bin", Text, &[]).and(quoted(&["A", "  x"])).note("as char"),
-        kind("varchar(60)", Text, &[]).and(quoted(&PLAIN)).and(quoted(&["a  ", "ßẞ ﬁ", "👩‍👩‍👧‍👧 🏳️‍🌈", "e\u{301}", "\u{feff}x", "\u{7f}\u{1}"])).and(wide()).note(nul),
+        kind("varchar(60)", Text, &[])
+            .and(quoted(&PLAIN))
+            .and(quoted(&["a  ", "ßẞ ﬁ", "👩‍👩‍👧‍👧 🏳️‍🌈", "e\u{301}", "\u{feff}x", "\u{7f}\u{1}"]))
+            .and(wide())
+            .note(nul),
         kind("tinytext", Text, &[]).and(quoted(&["x\ny\r\n", " "])).note(nul),
         kind("text", Text, &["REPEAT('x', 65535)"]).and(quoted(&PLAIN)).and(wide()).note(nul),
         kind("mediumtext", Text, &["REPEAT('é', 70000)"]).and(wide()).note(nul),
         kind("longtext", Text, &["REPEAT('𝄞', 40000)"]).and(wide()).note(nul),
         kind("varchar(60) character set ascii", Text, &["'~'"]).and(quoted(&PLAIN)).note(nul),
-        kind("varchar(60) character set latin1", Text, &["_latin1 X'80818D8F909DA0FF7FE4'"]).and(quoted(&["ÿ €"])).note("the server's latin1 is Windows-1252 with its five holes filled"),
+        kind("varchar(60) character set latin1", Text, &["_latin1 X'80818D8F909DA0FF7FE4'"])
+            .and(quoted(&["ÿ €"]))
+            .note("the server's latin1 is Windows-1252 with its five holes filled"),
         kind("varchar(60) character set utf8mb3", Text, &[]).and(quoted(&["€ \u{ffff} \u{fffd}", "日本"])).note(nul),
-        kind("binary(4)", Bytes, &["''", "X'00'", "X'61000000'", "X'20202020'", "X'00FF'"]).note("padded with zeros to its length, as the server prints it"),
-        kind("varbinary(20)", Bytes, &["''", "X'00'", "X'00FF5C27'", "X'6100'"]).and(some(12, prop::collection::vec(any::<u8>(), 0..20), |b| format!("X'{}'", hex(b)))),
+        kind("binary(4)", Bytes, &["''", "X'00'", "X'61000000'", "X'20202020'", "X'00FF'"])
+            .note("padded with zeros to its length, as the server prints it"),
+        kind("varbinary(20)", Bytes, &["''", "X'00'", "X'00FF5C27'", "X'6100'"]).and(some(
+            12,
+            prop::collection::vec(any::<u8>(), 0..20),
+            |b| format!("X'{}'", hex(b)),
+        )),
         kind("tinyblob", Bytes, &["''", "X'0000'"]),
         kind("blob", Bytes, &["REPEAT(X'00', 65535)"]),
         kind("mediumblob", Bytes, &["REPEAT(X'FF00', 40000)"]),
@@ -143,14 +163,17 @@ fn texts() -> Vec<Kind> {
 }
 
 /// What many character sets have something of; what a column cannot hold, the server has made a question mark before it is read.
-const SCRIPTS: [&str; 4] = ["aé€ßÆŁžő ~\\¥‾·¬\u{a0}", "Жяїґ Ωψ אבג ابپ ไทย ქარ Հայ", "日本語漢字 かなｶﾅ 한글 中國", "〜∥－￠￡￢∑№①Ⅷ㈱纊"];
+const SCRIPTS: [&str; 4] =
+    ["aé€ßÆŁžő ~\\¥‾·¬\u{a0}", "Жяїґ Ωψ אבג ابپ ไทย ქარ Հայ", "日本語漢字 かなｶﾅ 한글 中國", "〜∥－￠￡￢∑№①Ⅷ㈱纊"];
 
 /// Text in every character set of both servers.
 fn charsets() -> Vec<Kind> {
     let of = |declared| {
-        kind(declared, Text, &[]).and(quoted(&SCRIPTS)).and(quoted(&["", "x  "])).and(some(6, "\\PC{0,12}", text)).note(
-            "stops at codes that the server has no character for, where SELECT prints a question mark",
-        )
+        kind(declared, Text, &[])
+            .and(quoted(&SCRIPTS))
+            .and(quoted(&["", "x  "]))
+            .and(some(6, "\\PC{0,12}", text))
+            .note("stops at codes that the server has no character for, where SELECT prints a question mark")
     };
     [
         "varchar(60) character set big5",
@@ -222,8 +245,24 @@ fn json(values: &[&str]) -> Vec<String> {
 /// Types of MySQL alone, and of both.
 pub fn of_mysql() -> Vec<Kind> {
     let mut kinds = common();
-    kinds.push(kind("varchar(60) character set gb18030", Text, &[]).and(quoted(&SCRIPTS)).and(some(12, "\\PC{0,12}", text)).note("as gbk"));
+    kinds.push(
+        kind("varchar(60) character set gb18030", Text, &[])
+            .and(quoted(&SCRIPTS))
+            .and(some(12, "\\PC{0,12}", text))
+            .note("as gbk"),
+    );
     kinds.push(kind("enum('é','中','\u{a5}') character set gbk", Text, &["1", "2"]).note("its label"));
+    kinds.push(
+        kind(
+            "vector(3)",
+            Text,
+            &["STRING_TO_VECTOR('[1,-0.5,1e6]')", "STRING_TO_VECTOR('[0]')", "STRING_TO_VECTOR('[]')"],
+        )
+        .and(some(12, any::<[f32; 3]>().prop_filter("numbers", |v| v.iter().all(|f| f.is_finite())), |v| {
+            format!("X'{}'", hex(v.map(f32::to_le_bytes).concat()))
+        }))
+        .note("a Postgres array, to which pgvector has a cast"),
+    );
     kinds.push(
         kind("json", Text, &[])
             .and(json(&["null", "true", "[]", "{}", "\"\"", "[1, -1, 0, 1.0, -0.0, 0.1]", "{\"b\": 1, \"a\": {\"a\": [null]}}"]))

@@ -61,22 +61,36 @@ fn numbers() -> Vec<Kind> {
     vec![
         kind("smallint", Number, &["-32768", "32767"]),
         kind("integer", Number, &["-2147483648", "2147483647"]),
-        kind("bigint", Number, &["-9223372036854775808", "9223372036854775807"]).and(some(12, any::<i64>(), |n| format!("'{n}'"))),
+        kind("bigint", Number, &["-9223372036854775808", "9223372036854775807"])
+            .and(some(12, any::<i64>(), |n| format!("'{n}'"))),
         kind("oid", Number, &["0", "4294967295", "2147483648"]),
         kind("numeric(1,0)", Number, &["-9", "0"]).note(beyond),
         kind("numeric(10,2)", Number, &["-99999999.99", "0.01", "-0.00"]).note(beyond),
         kind("numeric(38,38)", Number, &["-0.00000000000000000000000000000000000001"]).note(beyond),
-        kind("numeric(76,10)", Number, &["0"]).and([format!("{}.{}", digits(66), digits(10)), format!("-{}", digits(66))]).note(beyond),
+        kind("numeric(76,10)", Number, &["0"])
+            .and([format!("{}.{}", digits(66), digits(10)), format!("-{}", digits(66))])
+            .note(beyond),
         kind("numeric(100,10)", Number, &["'NaN'", "0.1"]).and([digits(90)]),
         kind("numeric", Number, &["'NaN'", "'Infinity'", "'-Infinity'", "1.500", "1", "0.00", "1e-16383", "-0.1"])
             .and([format!("{}.{}", digits(500), digits(300)), format!("-{}", digits(2000))])
             .and(some(12, (any::<i128>(), 0u32..40), |(n, e)| format!("{n}e-{e}")))
             .note("with the zeros behind the point that it was written with"),
-        kind("real", Float, &["'NaN'", "'Infinity'", "'-Infinity'", "'-0'", "3.4028235e38", "1e-45", "16777215", "0.1"])
-            .and(some(12, -3.4e38f32..3.4e38, |f| format!("{f:e}"))),
-        kind("double precision", Float, &["'NaN'", "'Infinity'", "'-Infinity'", "'-0'", "1.7976931348623157e308", "5e-324", "0.1"])
-            .and(some(20, any::<u64>().prop_map(f64::from_bits).prop_filter("a number", |f| f.is_finite()), |f| format!("'{f:e}'"))),
-        printed("money", &["-92233720368547758.08", "92233720368547758.07", "0.01::numeric::money"]).note("as lc_monetary = C prints it: $1,234.50"),
+        kind(
+            "real",
+            Float,
+            &["'NaN'", "'Infinity'", "'-Infinity'", "'-0'", "3.4028235e38", "1e-45", "16777215", "0.1"],
+        )
+        .and(some(12, -3.4e38f32..3.4e38, |f| format!("{f:e}"))),
+        kind(
+            "double precision",
+            Float,
+            &["'NaN'", "'Infinity'", "'-Infinity'", "'-0'", "1.7976931348623157e308", "5e-324", "0.1"],
+        )
+        .and(some(20, any::<u64>().prop_map(f64::from_bits).prop_filter("a number", |f| f.is_finite()), |f| {
+            format!("'{f:e}'")
+        })),
+        printed("money", &["-92233720368547758.08", "92233720368547758.07", "0.01::numeric::money"])
+            .note("as lc_monetary = C prints it: $1,234.50"),
         kind("boolean", Bool, &["true", "false"]),
         kind("bit(1)", Bits(1), &["B'0'", "B'1'"]),
         kind("bit(70)", Bits(70), &["repeat('10', 35)::bit(70)"]),
@@ -86,24 +100,59 @@ fn numbers() -> Vec<Kind> {
 }
 
 fn times() -> Vec<Kind> {
-    let far = "infinity stays infinity; stops after 294247-01-10 04:00:54 (what 64 bits of microseconds since 1970 hold)";
+    let far =
+        "infinity stays infinity; stops after 294247-01-10 04:00:54 (what 64 bits of microseconds since 1970 hold)";
     let micros = |us: i64| format!("'epoch'::timestamptz at time zone 'UTC' + '{us} us'::interval");
     vec![
-        kind("date", Date, &["'4714-11-24 BC'", "'5874897-12-31'", "'infinity'", "'-infinity'", "'0001-12-31 BC'", "'1582-10-10'"])
-            .and(some(12, -2_440_588i32..3_000_000, |d| format!("date '1970-01-01' + {d}")))
-            .note("infinity stays infinity"),
-        kind("timestamp", Stamp, &["'4714-11-24 00:00:00 BC'", "'294247-01-10 04:00:54.775806'", "'infinity'", "'-infinity'", "'0044-03-15 12:00:00.000001 BC'"])
-            .and(some(12, -200_000_000_000_000_000i64..250_000_000_000_000_000, micros))
-            .note(far),
+        kind(
+            "date",
+            Date,
+            &["'4714-11-24 BC'", "'5874897-12-31'", "'infinity'", "'-infinity'", "'0001-12-31 BC'", "'1582-10-10'"],
+        )
+        .and(some(12, -2_440_588i32..3_000_000, |d| format!("date '1970-01-01' + {d}")))
+        .note("infinity stays infinity"),
+        kind(
+            "timestamp",
+            Stamp,
+            &[
+                "'4714-11-24 00:00:00 BC'",
+                "'294247-01-10 04:00:54.775806'",
+                "'infinity'",
+                "'-infinity'",
+                "'0044-03-15 12:00:00.000001 BC'",
+            ],
+        )
+        .and(some(12, -200_000_000_000_000_000i64..250_000_000_000_000_000, micros))
+        .note(far),
         kind("timestamp(0)", Stamp, &["'2024-02-29 23:59:59'"]).note(far),
-        kind("timestamp with time zone", Stamp, &["'4714-11-24 00:00:00+00 BC'", "'294247-01-10 04:00:54.775806+00'", "'infinity'", "'-infinity'", "'2024-03-31 02:30:00 Europe/Berlin'", "'1900-01-01 00:00:00 Europe/Amsterdam'"])
-            .note(far),
+        kind(
+            "timestamp with time zone",
+            Stamp,
+            &[
+                "'4714-11-24 00:00:00+00 BC'",
+                "'294247-01-10 04:00:54.775806+00'",
+                "'infinity'",
+                "'-infinity'",
+                "'2024-03-31 02:30:00 Europe/Berlin'",
+                "'1900-01-01 00:00:00 Europe/Amsterdam'",
+            ],
+        )
+        .note(far),
         kind("timestamp(3) with time zone", Stamp, &["'2024-02-29 23:59:59.999+14'"]).note(far),
         kind("time", Clock, &["'00:00:00'", "'24:00:00'", "'23:59:59.999999'", "'00:00:00.1'"]),
         kind("time(3)", Clock, &["'12:34:56.789'"]),
         printed("time with time zone", &["'00:00:00+15:59:59'", "'24:00:00-15:59'", "'10:00:00.5+05:30'"]),
-        printed("interval", &["'1 year 2 mons -3 days +04:05:06.789'", "'-178000000 years'", "'1000000:00:00'", "'0'", "'-1 day +00:00:00.000001'"])
-            .and(some(12, (any::<i16>(), any::<i32>(), any::<i32>()), |(m, d, s)| format!("'{m} mons {d} days {s} ms'"))),
+        printed(
+            "interval",
+            &[
+                "'1 year 2 mons -3 days +04:05:06.789'",
+                "'-178000000 years'",
+                "'1000000:00:00'",
+                "'0'",
+                "'-1 day +00:00:00.000001'",
+            ],
+        )
+        .and(some(12, (any::<i16>(), any::<i32>(), any::<i32>()), |(m, d, s)| format!("'{m} mons {d} days {s} ms'"))),
         printed("interval day to second(3)", &["'-3 days 04:05:06.789'"]),
         printed("interval year to month", &["'-3 years 1 mon'"]),
     ]
@@ -112,16 +161,48 @@ fn times() -> Vec<Kind> {
 fn texts() -> Vec<Kind> {
     let wide = || some(12, "[^\\x00]{0,12}", text);
     vec![
-        kind("text", Text, &["repeat('é', 100000)"]).and(quoted(&PLAIN)).and(quoted(&["ßẞ ﬁ", "👩‍👩‍👧‍👧", "e\u{301}", "\u{feff}", "\u{10ffff}\u{fffe}"])).and(wide()),
+        kind("text", Text, &["repeat('é', 100000)"])
+            .and(quoted(&PLAIN))
+            .and(quoted(&["ßẞ ﬁ", "👩‍👩‍👧‍👧", "e\u{301}", "\u{feff}", "\u{10ffff}\u{fffe}"]))
+            .and(wide()),
         kind("character varying(20)", Text, &[]).and(quoted(&["a  ", "", "𝄞"])),
         kind("character varying", Text, &[]).and(wide()),
         kind("character(5)", Text, &[]).and(quoted(&["", "ab", "äöü€𝄞", " a"])).note("with its padding"),
         kind("name", Text, &[]).and(quoted(&["Ä\"b"])),
         printed("\"char\"", &["'a'", "'é'::text::\"char\"", "''"]),
-        kind("bytea", Bytes, &["''", "'\\x00ff5c27'", "decode(repeat('00ff', 50000), 'hex')"]).and(some(12, prop::collection::vec(any::<u8>(), 0..20), |b| format!("'\\x{}'", hex(b)))),
-        kind("uuid", Text, &["'00000000-0000-0000-0000-000000000000'"]).and(some(12, any::<u128>(), |n| format!("'{n:032x}'"))),
-        kind("json", Text, &["'{\"b\" : 1,\"a\":1.0, \"a\":2}'", "'1e400'", "'9007199254740993'", "'\"\\u00e9\\u0000\"'", "' [ ] '", "'null'"]).note("the text as it was written, duplicate keys and blanks included"),
-        kind("jsonb", Text, &["'{\"b\" : 1,\"a\":1.0, \"a\":2}'", "'1e400'", "'12345678901234567890.0123456789'", "'\"\\u00e9\"'", "'null'", "'[]'"]).note("as jsonb prints it; Postgres: json"),
+        kind("bytea", Bytes, &["''", "'\\x00ff5c27'", "decode(repeat('00ff', 50000), 'hex')"]).and(some(
+            12,
+            prop::collection::vec(any::<u8>(), 0..20),
+            |b| format!("'\\x{}'", hex(b)),
+        )),
+        kind("uuid", Text, &["'00000000-0000-0000-0000-000000000000'"])
+            .and(some(12, any::<u128>(), |n| format!("'{n:032x}'"))),
+        kind(
+            "json",
+            Text,
+            &[
+                "'{\"b\" : 1,\"a\":1.0, \"a\":2}'",
+                "'1e400'",
+                "'9007199254740993'",
+                "'\"\\u00e9\\u0000\"'",
+                "' [ ] '",
+                "'null'",
+            ],
+        )
+        .note("the text as it was written, duplicate keys and blanks included"),
+        kind(
+            "jsonb",
+            Text,
+            &[
+                "'{\"b\" : 1,\"a\":1.0, \"a\":2}'",
+                "'1e400'",
+                "'12345678901234567890.0123456789'",
+                "'\"\\u00e9\"'",
+                "'null'",
+                "'[]'",
+            ],
+        )
+        .note("as jsonb prints it; Postgres: json"),
         printed("xml", &["'<a>x &amp; é</a>'", "'text'", "''", "'<?xml version=\"1.0\" standalone=\"yes\"?><a/>'"]),
         printed("tsvector", &["'a:1A b:2,3 ''it''''s'''", "''"]),
         printed("tsquery", &["'a & !b <-> c:*A'"]),
@@ -152,7 +233,8 @@ fn nets() -> Vec<Kind> {
         printed("path", &["'[(0,0),(1,0.1)]'", "'((0,0),(1,1))'"]),
         printed("polygon", &["'((0,0),(1,0),(1,0.1))'"]),
         printed("circle", &["'<(0.1,0),2>'"]),
-        printed("regclass", &["'pg_class'", "'shop.comp'", "0"]).note("text: the name of an object means nothing to another database"),
+        printed("regclass", &["'pg_class'", "'shop.comp'", "0"])
+            .note("text: the name of an object means nothing to another database"),
         printed("regtype", &["'integer'", "'shop.mood'"]).note("text, as regclass"),
         printed("regproc", &["'pg_catalog.now'"]).note("text, as regclass"),
         printed("regprocedure", &["'pg_catalog.abs(integer)'"]).note("text, as regclass"),
@@ -170,7 +252,10 @@ fn nets() -> Vec<Kind> {
 fn made_of_others() -> Vec<Kind> {
     let foreign = "text: whether the target has the type is not known";
     vec![
-        printed("integer[]", &["'{}'", "'{1,NULL,-3}'", "'{{1,2},{3,4}}'", "'[0:1]={1,2}'", "'[-2:-1][5:5]={{1},{NULL}}'"]),
+        printed(
+            "integer[]",
+            &["'{}'", "'{1,NULL,-3}'", "'{{1,2},{3,4}}'", "'[0:1]={1,2}'", "'[-2:-1][5:5]={{1},{NULL}}'"],
+        ),
         printed("text[]", &["'{\"a,b\",\"NULL\",NULL,\"\",\"{}\",\"\\\"\\\\\"}'", "array[['a','b'],['c','d']]"]),
         printed("character varying(3)[]", &["'{abc}'"]),
         printed("numeric(5,2)[]", &["'{1.50,NaN}'"]),

@@ -99,7 +99,7 @@ pub fn inventory(server: &Server, session: &mut Session, selection: &Selection) 
     let mut inventory = Inventory::default();
     inventory.read_tables(session, &schemas, selection)?;
     let json = if server.is_mariadb() { json_columns(session, &schemas)? } else { Vec::new() };
-    inventory.read_columns(session, &schemas, &json)?;
+    inventory.read_columns(session, &schemas, &json, server.is_mariadb())?;
     inventory.read_indexes(session, &schemas)?;
     inventory.read_foreign_keys(session, &schemas)?;
     Ok(inventory.tables)
@@ -210,7 +210,13 @@ impl Inventory {
         Ok(())
     }
 
-    fn read_columns(&mut self, session: &mut Session, schemas: &str, json: &[(String, String, String)]) -> Result<()> {
+    fn read_columns(
+        &mut self,
+        session: &mut Session,
+        schemas: &str,
+        json: &[(String, String, String)],
+        mariadb: bool,
+    ) -> Result<()> {
         let rows = select(
             session,
             &format!(
@@ -232,6 +238,7 @@ impl Inventory {
                 precision: number(precision)?,
                 scale: number(scale)?,
                 json_checked,
+                mariadb,
             };
             match logical(&declared) {
                 Ok(logical) => table.schema.columns.push(Column {
@@ -243,8 +250,8 @@ impl Inventory {
                     number: 0,
                 }),
                 Err(refusal) => {
-                    let fix =
-                        format!("ALTER TABLE {}: {} {}", quote_table(&table.schema.name), refusal.mend, quote(&name));
+                    let (place, column) = (quote_table(&table.schema.name), quote(&name));
+                    let fix = format!("ALTER TABLE {place} MODIFY {column} {}, or exclude the table", refusal.mend);
                     table.refused.push((format!("column {name}: {}", refusal.why), fix));
                 }
             }

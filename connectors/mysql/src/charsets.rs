@@ -106,12 +106,8 @@ fn load(session: &mut Session, name: &str, shapes: &[Codes]) -> Result<Table> {
         // GB 18030 counts the planes beyond the first through, from 0x90308130 on.
         for (n, character) in ('\u{10000}'..='\u{10ffff}').enumerate() {
             let digit = |n: usize, from: u8, radix: usize| from + (n % radix) as u8;
-            let code = [
-                digit(n / 12_600, 0x90, 256),
-                digit(n / 1260, 0x30, 10),
-                digit(n / 10, 0x81, 126),
-                digit(n, 0x30, 10),
-            ];
+            let code =
+                [digit(n / 12_600, 0x90, 256), digit(n / 1260, 0x30, 10), digit(n / 10, 0x81, 126), digit(n, 0x30, 10)];
             table.insert(&code, character);
         }
     }

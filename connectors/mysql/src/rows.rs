@@ -11,9 +11,9 @@ use arrow_buffer::i256;
 use crossfade_core::builder::{finish_columns, push_bytes, push_str};
 use crossfade_core::{Column, ColumnBuilder, Error, Logical, Result, TableSchema};
 
-use crate::binlog::reader::{Fault, Read, Reader, bit, utf8};
 use crate::binlog::charset::{self, Charset};
-use crate::binlog::temporal;
+use crate::binlog::reader::{Fault, Read, Reader, bit, utf8};
+use crate::binlog::{temporal, vector};
 use crate::catalog::{quote, quote_table};
 use crate::session::WireColumn;
 use crate::types::raw_charset;
@@ -38,6 +38,7 @@ mod kind {
     pub const YEAR: u8 = 13;
     pub const VARCHAR: u8 = 15;
     pub const BIT: u8 = 16;
+    pub const VECTOR: u8 = 242;
     pub const JSON: u8 = 245;
     pub const NEWDECIMAL: u8 = 246;
     pub const TINY_BLOB: u8 = 249;
@@ -76,8 +77,10 @@ fn fits(logical: &Logical, kind: u8) -> bool {
         Logical::Text | Logical::Json | Logical::Bytes | Logical::Uuid => {
             kind == kind::VARCHAR || kind == kind::JSON || (kind::TINY_BLOB..=kind::GEOMETRY).contains(&kind)
         }
+        // VECTOR.
+        Logical::Postgres { .. } => kind == kind::VECTOR,
         // No column of this source has these.
-        Logical::Bool | Logical::Time | Logical::Numeric | Logical::Postgres { .. } | Logical::Literal => false,
+        Logical::Bool | Logical::Time | Logical::Numeric | Logical::Literal => false,
     }
 }
 
@@ -202,13 +205,7 @@ fn changed(table: &TableSchema) -> Error {
 
 /// Appends one value that is not NULL.
 #[inline]
-fn value(
-    r: &mut Reader<'_>,
-    logical: &Logical,
-    kind: u8,
-    charset: &Charset,
-    builder: &mut ColumnBuilder,
-) -> Read<()> {
+fn value(r: &mut Reader<'_>, logical: &Logical, kind: u8, charset: &Charset, builder: &mut ColumnBuilder) -> Read<()> {
     match builder {
         ColumnBuilder::Int8(b) => b.append_value(i8::from_le_bytes(r.array()?)),
         ColumnBuilder::Int16(b) => b.append_value(i16::from_le_bytes(r.array()?)),
@@ -234,6 +231,7 @@ fn value(
             Logical::Enum { labels } => push_str(b, enum_label(labels, number(r, kind)?)?)?,
             Logical::Set { labels } => push_str(b, &set_labels(labels, number(r, kind)?)?)?,
             Logical::Bit { len } => push_str(b, &bits(r.lenenc_bytes()?, *len)?)?,
+            Logical::Postgres { .. } => push_str(b, &vector::text(r.lenenc_bytes()?)?)?,
             _ => push_str(b, &charset::text(charset, r.lenenc_bytes()?)?)?,
         },
         ColumnBuilder::Bool(_) | ColumnBuilder::Time(_) => return Err(Fault::Malformed("a type this source has not")),
@@ -371,7 +369,7 @@ fn enum_label(labels: &[String], index: u64) -> Read<&str> {
         (Some(label), _) => Ok(label),
         (None, 0) => Err(Fault::value(
             "the enum holds the empty value of an invalid insert (index 0), which is none of its labels",
-            "UPDATE the row to one of the labels or to NULL",
+            temporal::CORRECT,
         )),
         (None, _) => Err(Fault::Malformed("an enum index beyond its labels")),
     }

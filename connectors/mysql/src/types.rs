@@ -11,12 +11,15 @@
 //! | enum, set | Enum, Set |
 //! | year, date, datetime, timestamp, time | Int16, Date, Timestamp, TimestampTz, Duration |
 //! | json (MariaDB: longtext checked by json_valid) | Json |
+//! | MySQL vector | a Postgres array of reals, as text |
 //! | MariaDB uuid, inet4, inet6 | Uuid, Text, Text |
 //!
 //! SELECT converts text and the log does not: it holds the column's own bytes. Both ways must give the same value, so text in
 //! other character sets than UTF-8 and latin1 is selected as bytes ([`raw_charset`]) and read by the same table.
 
 use crossfade_core::Logical;
+
+use crate::binlog::vector;
 
 /// What information_schema says about a column's type.
 #[derive(Debug, Clone)]
@@ -33,6 +36,8 @@ pub struct Declared<'a> {
     pub scale: Option<u64>,
     /// Whether MariaDB checks it with json_valid.
     pub json_checked: bool,
+    /// Whether the server is MariaDB.
+    pub mariadb: bool,
 }
 
 /// Why a column cannot be carried, and what mends it.
@@ -40,7 +45,7 @@ pub struct Declared<'a> {
 pub struct Refusal {
     /// Why.
     pub why: String,
-    /// The change that makes it carriable, in words of `ALTER TABLE`.
+    /// The change that makes it carriable, behind `ALTER TABLE ... MODIFY ...`.
     pub mend: String,
 }
 
@@ -70,6 +75,12 @@ fn is_text(data_type: &str) -> bool {
 
 /// How values of a column travel.
 pub fn logical(column: &Declared<'_>) -> Result<Logical, Refusal> {
+    if column.column_type.contains("COMPRESSED*/") {
+        return Err(Refusal {
+            why: format!("{}: the log holds the compressed bytes", column.column_type),
+            mend: "without COMPRESSED".into(),
+        });
+    }
     let unsigned = column.column_type.split_whitespace().any(|word| word == "unsigned");
     Ok(match column.data_type {
         "tinyint" => {
@@ -122,10 +133,11 @@ pub fn logical(column: &Declared<'_>) -> Result<Logical, Refusal> {
         "inet4" | "inet6" => Logical::Text,
         "geometry" | "point" | "linestring" | "polygon" | "multipoint" | "multilinestring" | "multipolygon"
         | "geomcollection" | "geometrycollection" => Logical::Bytes,
+        "vector" if !column.mariadb => Logical::Postgres { name: vector::ARRAY.into() },
         _ => {
             return Err(Refusal {
                 why: format!("type {} is not supported", column.column_type),
-                mend: "MODIFY the column to a supported type, such as varbinary".into(),
+                mend: "to a supported type, such as varbinary".into(),
             });
         }
     })
@@ -145,7 +157,7 @@ fn text(column: &Declared<'_>, logical: Logical) -> Result<Logical, Refusal> {
         Some(charset) if crate::charsets::is_known(charset) => Ok(logical),
         Some(charset) => Err(Refusal {
             why: format!("character set {charset} is not known here"),
-            mend: "MODIFY the column with CHARACTER SET utf8mb4".into(),
+            mend: "with CHARACTER SET utf8mb4".into(),
         }),
         None => Err(unreadable(column)),
     }
@@ -154,7 +166,7 @@ fn text(column: &Declared<'_>, logical: Logical) -> Result<Logical, Refusal> {
 fn unreadable(column: &Declared<'_>) -> Refusal {
     Refusal {
         why: format!("type {} is not written as this server version is known to write it", column.column_type),
-        mend: "MODIFY the column to a supported type".into(),
+        mend: "to a supported type".into(),
     }
 }
 
@@ -166,7 +178,7 @@ fn labels(column: &Declared<'_>) -> Result<Vec<String>, Refusal> {
     if column.charset == Some("utf8mb4") && labels.iter().any(|label| label.contains("????")) {
         return Err(Refusal {
             why: format!("the catalog cannot show all labels of {}", column.column_type),
-            mend: "MODIFY the column to labels without characters beyond U+FFFF".into(),
+            mend: "to labels without characters beyond U+FFFF".into(),
         });
     }
     Ok(labels)
@@ -212,7 +224,7 @@ mod tests {
 
     fn declared<'a>(data_type: &'a str, column_type: &'a str) -> Declared<'a> {
         let charset = Some("utf8mb4");
-        Declared { data_type, column_type, charset, precision: None, scale: None, json_checked: false }
+        Declared { data_type, column_type, charset, precision: None, scale: None, json_checked: false, mariadb: false }
     }
 
     #[test]
@@ -246,7 +258,11 @@ mod tests {
 
     #[test]
     fn refusals_name_the_type() {
-        assert!(logical(&declared("vector", "vector(3)")).unwrap_err().why.contains("vector(3)"));
+        assert_eq!(logical(&declared("vector", "vector(3)")), Ok(Logical::Postgres { name: "real[]".into() }));
+        let of_mariadb = Declared { mariadb: true, ..declared("vector", "vector(3)") };
+        assert!(logical(&of_mariadb).unwrap_err().why.contains("vector(3)"));
+        let compressed = declared("varchar", "varchar(9) /*M!100301 COMPRESSED*/");
+        assert!(logical(&compressed).unwrap_err().why.contains("compressed bytes"));
         let odd = Declared { charset: Some("ebcdic"), ..declared("varchar", "varchar(3)") };
         assert!(logical(&odd).unwrap_err().why.contains("ebcdic"));
         let wide = Declared { precision: Some(65), scale: Some(30), ..declared("decimal", "decimal(65,30)") };

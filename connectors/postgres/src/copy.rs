@@ -25,6 +25,7 @@ use arrow_array::{
 use arrow_buffer::NullBuffer;
 use crossfade_core::{Error, Logical, Result, TableSchema};
 
+use crate::decode::CORRECT;
 use crate::keytext::key_text;
 use crate::numeric::{self, NotNumeric};
 use crate::types::{self, PgType};
@@ -151,31 +152,29 @@ impl Refusal {
         match self {
             Refusal::Nul => (
                 "the text holds a NUL character, which Postgres' text cannot".into(),
-                "remove it at the source (UPDATE .. SET col = REPLACE(col, CHAR(0), '')), or carry the column as bytea",
+                "remove it at the source (UPDATE .. SET col = REPLACE(col, CHAR(0), '')), then copy the table anew with \
+                 `crossfade snapshot TABLE`, as the log still holds the value; or exclude the table",
             ),
             Refusal::Date(days) => (
                 format!("the date {days} days from 1970-01-01 is outside of Postgres' range (4713 BC to 5874897 AD)"),
-                "correct the date at the source",
+                CORRECT,
             ),
             Refusal::Timestamp(us) => (
                 format!(
                     "the time {us} microseconds from 1970-01-01 is outside of Postgres' range (4713 BC to 294276 AD)"
                 ),
-                "correct the timestamp at the source",
+                CORRECT,
             ),
-            Refusal::Time(us) => (
-                format!("the time of day {us} microseconds is not between 00:00:00 and 24:00:00"),
-                "correct the time at the source, or carry the column as an interval",
-            ),
+            Refusal::Time(us) => {
+                (format!("the time of day {us} microseconds is not between 00:00:00 and 24:00:00"), CORRECT)
+            }
             Refusal::Bits { len } => {
                 (format!("the value is not {len} bits of 0 and 1"), "report this as a defect of the source's connector")
             }
-            Refusal::Numeric(NotNumeric::Syntax) => {
-                ("the value is not a decimal number".into(), "correct the value at the source")
-            }
+            Refusal::Numeric(NotNumeric::Syntax) => ("the value is not a decimal number".into(), CORRECT),
             Refusal::Numeric(NotNumeric::TooLong) => (
                 "the number has more digits than a Postgres numeric (131072 before, 16383 after the point)".into(),
-                "carry the column as text",
+                CORRECT,
             ),
         }
     }
@@ -445,7 +444,8 @@ mod tests {
         let first_date = MIN_DATE + EPOCH_DAYS;
         // Counted from 1970, no 64-bit microsecond lies past the upper bound.
         let first_time = MIN_TIMESTAMP + EPOCH_MICROS;
-        for (micros, fits) in [(first_time, true), (first_time - 1, false), (i64::MAX - 1, true), (i64::MIN + 1, false)] {
+        for (micros, fits) in [(first_time, true), (first_time - 1, false), (i64::MAX - 1, true), (i64::MIN + 1, false)]
+        {
             assert_eq!(encode(Logical::Timestamp, stamp(micros)).is_ok(), fits, "{micros}");
         }
         for (logical, array, fits) in [

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::reader::{Fault, Read};
+use super::temporal::CORRECT;
 
 /// A character set that is carried.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -139,8 +140,6 @@ fn utf16<'b>(bytes: &[u8], unit: impl Fn([u8; 2]) -> u16) -> Read<Cow<'b, str>> 
         _ => Err(Fault::value("the text holds UTF-16 that is not characters", CORRECT)),
     }
 }
-
-const CORRECT: &str = "correct the value at the source with an UPDATE statement, or exclude the column";
 
 fn broken(at: usize) -> Fault {
     Fault::value(format!("the text holds bytes that are not characters, from byte {at} on"), CORRECT)

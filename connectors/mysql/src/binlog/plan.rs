@@ -122,11 +122,11 @@ fn changed(column: &LogColumn, table: &TableSchema, ordinal: usize) -> Error {
     if let Wire::VarcharCompressed { .. } | Wire::BlobCompressed(_) = column.wire {
         return Error::data(&table.name, "a COMPRESSED column cannot be read from the log")
             .column(&known.name)
-            .hint("ALTER TABLE ... MODIFY the column without COMPRESSED, or exclude it");
+            .hint("ALTER TABLE ... MODIFY the column without COMPRESSED, then copy the table anew with `crossfade snapshot TABLE`; or exclude the table");
     }
     Error::data(&table.name, format!("the log has {:?} where {} was known", column.wire, known.source_type))
         .column(&known.name)
-        .hint("the column's type was changed: such a change is not followed; copy the table anew with `crossfade snapshot TABLE`, or exclude it")
+        .hint("the column's type was changed: such a change is not followed; copy the table anew with `crossfade snapshot TABLE`, or exclude the table")
 }
 
 #[cfg(test)]
@@ -174,12 +174,17 @@ mod tests {
         let plan = Plan::new(&named, &table(), &[], &Collations::new(), &|name| Ok(Charset::by_name(name))).unwrap();
         assert_eq!(plan.key, [1]);
         let unnamed = map(&[(None, Wire::Long, None), (None, Wire::Long, None)]);
-        assert_eq!(Plan::new(&unnamed, &table(), &[], &Collations::new(), &|name| Ok(Charset::by_name(name))).unwrap().key, [0]);
+        assert_eq!(
+            Plan::new(&unnamed, &table(), &[], &Collations::new(), &|name| Ok(Charset::by_name(name))).unwrap().key,
+            [0]
+        );
     }
 
     #[test]
     fn what_does_not_fit_is_refused() {
-        let refuse = |columns: &[_]| Plan::new(&map(columns), &table(), &[], &Collations::new(), &|name| Ok(Charset::by_name(name))).unwrap_err();
+        let refuse = |columns: &[_]| {
+            Plan::new(&map(columns), &table(), &[], &Collations::new(), &|name| Ok(Charset::by_name(name))).unwrap_err()
+        };
         let e = refuse(&[(None, Wire::Long, None)]);
         assert!(e.hint_text().unwrap().contains("binlog_row_metadata"), "{e}");
         let e = refuse(&[(Some("id"), Wire::LongLong, Some(false)), (Some("n"), Wire::Long, Some(true))]);
