@@ -28,6 +28,8 @@ pub enum Class {
     Clock,
     /// A length of time in microseconds.
     Length,
+    /// Singles one after the other, little-endian, in hexadecimal.
+    Vector,
     /// A value of any type as an SQL literal of SQLite.
     Literal,
 }
@@ -41,7 +43,7 @@ impl Class {
             // As a double: a FLOAT by itself is printed with six digits. A sum would lose the sign of -0.
             Class::Float => format!("({c} * 1e0)"),
             Class::Text => format!("HEX(CAST({c} AS CHAR CHARACTER SET utf8mb4))"),
-            Class::Bytes => format!("HEX({c})"),
+            Class::Bytes | Class::Vector => format!("HEX({c})"),
             Class::Bits(n) => format!("LPAD(BIN({c}), {n}, '0')"),
             Class::Date => format!("TO_DAYS({c}) - TO_DAYS('1970-01-01')"),
             Class::Stamp => format!("TIMESTAMPDIFF(MICROSECOND, '1970-01-01', {c})"),
@@ -61,6 +63,10 @@ impl Class {
             Class::Float => format!("{c}::float8::text"),
             Class::Text | Class::Literal => format!("upper(encode(convert_to({printed}, 'UTF8'), 'hex'))"),
             Class::Bytes => format!("upper(encode({c}, 'hex'))"),
+            Class::Vector => format!(
+                "(select upper(string_agg(encode(substr(b, 4, 1) || substr(b, 3, 1) || substr(b, 2, 1) || substr(b, 1, 1), 'hex'), '' \
+                 order by o)) from unnest({c}) with ordinality u (e, o), float4send(e) b)"
+            ),
             Class::Date => format!("case when isfinite({c}) then ({c} - date '1970-01-01')::text else {c}::text end"),
             Class::Stamp => format!(
                 "case when isfinite({c}) then (extract(epoch from {c}) * 1000000)::int8::text else {c}::text end"
@@ -74,6 +80,7 @@ impl Class {
     pub fn name(self) -> &'static str {
         match self {
             Class::Text | Class::Literal => "text",
+            Class::Vector => "vector",
             _ => "plain",
         }
     }

@@ -149,7 +149,7 @@ pub fn rows(text: &str) -> Printed {
 
 /// Reads a table's files as they lie there, by pyarrow alone: the last state of each id, its values printed as [`Class`] has them.
 const READ: &str = r#"
-import glob, json, os, sys
+import glob, json, os, struct, sys
 import pyarrow as pa, pyarrow.parquet as pq
 folder, classes = sys.argv[1], sys.argv[2].split(',')
 files = sorted(glob.glob(os.path.join(folder, '*.parquet')))
@@ -170,6 +170,7 @@ def values(column, kind):
     elif pa.types.is_decimal(t): one = lambda v: format(v, 'f')
     elif pa.types.is_integer(t): one = str
     elif pa.types.is_binary(t): one = lambda v: v.hex().upper()
+    elif kind == 'vector': one = lambda v: b''.join(struct.pack('<f', float(f)) for f in v[1:-1].split(',')).hex().upper()
     elif pa.types.is_string(t): one = (lambda v: v.encode().hex().upper()) if kind == 'text' else str
     else: raise TypeError(t)
     return [v if v is None else one(v) for v in column.to_pylist()]

@@ -174,11 +174,12 @@ fn unreadable(column: &Declared<'_>) -> Refusal {
 /// quotes doubled, and backslash, line feed, carriage return and NUL behind a backslash.
 fn labels(column: &Declared<'_>) -> Result<Vec<String>, Refusal> {
     let labels = parse_labels(column.column_type).ok_or_else(|| unreadable(column))?;
-    // The catalog is utf8mb3: a character of four bytes stands there as four question marks.
-    if column.charset == Some("utf8mb4") && labels.iter().any(|label| label.contains("????")) {
+    // The catalog is utf8mb3: a character of four bytes stands there as a question mark, and might be any.
+    let beyond = ["utf8mb4", "utf16", "utf16le", "utf32", "gb18030"];
+    if column.charset.is_some_and(|c| beyond.contains(&c)) && labels.iter().any(|label| label.contains('?')) {
         return Err(Refusal {
             why: format!("the catalog cannot show all labels of {}", column.column_type),
-            mend: "to labels without characters beyond U+FFFF".into(),
+            mend: "to labels without question marks and characters beyond U+FFFF, or with CHARACTER SET utf8mb3".into(),
         });
     }
     Ok(labels)
@@ -242,7 +243,9 @@ mod tests {
         assert_eq!(logical(&declared("enum", written)), Ok(Logical::Enum { labels }));
         assert!(parse_labels("enum('a'").is_none());
         assert!(parse_labels("enum(a)").is_none());
-        assert!(logical(&declared("enum", "enum('????')")).unwrap_err().why.contains("labels"));
+        assert!(logical(&declared("enum", "enum('a?')")).unwrap_err().why.contains("labels"));
+        let narrow = Declared { charset: Some("utf8mb3"), ..declared("enum", "enum('a?')") };
+        assert_eq!(logical(&narrow), Ok(Logical::Enum { labels: vec!["a?".into()] }));
     }
 
     #[test]
