@@ -4,6 +4,7 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput};
 use crossfade_core::{Result, Rows, RowsBuilder};
+use crossfade_mysql::binlog::charset::Charset;
 use crossfade_mysql::binlog::plan::{Collations, Plan};
 use crossfade_mysql::binlog::rows::{Change, Layout, Sink, decode_rows, head};
 
@@ -12,7 +13,8 @@ use crate::data;
 /// How rows of the generated table map become columns.
 pub fn plan() -> Plan {
     let collations = Collations::from([(data::COLLATION, "utf8mb4".to_owned())]);
-    Plan::new(&data::table_map(), &data::table(), &[], &collations).expect("the map is that of the table")
+    let charset = |name: &str| Ok(Charset::by_name(name));
+    Plan::new(&data::table_map(), &data::table(), &[], &collations, &charset).expect("the map is that of the table")
 }
 
 /// The rows of these events.

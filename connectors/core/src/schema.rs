@@ -91,15 +91,16 @@ pub enum Logical {
     },
     /// 16 bytes, big-endian.
     Uuid,
-    /// Days since 1970-01-01, proleptic Gregorian.
+    /// Days since 1970-01-01, proleptic Gregorian; the greatest and the least number are infinity and -infinity.
     Date,
     /// Microseconds since midnight, 0 to 24:00:00 inclusive.
     Time,
     /// A signed length of time in microseconds: MySQL's `TIME`, which reaches 838 hours.
     Duration,
-    /// Microseconds since 1970-01-01 00:00:00 of a clock without a zone.
+    /// Microseconds since 1970-01-01 00:00:00 of a clock without a zone; the greatest and the least number are infinity and
+    /// -infinity.
     Timestamp,
-    /// Microseconds since 1970-01-01 00:00:00 UTC: an instant.
+    /// Microseconds since 1970-01-01 00:00:00 UTC: an instant, or an infinity as above.
     TimestampTz,
     /// A value of a built-in Postgres type that no other database has, as that server prints it: arrays, ranges, `inet`,
     /// `interval`, `tsvector`.

@@ -15,7 +15,7 @@ use crossfade_core::{Column, Error, ForeignKey, Index, Result, Selection, TableN
 
 use crate::connect::Server;
 use crate::session::{Session, TextRow};
-use crate::types::{Declared, logical};
+use crate::types::{self, Declared, logical};
 
 /// A table with everything that the preflight check wants to say about it.
 #[derive(Debug, Clone)]
@@ -99,7 +99,7 @@ pub fn inventory(server: &Server, session: &mut Session, selection: &Selection) 
     let mut inventory = Inventory::default();
     inventory.read_tables(session, &schemas, selection)?;
     let json = if server.is_mariadb() { json_columns(session, &schemas)? } else { Vec::new() };
-    inventory.read_columns(session, &schemas, &json)?;
+    inventory.read_columns(session, &schemas, &json, server.is_mariadb())?;
     inventory.read_indexes(session, &schemas)?;
     inventory.read_foreign_keys(session, &schemas)?;
     Ok(inventory.tables)
@@ -211,7 +211,13 @@ impl Inventory {
         Ok(())
     }
 
-    fn read_columns(&mut self, session: &mut Session, schemas: &str, json: &[(String, String, String)]) -> Result<()> {
+    fn read_columns(
+        &mut self,
+        session: &mut Session,
+        schemas: &str,
+        json: &[(String, String, String)],
+        mariadb: bool,
+    ) -> Result<()> {
         let rows = select(
             session,
             &format!(
@@ -233,19 +239,20 @@ impl Inventory {
                 precision: number(precision)?,
                 scale: number(scale)?,
                 json_checked,
+                mariadb,
             };
             match logical(&declared) {
                 Ok(logical) => table.schema.columns.push(Column {
                     name,
-                    source_type,
+                    source_type: types::source_type(&declared),
                     logical,
                     nullable: nullable.as_deref() == Some("YES"),
                     auto_increment: extra.as_deref().unwrap_or_default().contains("auto_increment"),
                     number: 0,
                 }),
                 Err(refusal) => {
-                    let fix =
-                        format!("ALTER TABLE {}: {} {}", quote_table(&table.schema.name), refusal.mend, quote(&name));
+                    let (place, column) = (quote_table(&table.schema.name), quote(&name));
+                    let fix = format!("ALTER TABLE {place} MODIFY {column} {}, or exclude the table", refusal.mend);
                     table.refused.push((format!("column {name}: {}", refusal.why), fix));
                 }
             }

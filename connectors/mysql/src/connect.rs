@@ -14,8 +14,10 @@ use std::sync::Arc;
 use crossfade_core::{Error, Result};
 use tokio::runtime::Handle;
 
+use crate::binlog::charset::Charset;
 use crate::binlog::login::login;
 use crate::catalog::quote;
+use crate::charsets::Charsets;
 use crate::classify::first_contact;
 use crate::session::Session;
 use crate::url::Options;
@@ -62,6 +64,7 @@ struct Inner {
     options: Options,
     runtime: Handle,
     identity: Identity,
+    charsets: Charsets,
 }
 
 impl std::ops::Deref for Server {
@@ -84,7 +87,7 @@ impl Server {
             identify(&mut session)
         };
         let identity = contact().map_err(|e| first_contact(e, &options.place()))?;
-        Ok(Server(Arc::new(Inner { options, runtime, identity })))
+        Ok(Server(Arc::new(Inner { options, runtime, identity, charsets: Charsets::default() })))
     }
 
     /// A new connection with [`SESSION`] set. The server has answered before, so its absence is transient.
@@ -99,6 +102,11 @@ impl Server {
             Flavor::MariaDb => "SET SESSION max_statement_time = 0",
         })?;
         Ok(session)
+    }
+
+    /// How text in a character set is read; `None` for one that is not carried.
+    pub fn charset(&self, name: &str) -> Result<Option<Charset>> {
+        self.0.charsets.get(name, || self.session())
     }
 
     /// The runtime of the process, for who needs one.

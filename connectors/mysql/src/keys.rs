@@ -1,14 +1,15 @@
 //! Ranges of keys as SQL, and where to cut a table.
 //!
 //! A bound becomes a literal that compares exactly in the column's own order: numbers bare (a DECIMAL compared with a
-//! string would be compared as a double), text as `_utf8mb4 X'..'` (no quoting rules, the column's collation wins), bytes
-//! as `X'..'`, enums and sets by number, as ORDER BY has them. Composite keys are compared column by column in OR form
+//! string would be compared as a double), text as `_utf8mb4 X'..'` (no quoting rules, the column's collation wins) or, in
+//! another character set, as its own bytes (`_gbk X'..'`: two codes may be one character), bytes as `X'..'`, enums and sets by number, as ORDER BY has them. Composite keys are compared column by column in OR form
 //! behind a plain bound of the first column, because the optimizer uses an index for that and not for `(a, b) > (1, 2)`.
 
 use crossfade_core::{Column, Error, KeyPart, KeyRange, Logical, Result, TableSchema};
 
 use crate::catalog::{quote, quote_table};
 use crate::session::{Session, TextRow};
+use crate::types::raw_charset;
 
 /// The condition of a range; `TRUE` for all keys.
 pub fn condition(table: &TableSchema, range: &KeyRange) -> Result<String> {
@@ -53,6 +54,10 @@ fn literal(table: &TableSchema, column: &Column, part: &KeyPart) -> Result<Strin
     match (part, &column.logical) {
         (KeyPart::Int(n), _) if by_number(&column.logical) => Ok(n.to_string()),
         (KeyPart::Bytes(bytes), Logical::Bytes) => Ok(format!("X'{}'", hex(bytes))),
+        (KeyPart::Bytes(bytes), Logical::Text) => match raw_charset(&column.source_type) {
+            Some(name) if name.bytes().all(|b| b.is_ascii_alphanumeric()) => Ok(format!("_{name} X'{}'", hex(bytes))),
+            _ => Err(unfit(table, column, part)),
+        },
         (KeyPart::Text(text), Logical::Decimal { .. } | Logical::Float32 | Logical::Float64)
             if text.bytes().all(|b| b.is_ascii_digit() || b"+-.e".contains(&b)) && !text.is_empty() =>
         {
@@ -63,12 +68,19 @@ fn literal(table: &TableSchema, column: &Column, part: &KeyPart) -> Result<Strin
             KeyPart::Text(text),
             Logical::Date | Logical::Timestamp | Logical::TimestampTz | Logical::Duration | Logical::Uuid,
         ) => Ok(crate::catalog::literal(text)),
-        _ => Err(Error::config(format!(
-            "table {}: the range's bound {part:?} does not fit column {}",
-            table.name, column.name
-        ))
-        .hint("the key was changed after the copy was planned: copy the table anew with `crossfade snapshot TABLE`")),
+        _ => Err(unfit(table, column, part)),
     }
+}
+
+fn unfit(table: &TableSchema, column: &Column, part: &KeyPart) -> Error {
+    let what = format!("table {}: the range's bound {part:?} does not fit column {}", table.name, column.name);
+    Error::config(what)
+        .hint("the key was changed after the copy was planned: copy the table anew with `crossfade snapshot TABLE`")
+}
+
+/// Whether a key's bounds are bytes.
+fn as_bytes(column: &Column) -> bool {
+    column.logical == Logical::Bytes || raw_charset(&column.source_type).is_some()
 }
 
 /// Whether bounds of the column are integers.
@@ -88,7 +100,7 @@ fn selected(column: &Column) -> String {
         Logical::Enum { .. } | Logical::Set { .. } | Logical::Bit { .. } => format!("CAST({name} AS UNSIGNED)"),
         // As a double: a FLOAT by itself is printed with six digits.
         Logical::Float32 | Logical::Float64 => format!("{name} + 0e0"),
-        Logical::Bytes => format!("HEX({name})"),
+        _ if as_bytes(column) => format!("HEX({name})"),
         _ => name,
     }
 }
@@ -101,7 +113,7 @@ fn part(table: &TableSchema, column: &Column, text: Option<String>) -> Result<Ke
         return text.parse().map(KeyPart::Int).map_err(|_| unreadable(&text));
     }
     match column.logical {
-        Logical::Bytes => {
+        _ if as_bytes(column) => {
             let byte = |i: usize| u8::from_str_radix(text.get(i..i + 2)?, 16).ok();
             let bytes: Option<Vec<u8>> = (0..text.len()).step_by(2).map(byte).collect();
             bytes.map(KeyPart::Bytes).ok_or_else(|| unreadable(&text))

@@ -11,6 +11,7 @@
 
 pub mod binlog;
 pub mod catalog;
+pub mod charsets;
 pub mod check;
 pub mod classify;
 pub mod connect;

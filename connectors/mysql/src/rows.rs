@@ -11,10 +11,12 @@ use arrow_buffer::i256;
 use crossfade_core::builder::{finish_columns, push_bytes, push_str};
 use crossfade_core::{Column, ColumnBuilder, Error, Logical, Result, TableSchema};
 
+use crate::binlog::charset::{self, Charset};
 use crate::binlog::reader::{Fault, Read, Reader, bit, utf8};
-use crate::binlog::temporal;
+use crate::binlog::{temporal, vector};
 use crate::catalog::{quote, quote_table};
 use crate::session::WireColumn;
+use crate::types::raw_charset;
 
 /// A batch is handed on at so many rows, or bytes on the wire.
 const BATCH_ROWS: usize = 8192;
@@ -36,6 +38,7 @@ mod kind {
     pub const YEAR: u8 = 13;
     pub const VARCHAR: u8 = 15;
     pub const BIT: u8 = 16;
+    pub const VECTOR: u8 = 242;
     pub const JSON: u8 = 245;
     pub const NEWDECIMAL: u8 = 246;
     pub const TINY_BLOB: u8 = 249;
@@ -46,6 +49,9 @@ mod kind {
 pub fn select_list<'a>(columns: impl Iterator<Item = &'a Column>) -> String {
     let one = |column: &Column| match column.logical {
         Logical::Enum { .. } | Logical::Set { .. } => format!("CAST({} AS UNSIGNED)", quote(&column.name)),
+        Logical::Text | Logical::Json if raw_charset(&column.source_type).is_some() => {
+            format!("CAST({} AS BINARY)", quote(&column.name))
+        }
         _ => quote(&column.name),
     };
     columns.map(one).collect::<Vec<_>>().join(", ")
@@ -71,8 +77,10 @@ fn fits(logical: &Logical, kind: u8) -> bool {
         Logical::Text | Logical::Json | Logical::Bytes | Logical::Uuid => {
             kind == kind::VARCHAR || kind == kind::JSON || (kind::TINY_BLOB..=kind::GEOMETRY).contains(&kind)
         }
+        // VECTOR.
+        Logical::Postgres { .. } => kind == kind::VECTOR,
         // No column of this source has these.
-        Logical::Bool | Logical::Time | Logical::Numeric | Logical::Postgres { .. } | Logical::Literal => false,
+        Logical::Bool | Logical::Time | Logical::Numeric | Logical::Literal => false,
     }
 }
 
@@ -81,6 +89,8 @@ fn fits(logical: &Logical, kind: u8) -> bool {
 pub struct Decoder<'a> {
     table: &'a TableSchema,
     wire: Vec<WireColumn>,
+    /// By what text that comes as bytes is read.
+    charsets: Vec<Charset>,
     columns: Vec<ColumnBuilder>,
     rows: usize,
     bytes: usize,
@@ -88,7 +98,11 @@ pub struct Decoder<'a> {
 
 impl<'a> Decoder<'a> {
     /// For the rows of a SELECT over [`select_list`] of the table. An error if the server's types have changed.
-    pub fn new(table: &'a TableSchema, wire: Vec<WireColumn>) -> Result<Self> {
+    pub fn new(
+        table: &'a TableSchema,
+        wire: Vec<WireColumn>,
+        charset: impl Fn(&str) -> Result<Option<Charset>>,
+    ) -> Result<Self> {
         if wire.len() != table.columns.len() {
             return Err(changed(table));
         }
@@ -105,7 +119,12 @@ impl<'a> Decoder<'a> {
             }
         }
         let columns = table.columns.iter().map(|c| ColumnBuilder::new(&c.logical)).collect();
-        Ok(Decoder { table, wire, columns, rows: 0, bytes: 0 })
+        let of = |c: &Column| match raw_charset(&c.source_type) {
+            Some(name) => Ok(charset(name)?.ok_or_else(|| changed(table).context(format!("character set {name}")))?),
+            None => Ok(Charset::Utf8),
+        };
+        let charsets = table.columns.iter().map(of).collect::<Result<_>>()?;
+        Ok(Decoder { table, wire, charsets, columns, rows: 0, bytes: 0 })
     }
 
     /// Appends a row.
@@ -128,7 +147,7 @@ impl<'a> Decoder<'a> {
             if bit(nulls, i + 2) {
                 builder.append_null();
             } else {
-                value(&mut r, &self.table.columns[i].logical, self.wire[i].kind, builder)?;
+                value(&mut r, &self.table.columns[i].logical, self.wire[i].kind, &self.charsets[i], builder)?;
             }
         }
         if r.is_empty() { Ok(()) } else { Err(Fault::Malformed("a row goes on behind its last column")) }
@@ -186,7 +205,7 @@ fn changed(table: &TableSchema) -> Error {
 
 /// Appends one value that is not NULL.
 #[inline]
-fn value(r: &mut Reader<'_>, logical: &Logical, kind: u8, builder: &mut ColumnBuilder) -> Read<()> {
+fn value(r: &mut Reader<'_>, logical: &Logical, kind: u8, charset: &Charset, builder: &mut ColumnBuilder) -> Read<()> {
     match builder {
         ColumnBuilder::Int8(b) => b.append_value(i8::from_le_bytes(r.array()?)),
         ColumnBuilder::Int16(b) => b.append_value(i16::from_le_bytes(r.array()?)),
@@ -212,11 +231,8 @@ fn value(r: &mut Reader<'_>, logical: &Logical, kind: u8, builder: &mut ColumnBu
             Logical::Enum { labels } => push_str(b, enum_label(labels, number(r, kind)?)?)?,
             Logical::Set { labels } => push_str(b, &set_labels(labels, number(r, kind)?)?)?,
             Logical::Bit { len } => push_str(b, &bits(r.lenenc_bytes()?, *len)?)?,
-            _ => {
-                let bytes = r.lenenc_bytes()?;
-                let text = std::str::from_utf8(bytes).map_err(|_| invalid_text(bytes))?;
-                push_str(b, text)?;
-            }
+            Logical::Postgres { .. } => push_str(b, &vector::text(r.lenenc_bytes()?)?)?,
+            _ => push_str(b, &charset::text(charset, r.lenenc_bytes()?)?)?,
         },
         ColumnBuilder::Bool(_) | ColumnBuilder::Time(_) => return Err(Fault::Malformed("a type this source has not")),
     }
@@ -226,17 +242,6 @@ fn value(r: &mut Reader<'_>, logical: &Logical, kind: u8, builder: &mut ColumnBu
 /// The number of an enum's or set's value.
 fn number(r: &mut Reader<'_>, kind: u8) -> Read<u64> {
     if kind == kind::LONG { r.u32().map(u64::from) } else { r.u64() }
-}
-
-fn invalid_text(bytes: &[u8]) -> Fault {
-    let shown: String = bytes.iter().take(32).map(|b| format!("{b:02x}")).collect();
-    Fault::value(
-        format!(
-            "the text is not valid in its character set (bytes {shown}{})",
-            if bytes.len() > 32 { ".." } else { "" }
-        ),
-        "UPDATE the row to valid text, or MODIFY the column to a binary type",
-    )
 }
 
 fn scale(logical: &Logical) -> usize {
@@ -364,7 +369,7 @@ fn enum_label(labels: &[String], index: u64) -> Read<&str> {
         (Some(label), _) => Ok(label),
         (None, 0) => Err(Fault::value(
             "the enum holds the empty value of an invalid insert (index 0), which is none of its labels",
-            "UPDATE the row to one of the labels or to NULL",
+            temporal::CORRECT,
         )),
         (None, _) => Err(Fault::Malformed("an enum index beyond its labels")),
     }

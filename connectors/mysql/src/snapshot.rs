@@ -34,6 +34,7 @@ const LOCK_SECONDS: u32 = 5;
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct ServerSnapshot {
+    server: Server,
     session: Session,
     position: Position,
 }
@@ -57,7 +58,7 @@ impl ServerSnapshot {
                 position
             }
         };
-        Ok(ServerSnapshot { session, position: position.to_position() })
+        Ok(ServerSnapshot { server: server.clone(), session, position: position.to_position() })
     }
 }
 
@@ -104,7 +105,7 @@ impl Snapshot for ServerSnapshot {
             keys::condition(table, range)?
         );
         let wire = self.session.open(&query).map_err(|e| e.context(format!("reading table {}", table.name)))?;
-        let mut decoder = Decoder::new(table, wire)?;
+        let mut decoder = Decoder::new(table, wire, |name| self.server.charset(name))?;
         while let Some(row) = self.session.next(|packet| decoder.push(packet))? {
             row?;
             if decoder.is_full() {

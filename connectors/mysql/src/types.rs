@@ -6,17 +6,20 @@
 //! | decimal(p,s) | Decimal, up to 65 digits |
 //! | float, double | Float32, Float64, every bit |
 //! | bit(n) | Bit |
-//! | char, varchar, text kinds in ascii, latin1, utf8mb3, utf8mb4 | Text |
+//! | char, varchar, text kinds in any character set | Text |
 //! | binary, varbinary, blob kinds, geometry kinds | Bytes (geometry: 4 bytes SRID, then WKB) |
 //! | enum, set | Enum, Set |
 //! | year, date, datetime, timestamp, time | Int16, Date, Timestamp, TimestampTz, Duration |
 //! | json (MariaDB: longtext checked by json_valid) | Json |
+//! | MySQL vector | a Postgres array of reals, as text |
 //! | MariaDB uuid, inet4, inet6 | Uuid, Text, Text |
 //!
-//! Text in other character sets reads well through SELECT, where the server converts, but not from the log, which
-//! holds the column's own bytes; both ways must give the same value, so such a column is refused by name.
+//! SELECT converts text and the log does not: it holds the column's own bytes. Both ways must give the same value, so text in
+//! other character sets than UTF-8 and latin1 is selected as bytes ([`raw_charset`]) and read by the same table.
 
 use crossfade_core::Logical;
+
+use crate::binlog::vector;
 
 /// What information_schema says about a column's type.
 #[derive(Debug, Clone)]
@@ -33,6 +36,8 @@ pub struct Declared<'a> {
     pub scale: Option<u64>,
     /// Whether MariaDB checks it with json_valid.
     pub json_checked: bool,
+    /// Whether the server is MariaDB.
+    pub mariadb: bool,
 }
 
 /// Why a column cannot be carried, and what mends it.
@@ -40,15 +45,42 @@ pub struct Declared<'a> {
 pub struct Refusal {
     /// Why.
     pub why: String,
-    /// The change that makes it carriable, in words of `ALTER TABLE`.
+    /// The change that makes it carriable, behind `ALTER TABLE ... MODIFY ...`.
     pub mend: String,
 }
 
-/// Character sets whose bytes the log half decodes. (`utf8` is what older servers call utf8mb3.)
-const CHARSETS: [&str; 5] = ["ascii", "latin1", "utf8", "utf8mb3", "utf8mb4"];
+/// Character sets that SELECT converts to the letter. (`utf8` is what older servers call utf8mb3.)
+const CONVERTED: [&str; 4] = ["latin1", "utf8", "utf8mb3", "utf8mb4"];
+
+/// A column's type as it is stored: with its character set, where values must be read by it.
+pub fn source_type(column: &Declared<'_>) -> String {
+    match column.charset {
+        Some(charset) if !CONVERTED.contains(&charset) && is_text(column.data_type) => {
+            format!("{}{CHARACTER_SET}{charset}", column.column_type)
+        }
+        _ => column.column_type.to_owned(),
+    }
+}
+
+const CHARACTER_SET: &str = " character set ";
+
+/// The character set by which a column's bytes must be read, of a type that [`source_type`] wrote.
+pub fn raw_charset(source_type: &str) -> Option<&str> {
+    source_type.rsplit_once(CHARACTER_SET).map(|(_, name)| name).filter(|name| !name.contains(['\'', ')']))
+}
+
+fn is_text(data_type: &str) -> bool {
+    matches!(data_type, "char" | "varchar" | "tinytext" | "text" | "mediumtext" | "longtext")
+}
 
 /// How values of a column travel.
 pub fn logical(column: &Declared<'_>) -> Result<Logical, Refusal> {
+    if column.column_type.contains("COMPRESSED*/") {
+        return Err(Refusal {
+            why: format!("{}: the log holds the compressed bytes", column.column_type),
+            mend: "without COMPRESSED".into(),
+        });
+    }
     let unsigned = column.column_type.split_whitespace().any(|word| word == "unsigned");
     Ok(match column.data_type {
         "tinyint" => {
@@ -101,10 +133,11 @@ pub fn logical(column: &Declared<'_>) -> Result<Logical, Refusal> {
         "inet4" | "inet6" => Logical::Text,
         "geometry" | "point" | "linestring" | "polygon" | "multipoint" | "multilinestring" | "multipolygon"
         | "geomcollection" | "geometrycollection" => Logical::Bytes,
+        "vector" if !column.mariadb => Logical::Postgres { name: vector::ARRAY.into() },
         _ => {
             return Err(Refusal {
                 why: format!("type {} is not supported", column.column_type),
-                mend: "MODIFY the column to a supported type, such as varbinary".into(),
+                mend: "to a supported type, such as varbinary".into(),
             });
         }
     })
@@ -121,10 +154,10 @@ fn decimal(column: &Declared<'_>) -> Result<Logical, Refusal> {
 
 fn text(column: &Declared<'_>, logical: Logical) -> Result<Logical, Refusal> {
     match column.charset {
-        Some(charset) if CHARSETS.contains(&charset) => Ok(logical),
+        Some(charset) if crate::charsets::is_known(charset) => Ok(logical),
         Some(charset) => Err(Refusal {
-            why: format!("character set {charset} cannot be read from the log"),
-            mend: "MODIFY the column with CHARACTER SET utf8mb4".into(),
+            why: format!("character set {charset} is not known here"),
+            mend: "with CHARACTER SET utf8mb4".into(),
         }),
         None => Err(unreadable(column)),
     }
@@ -133,7 +166,7 @@ fn text(column: &Declared<'_>, logical: Logical) -> Result<Logical, Refusal> {
 fn unreadable(column: &Declared<'_>) -> Refusal {
     Refusal {
         why: format!("type {} is not written as this server version is known to write it", column.column_type),
-        mend: "MODIFY the column to a supported type".into(),
+        mend: "to a supported type".into(),
     }
 }
 
@@ -141,11 +174,12 @@ fn unreadable(column: &Declared<'_>) -> Refusal {
 /// quotes doubled, and backslash, line feed, carriage return and NUL behind a backslash.
 fn labels(column: &Declared<'_>) -> Result<Vec<String>, Refusal> {
     let labels = parse_labels(column.column_type).ok_or_else(|| unreadable(column))?;
-    // The catalog is utf8mb3: a character of four bytes stands there as four question marks.
-    if column.charset == Some("utf8mb4") && labels.iter().any(|label| label.contains("????")) {
+    // The catalog is utf8mb3: a character of four bytes stands there as a question mark, and might be any.
+    let beyond = ["utf8mb4", "utf16", "utf16le", "utf32", "gb18030"];
+    if column.charset.is_some_and(|c| beyond.contains(&c)) && labels.iter().any(|label| label.contains('?')) {
         return Err(Refusal {
             why: format!("the catalog cannot show all labels of {}", column.column_type),
-            mend: "MODIFY the column to labels without characters beyond U+FFFF".into(),
+            mend: "to labels without question marks and characters beyond U+FFFF, or with CHARACTER SET utf8mb3".into(),
         });
     }
     Ok(labels)
@@ -191,7 +225,7 @@ mod tests {
 
     fn declared<'a>(data_type: &'a str, column_type: &'a str) -> Declared<'a> {
         let charset = Some("utf8mb4");
-        Declared { data_type, column_type, charset, precision: None, scale: None, json_checked: false }
+        Declared { data_type, column_type, charset, precision: None, scale: None, json_checked: false, mariadb: false }
     }
 
     #[test]
@@ -209,14 +243,31 @@ mod tests {
         assert_eq!(logical(&declared("enum", written)), Ok(Logical::Enum { labels }));
         assert!(parse_labels("enum('a'").is_none());
         assert!(parse_labels("enum(a)").is_none());
-        assert!(logical(&declared("enum", "enum('????')")).unwrap_err().why.contains("labels"));
+        assert!(logical(&declared("enum", "enum('a?')")).unwrap_err().why.contains("labels"));
+        let narrow = Declared { charset: Some("utf8mb3"), ..declared("enum", "enum('a?')") };
+        assert_eq!(logical(&narrow), Ok(Logical::Enum { labels: vec!["a?".into()] }));
+    }
+
+    #[test]
+    fn what_is_read_as_bytes_says_by_what() {
+        let of = |charset| Declared { charset: Some(charset), ..declared("varchar", "varchar(3)") };
+        assert_eq!(source_type(&of("utf8mb4")), "varchar(3)");
+        let gbk = source_type(&of("gbk"));
+        assert_eq!((gbk.as_str(), raw_charset(&gbk)), ("varchar(3) character set gbk", Some("gbk")));
+        assert_eq!(logical(&of("gbk")), Ok(Logical::Text));
+        assert_eq!(raw_charset("enum('a character set b')"), None);
+        assert_eq!(source_type(&Declared { charset: Some("gbk"), ..declared("enum", "enum('a')") }), "enum('a')");
     }
 
     #[test]
     fn refusals_name_the_type() {
-        assert!(logical(&declared("vector", "vector(3)")).unwrap_err().why.contains("vector(3)"));
-        let gbk = Declared { charset: Some("gbk"), ..declared("varchar", "varchar(3)") };
-        assert!(logical(&gbk).unwrap_err().why.contains("gbk"));
+        assert_eq!(logical(&declared("vector", "vector(3)")), Ok(Logical::Postgres { name: "real[]".into() }));
+        let of_mariadb = Declared { mariadb: true, ..declared("vector", "vector(3)") };
+        assert!(logical(&of_mariadb).unwrap_err().why.contains("vector(3)"));
+        let compressed = declared("varchar", "varchar(9) /*M!100301 COMPRESSED*/");
+        assert!(logical(&compressed).unwrap_err().why.contains("compressed bytes"));
+        let odd = Declared { charset: Some("ebcdic"), ..declared("varchar", "varchar(3)") };
+        assert!(logical(&odd).unwrap_err().why.contains("ebcdic"));
         let wide = Declared { precision: Some(65), scale: Some(30), ..declared("decimal", "decimal(65,30)") };
         assert_eq!(logical(&wide), Ok(Logical::Decimal { precision: 65, scale: 30 }));
     }

@@ -89,6 +89,7 @@ use std::sync::Arc;
 
 pub use athena::{athena_table, athena_view, duckdb_view};
 use crossfade_core::{Endpoint, Result, Target};
+pub use types::{athena, stored};
 
 /// The target that a URL names: `file:///folder`, `file:folder` or `s3://bucket/prefix?region=...`. Connects to nothing
 /// yet. An unknown option is an error that names the nearest known one.

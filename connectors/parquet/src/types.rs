@@ -42,7 +42,7 @@ use crossfade_core::{Column, Error, Logical, Result, TableSchema};
 pub(crate) const META: [&str; 4] = ["_op", "_commit_time", "_seq", "_ordinal"];
 
 /// The Arrow type that is written, from which the Parquet type follows.
-pub(crate) fn stored(logical: &Logical) -> DataType {
+pub fn stored(logical: &Logical) -> DataType {
     match logical {
         Logical::Bool
         | Logical::Int8
@@ -74,7 +74,7 @@ pub(crate) fn stored(logical: &Logical) -> DataType {
 }
 
 /// The Athena (Hive) type of a column.
-pub(crate) fn athena(logical: &Logical) -> String {
+pub fn athena(logical: &Logical) -> String {
     match logical {
         Logical::Bool => "boolean".into(),
         Logical::Int8 => "tinyint".into(),

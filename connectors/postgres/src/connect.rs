@@ -25,6 +25,7 @@ use crate::tls::Tls;
 pub const SESSION: &str = "\
     SET client_encoding = 'UTF8'; SET TimeZone = 'UTC'; SET DateStyle = 'ISO, YMD'; SET IntervalStyle = 'postgres'; \
     SET extra_float_digits = 3; SET lc_monetary = 'C'; SET bytea_output = 'hex'; SET standard_conforming_strings = on; \
+    SET xmloption = content; \
     SET row_security = off; SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0; \
     SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings \
         WHERE name IN ('transaction_timeout', 'idle_session_timeout'); \

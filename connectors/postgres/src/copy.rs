@@ -25,6 +25,7 @@ use arrow_array::{
 use arrow_buffer::NullBuffer;
 use crossfade_core::{Error, Logical, Result, TableSchema};
 
+use crate::decode::CORRECT;
 use crate::keytext::key_text;
 use crate::numeric::{self, NotNumeric};
 use crate::types::{self, PgType};
@@ -151,31 +152,29 @@ impl Refusal {
         match self {
             Refusal::Nul => (
                 "the text holds a NUL character, which Postgres' text cannot".into(),
-                "remove it at the source (UPDATE .. SET col = REPLACE(col, CHAR(0), '')), or carry the column as bytea",
+                "remove it at the source (UPDATE .. SET col = REPLACE(col, CHAR(0), '')), then copy the table anew with \
+                 `crossfade snapshot TABLE`, as the log still holds the value; or exclude the table",
             ),
             Refusal::Date(days) => (
                 format!("the date {days} days from 1970-01-01 is outside of Postgres' range (4713 BC to 5874897 AD)"),
-                "correct the date at the source",
+                CORRECT,
             ),
             Refusal::Timestamp(us) => (
                 format!(
                     "the time {us} microseconds from 1970-01-01 is outside of Postgres' range (4713 BC to 294276 AD)"
                 ),
-                "correct the timestamp at the source",
+                CORRECT,
             ),
-            Refusal::Time(us) => (
-                format!("the time of day {us} microseconds is not between 00:00:00 and 24:00:00"),
-                "correct the time at the source, or carry the column as an interval",
-            ),
+            Refusal::Time(us) => {
+                (format!("the time of day {us} microseconds is not between 00:00:00 and 24:00:00"), CORRECT)
+            }
             Refusal::Bits { len } => {
                 (format!("the value is not {len} bits of 0 and 1"), "report this as a defect of the source's connector")
             }
-            Refusal::Numeric(NotNumeric::Syntax) => {
-                ("the value is not a decimal number".into(), "correct the value at the source")
-            }
+            Refusal::Numeric(NotNumeric::Syntax) => ("the value is not a decimal number".into(), CORRECT),
             Refusal::Numeric(NotNumeric::TooLong) => (
                 "the number has more digits than a Postgres numeric (131072 before, 16383 after the point)".into(),
-                "carry the column as text",
+                CORRECT,
             ),
         }
     }
@@ -372,11 +371,18 @@ fn put_bits(out: &mut Vec<u8>, digits: &[u8], len: u32) -> Result<(), Refusal> {
 }
 
 fn date(days: i32) -> Result<i32, Refusal> {
+    // Infinity and -infinity, there as here; counted from another day they would be a date.
+    if matches!(days, i32::MAX | i32::MIN) {
+        return Ok(days);
+    }
     let moved = days.checked_sub(EPOCH_DAYS).ok_or(Refusal::Date(days))?;
     if (MIN_DATE..END_DATE).contains(&moved) { Ok(moved) } else { Err(Refusal::Date(days)) }
 }
 
 fn timestamp(micros: i64) -> Result<i64, Refusal> {
+    if matches!(micros, i64::MAX | i64::MIN) {
+        return Ok(micros);
+    }
     let moved = micros.checked_sub(EPOCH_MICROS).ok_or(Refusal::Timestamp(micros))?;
     if (MIN_TIMESTAMP..END_TIMESTAMP).contains(&moved) { Ok(moved) } else { Err(Refusal::Timestamp(micros)) }
 }
@@ -419,6 +425,18 @@ mod tests {
     }
 
     #[test]
+    fn infinity_stays_infinity() {
+        for days in [i32::MAX, i32::MIN] {
+            let bytes = encode(Logical::Date, Arc::new(Date32Array::from(vec![days]))).unwrap();
+            assert_eq!(bytes[4..], days.to_be_bytes());
+        }
+        for micros in [i64::MAX, i64::MIN] {
+            let bytes = encode(Logical::Timestamp, Arc::new(TimestampMicrosecondArray::from(vec![micros]))).unwrap();
+            assert_eq!(bytes[4..], micros.to_be_bytes());
+        }
+    }
+
+    #[test]
     fn what_postgres_cannot_hold_is_refused_with_its_place() {
         let date = |d| Arc::new(Date32Array::from(vec![d])) as ArrayRef;
         let time = |t| Arc::new(Time64MicrosecondArray::from(vec![t])) as ArrayRef;
@@ -427,7 +445,8 @@ mod tests {
         let first_date = MIN_DATE + EPOCH_DAYS;
         // Counted from 1970, no 64-bit microsecond lies past the upper bound.
         let first_time = MIN_TIMESTAMP + EPOCH_MICROS;
-        for (micros, fits) in [(first_time, true), (first_time - 1, false), (i64::MAX, true), (i64::MIN, false)] {
+        for (micros, fits) in [(first_time, true), (first_time - 1, false), (i64::MAX - 1, true), (i64::MIN + 1, false)]
+        {
             assert_eq!(encode(Logical::Timestamp, stamp(micros)).is_ok(), fits, "{micros}");
         }
         for (logical, array, fits) in [
@@ -438,8 +457,8 @@ mod tests {
             (Logical::Date, date(first_date - 1), false),
             (Logical::Date, date(END_DATE - 1 + EPOCH_DAYS), true),
             (Logical::Date, date(END_DATE + EPOCH_DAYS), false),
-            (Logical::Date, date(i32::MIN), false),
-            (Logical::Date, date(i32::MAX), false),
+            (Logical::Date, date(i32::MIN + 1), false),
+            (Logical::Date, date(i32::MAX - 1), false),
             (Logical::Time, time(86_400_000_000), true),
             (Logical::Time, time(86_400_000_001), false),
             (Logical::Time, time(-1), false),

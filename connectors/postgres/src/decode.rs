@@ -181,7 +181,7 @@ impl<'a> Decoder<'a> {
         let error = match bad {
             Bad::Full(error) => return error,
             Bad::Wire => Error::data(&self.table.name, format!("the server sent no {}", column.source_type)),
-            Bad::Value(what) => Error::data(&self.table.name, what),
+            Bad::Value(what) => Error::data(&self.table.name, what).hint(CORRECT),
         };
         let error = error.column(&column.name);
         match self.key(data) {
@@ -206,6 +206,10 @@ impl<'a> Decoder<'a> {
         (!self.table.key.is_empty()).then(|| key_text(self.table, &batch, 0))
     }
 }
+
+/// The way out for a value: the log goes on holding it, but the table may be copied anew, and joins the log behind it.
+pub(crate) const CORRECT: &str = "correct the value at the source with an UPDATE statement, then copy the table anew with \
+    `crossfade snapshot TABLE`, as the log still holds the value; or exclude the table";
 
 /// Why a field cannot be appended.
 pub(crate) enum Bad {

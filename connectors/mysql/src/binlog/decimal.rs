@@ -10,7 +10,7 @@ use super::reader::{Fault, Read};
 /// Bytes that 0 to 9 digits take.
 const DIGIT_BYTES: [usize; 10] = [0, 1, 1, 2, 2, 3, 3, 4, 4, 4];
 
-/// Bytes of a packed decimal; the precision is at most 65 and not below the scale (checked where a table map is read).
+/// Bytes of a packed decimal; a column's precision is at most 65 and not below the scale (checked where a table map is read).
 pub fn packed_len(precision: u8, scale: u8) -> usize {
     let (whole, scale) = (usize::from(precision.saturating_sub(scale)), usize::from(scale));
     whole / 9 * 4 + DIGIT_BYTES[whole % 9] + scale / 9 * 4 + DIGIT_BYTES[scale % 9]
@@ -59,12 +59,14 @@ pub fn decimal128(bytes: &[u8], precision: u8, scale: u8) -> Read<i128> {
     Ok(if negative { -sum } else { sum })
 }
 
-/// The unscaled value of at most 65 digits.
+/// The unscaled value of at most 76 digits that are not leading zeros.
 pub fn decimal256(bytes: &[u8], precision: u8, scale: u8) -> Read<i256> {
-    let mut sum = i256::ZERO;
+    let mut sum = Some(i256::ZERO);
     let negative = groups(bytes, precision, scale, |limit, value| {
-        sum = sum.wrapping_mul(i256::from_i128(limit.into())).wrapping_add(i256::from_i128(value.into()));
+        let shifted = sum.and_then(|sum| sum.checked_mul(i256::from_i128(limit.into())));
+        sum = shifted.and_then(|sum| sum.checked_add(i256::from_i128(value.into())));
     })?;
+    let sum = sum.ok_or(Fault::Malformed("a decimal of more than 76 digits"))?;
     Ok(if negative { sum.wrapping_neg() } else { sum })
 }
 

@@ -10,7 +10,7 @@ use crossfade_core::{ColumnBuilder, Logical};
 use super::charset::{self, Charset};
 use super::reader::{Fault, Read, Reader};
 use super::table_map::Wire;
-use super::{decimal, jsonb, mariadb, temporal};
+use super::{decimal, jsonb, mariadb, temporal, vector};
 
 /// How to append a column's values.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +53,8 @@ pub enum Decode {
     Bit(u32),
     /// Binary JSON.
     Json,
+    /// MySQL's VECTOR.
+    Vector,
     /// MariaDB's UUID.
     Uuid,
     /// MariaDB's INET4 and INET6: 4 or 16 bytes.
@@ -60,7 +62,7 @@ pub enum Decode {
 }
 
 /// What the log or the catalog says of a column beyond its wire type.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Traits<'a> {
     /// Unsigned, if a number.
     pub unsigned: bool,
@@ -72,8 +74,8 @@ pub struct Traits<'a> {
 
 impl Decode {
     /// The way from `wire` to `logical`, or `None` if the column has another type now.
-    pub fn choose(wire: Wire, logical: &Logical, traits: Traits<'_>) -> Option<Decode> {
-        let text = |padded| traits.charset.filter(|c| *c != Charset::Binary).map(|c| Decode::Text(c, padded));
+    pub fn choose(wire: Wire, logical: &Logical, traits: &Traits<'_>) -> Option<Decode> {
+        let text = |padded| traits.charset.clone().filter(|c| *c != Charset::Binary).map(|c| Decode::Text(c, padded));
         let kind = traits.source_type.split(['(', ' ']).next().unwrap_or_default();
         Some(match (wire, logical) {
             (Wire::Tiny, Logical::Int8) | (Wire::Short, Logical::Int16) if !traits.unsigned => Decode::Int,
@@ -107,6 +109,7 @@ impl Decode {
             (Wire::Set(_), Logical::Set { labels }) => Decode::Set(labels.clone()),
             (Wire::Bit(n), Logical::Bit { len }) if u32::from(n) == *len => Decode::Bit(*len),
             (Wire::Json(_), Logical::Json) => Decode::Json,
+            (Wire::Vector(_), Logical::Postgres { name }) if name == vector::ARRAY => Decode::Vector,
             _ => return None,
         })
     }
@@ -139,7 +142,7 @@ impl Decode {
             (Decode::Timestamp, C::Timestamp(b)) => b.append_value(temporal::timestamp(bytes)?),
             (Decode::Time, C::Duration(b)) => b.append_value(temporal::time(bytes)?),
             (Decode::Text(charset, padded), C::Utf8(b)) => {
-                let text = charset::text(*charset, bytes)?;
+                let text = charset::text(charset, bytes)?;
                 push_str(b, if *padded { text.trim_end_matches(' ') } else { &text })?;
             }
             (Decode::Bytes(pad), C::Binary(b)) if bytes.len() < *pad => {
@@ -154,6 +157,7 @@ impl Decode {
                 jsonb::print(bytes, &mut text)?;
                 push_str(b, &text)?;
             }
+            (Decode::Vector, C::Utf8(b)) => push_str(b, &vector::text(bytes)?)?,
             (Decode::Uuid, C::Uuid(b)) => {
                 let uuid = mariadb::uuid(&padded(bytes, 16)?)?;
                 b.append_value(uuid).map_err(|_| Fault::Malformed("a UUID of other than 16 bytes"))?;
@@ -180,12 +184,10 @@ fn fixed<const N: usize>(bytes: &[u8]) -> Read<[u8; N]> {
     bytes.try_into().map_err(|_| Fault::Malformed("a number of another width than its column"))
 }
 
-const CORRECT: &str = "correct the value at the source with an UPDATE statement, or exclude the column";
-
 fn label<'a>(labels: &'a [String], bytes: &[u8]) -> Read<&'a str> {
     let number = Reader(bytes).uint(bytes.len())? as usize;
     match number.checked_sub(1) {
-        None => Err(Fault::value("the enum's error value '' (index 0) is none of its labels", CORRECT)),
+        None => Err(Fault::value("the enum's error value '' (index 0) is none of its labels", temporal::CORRECT)),
         Some(i) => labels.get(i).map(String::as_str).ok_or(Fault::Malformed("an enum index beyond its labels")),
     }
 }
@@ -248,9 +250,9 @@ mod tests {
     #[test]
     fn another_type_is_no_guess() {
         let traits = Traits { unsigned: false, charset: Some(Charset::Utf8), source_type: "int" };
-        assert_eq!(Decode::choose(Wire::Long, &Logical::Int32, traits), Some(Decode::Int));
-        assert_eq!(Decode::choose(Wire::Long, &Logical::UInt32, traits), None);
-        assert_eq!(Decode::choose(Wire::LongLong, &Logical::Int32, traits), None);
-        assert_eq!(Decode::choose(Wire::Blob(2), &Logical::Text, Traits { charset: None, ..traits }), None);
+        assert_eq!(Decode::choose(Wire::Long, &Logical::Int32, &traits), Some(Decode::Int));
+        assert_eq!(Decode::choose(Wire::Long, &Logical::UInt32, &traits), None);
+        assert_eq!(Decode::choose(Wire::LongLong, &Logical::Int32, &traits), None);
+        assert_eq!(Decode::choose(Wire::Blob(2), &Logical::Text, &Traits { charset: None, ..traits }), None);
     }
 }

@@ -175,7 +175,8 @@ fn print_opaque(field_type: u8, value: &[u8], out: &mut String) -> Read<()> {
     match field_type {
         NEWDECIMAL => {
             let (precision, scale) = (r.u8()?, r.u8()?);
-            if precision > 65 || scale > precision {
+            // A computed decimal counts digits in whole groups of nine, and so has more than DECIMAL's 65.
+            if precision > 81 || scale > precision {
                 return Err(Fault::Malformed("JSON decimal of impossible precision"));
             }
             out.push_str(&decimal::text(r.0, precision, scale)?);

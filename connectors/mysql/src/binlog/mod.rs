@@ -41,4 +41,5 @@ pub mod table_map;
 pub mod tables;
 pub mod temporal;
 pub mod tls;
+pub mod vector;
 pub mod wire;

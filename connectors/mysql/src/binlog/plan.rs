@@ -33,17 +33,26 @@ pub struct Plan {
 /// Ids of collations and their character sets, as the server has them.
 pub type Collations = HashMap<u64, String>;
 
+/// What knows the character sets of a server by name.
+pub type CharsetOf<'a> = &'a dyn Fn(&str) -> Result<Option<Charset>>;
+
 /// The hint for a log that does not name its columns.
 pub const METADATA_HINT: &str = "SET GLOBAL binlog_row_metadata = FULL on the source, then copy the table anew with `crossfade snapshot TABLE`: names of columns stand in the log from then on";
 
 impl Plan {
     /// The plan for `map`, whose columns are those of `table` (see [`super::follow`] for what happens if they are not).
-    pub fn new(map: &TableMap, table: &Arc<TableSchema>, facts: &[Fact], collations: &Collations) -> Result<Plan> {
+    pub fn new(
+        map: &TableMap,
+        table: &Arc<TableSchema>,
+        facts: &[Fact],
+        collations: &Collations,
+        charset: CharsetOf<'_>,
+    ) -> Result<Plan> {
         let ordinals = match_columns(map, table)?;
         let mut columns = Vec::with_capacity(map.columns.len());
         for (column, ordinal) in map.columns.iter().zip(&ordinals) {
             let target = match ordinal {
-                Some(i) => Some((*i, choose(column, table, *i, facts, collations)?)),
+                Some(i) => Some((*i, choose(column, table, *i, facts, collations, charset)?)),
                 None => None,
             };
             columns.push(PlanColumn { wire: column.wire, target });
@@ -83,6 +92,7 @@ fn choose(
     ordinal: usize,
     facts: &[Fact],
     collations: &Collations,
+    charset: CharsetOf<'_>,
 ) -> Result<Decode> {
     let known = &table.columns[ordinal];
     let fact = facts.iter().find(|f| f.name == known.name);
@@ -93,10 +103,11 @@ fn choose(
     let unsigned = column
         .unsigned
         .unwrap_or(matches!(known.logical, Logical::UInt8 | Logical::UInt16 | Logical::UInt32 | Logical::UInt64));
-    let traits = Traits { unsigned, charset: charset_name.and_then(Charset::by_name), source_type: &known.source_type };
-    let decode = Decode::choose(column.wire, &known.logical, traits).ok_or_else(|| changed(column, table, ordinal))?;
+    let charset = charset_name.map(charset).transpose()?.flatten();
+    let traits = Traits { unsigned, charset, source_type: &known.source_type };
+    let decode = Decode::choose(column.wire, &known.logical, &traits).ok_or_else(|| changed(column, table, ordinal))?;
     if let (Some(raw), Decode::Enum(labels) | Decode::Set(labels)) = (&column.labels, &decode) {
-        let charset = traits.charset.unwrap_or(Charset::Utf8);
+        let charset = traits.charset.as_ref().unwrap_or(&Charset::Utf8);
         let same = raw.len() == labels.len()
             && raw.iter().zip(labels).all(|(r, l)| super::charset::text(charset, r).is_ok_and(|t| t == *l));
         if !same {
@@ -111,11 +122,11 @@ fn changed(column: &LogColumn, table: &TableSchema, ordinal: usize) -> Error {
     if let Wire::VarcharCompressed { .. } | Wire::BlobCompressed(_) = column.wire {
         return Error::data(&table.name, "a COMPRESSED column cannot be read from the log")
             .column(&known.name)
-            .hint("ALTER TABLE ... MODIFY the column without COMPRESSED, or exclude it");
+            .hint("ALTER TABLE ... MODIFY the column without COMPRESSED, then copy the table anew with `crossfade snapshot TABLE`; or exclude the table");
     }
     Error::data(&table.name, format!("the log has {:?} where {} was known", column.wire, known.source_type))
         .column(&known.name)
-        .hint("the column's type was changed: such a change is not followed; copy the table anew with `crossfade snapshot TABLE`, or exclude it")
+        .hint("the column's type was changed: such a change is not followed; copy the table anew with `crossfade snapshot TABLE`, or exclude the table")
 }
 
 #[cfg(test)]
@@ -161,15 +172,20 @@ mod tests {
     #[test]
     fn by_name_or_by_place() {
         let named = map(&[(Some("n"), Wire::Long, Some(true)), (Some("id"), Wire::Long, Some(false))]);
-        let plan = Plan::new(&named, &table(), &[], &Collations::new()).unwrap();
+        let plan = Plan::new(&named, &table(), &[], &Collations::new(), &|name| Ok(Charset::by_name(name))).unwrap();
         assert_eq!(plan.key, [1]);
         let unnamed = map(&[(None, Wire::Long, None), (None, Wire::Long, None)]);
-        assert_eq!(Plan::new(&unnamed, &table(), &[], &Collations::new()).unwrap().key, [0]);
+        assert_eq!(
+            Plan::new(&unnamed, &table(), &[], &Collations::new(), &|name| Ok(Charset::by_name(name))).unwrap().key,
+            [0]
+        );
     }
 
     #[test]
     fn what_does_not_fit_is_refused() {
-        let refuse = |columns: &[_]| Plan::new(&map(columns), &table(), &[], &Collations::new()).unwrap_err();
+        let refuse = |columns: &[_]| {
+            Plan::new(&map(columns), &table(), &[], &Collations::new(), &|name| Ok(Charset::by_name(name))).unwrap_err()
+        };
         let e = refuse(&[(None, Wire::Long, None)]);
         assert!(e.hint_text().unwrap().contains("binlog_row_metadata"), "{e}");
         let e = refuse(&[(Some("id"), Wire::LongLong, Some(false)), (Some("n"), Wire::Long, Some(true))]);

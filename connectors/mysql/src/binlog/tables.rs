@@ -95,7 +95,8 @@ impl Tables {
         let charsets = charsets(&map, &self.collations);
         let carried = &mut self.carried[i];
         carried.logged = charsets;
-        Plan::new(&map, &carried.schema, &carried.facts, &self.collations).map(Arc::new)
+        let charset = |name: &str| self.server.charset(name);
+        Plan::new(&map, &carried.schema, &carried.facts, &self.collations, &charset).map(Arc::new)
     }
 
     /// The table has this shape from here on. Plans for the former one are forgotten.

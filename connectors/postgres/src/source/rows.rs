@@ -13,7 +13,7 @@ use crossfade_core::{Error, Op, Result, RowsBuilder, TableSchema};
 
 use super::pgoutput::{Old, Row, Value};
 use super::text::append;
-use crate::decode::Bad;
+use crate::decode::{Bad, CORRECT};
 
 /// How to read the rows of a relation.
 #[derive(Debug)]
@@ -149,7 +149,7 @@ impl Plan {
         let error = match bad {
             Bad::Full(error) => return error,
             Bad::Wire => Error::data(&self.schema.name, format!("the server sent no {source_type}")),
-            Bad::Value(what) => Error::data(&self.schema.name, what),
+            Bad::Value(what) => Error::data(&self.schema.name, what).hint(CORRECT),
         };
         self.with_key(error.column(name), value)
     }

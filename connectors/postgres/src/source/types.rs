@@ -51,8 +51,25 @@ pub fn logical(declared: &Declared<'_>) -> Logical {
             Ok(len) if len > 0 => Logical::Bit { len },
             _ => Logical::Postgres { name: declared.sql.to_owned() },
         },
+        // The name of an object, or what only its own server wrote: another database has no such object.
+        kind if names_an_object(kind) => Logical::Text,
         // Every other built-in type, by its own name: nothing is lost by not knowing it.
         _ => Logical::Postgres { name: declared.sql.to_owned() },
+    }
+}
+
+/// Types, and arrays of types, whose text is read only where the object that it names exists (`regproc.c`, `acl.c`), or is
+/// not read at all (statistics and expression trees, whose input functions refuse).
+fn names_an_object(typname: &str) -> bool {
+    let element = typname.strip_prefix('_').unwrap_or(typname);
+    let reg = ["class", "collation", "config", "database", "dictionary", "namespace", "oper", "operator", "proc"];
+    let more = ["procedure", "role", "type"];
+    match element.strip_prefix("reg") {
+        Some(object) => reg.contains(&object) || more.contains(&object),
+        None => matches!(
+            element,
+            "aclitem" | "pg_node_tree" | "pg_ndistinct" | "pg_dependencies" | "pg_mcv_list" | "gtsvector"
+        ),
     }
 }
 
@@ -139,6 +156,9 @@ mod tests {
     fn types_that_nobody_else_has_keep_their_name() {
         assert_eq!(of("_text", -1, "text[]"), Logical::Postgres { name: "text[]".into() });
         assert_eq!(of("interval", -1, "interval"), Logical::Postgres { name: "interval".into() });
+        for text in ["regclass", "_regtype", "aclitem", "_aclitem"] {
+            assert_eq!(of(text, -1, text), Logical::Text, "{text}");
+        }
         let own = |labels| Declared { typname: "mood", builtin: false, typmod: -1, sql: "s.mood", labels };
         assert_eq!(logical(&own(None)), Logical::Text);
         let labels = ["sad".to_owned()];
