@@ -45,7 +45,7 @@ const CORRUPTIONS: [Corruption; 5] = [
 fn every_corruption_is_found() -> Result<()> {
     // Seeds differ in the number and kind of targets.
     for seed in 1..=8 {
-        let world = World::new(seed, false);
+        let world = World::plain(seed);
         // The last table, `u`, is there in every world.
         world.store.commit(&inserts("u", 1..=10).into_iter().filter(is_whole).collect::<Vec<_>>(), || false);
         let stop = AtomicBool::new(false);

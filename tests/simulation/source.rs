@@ -167,9 +167,8 @@ impl Store {
     }
 
     /// The state at a position.
-    pub fn at(&self, position: &Position) -> Result<Arc<Database>> {
-        let n = number(position)?;
-        let missing = || Error::corrupt(format!("{position} is beyond the log"));
+    pub fn at(&self, n: u64) -> Result<Arc<Database>> {
+        let missing = || Error::corrupt(format!("{n} is beyond the log"));
         self.lock().states.get(n as usize).cloned().ok_or_else(missing)
     }
 
@@ -299,7 +298,7 @@ impl Source for MemorySource {
     fn snapshot(&self, _: &[Arc<TableSchema>], consistency: Consistency) -> Result<Box<dyn Snapshot>> {
         let at = position(self.0.end());
         let frozen = match consistency {
-            Consistency::Exact => Some(self.0.at(&at)?),
+            Consistency::Exact => Some(self.0.at(number(&at)?)?),
             Consistency::AtLeast => None,
         };
         Ok(Box::new(MemorySnapshot { store: Arc::clone(&self.0), at, frozen }))

@@ -16,6 +16,7 @@ use crossfade_core::{
 
 use super::apply::{self, Change};
 use super::codec::{self, Row, Table};
+use super::oracle::Sample;
 use super::source::number;
 
 /// All tables.
@@ -50,11 +51,13 @@ pub struct Inner {
     /// When they were not copied: after which position, up to which.
     pub lacking: Vec<(TableName, u64, u64)>,
     pub violations: Vec<String>,
+    /// What every commit left to be seen, until somebody takes it.
+    pub shown: Vec<Sample>,
 }
 
 /// The store of one pipeline.
 pub struct TargetStore {
-    history: History,
+    pub history: History,
     inner: Mutex<Inner>,
 }
 
@@ -267,6 +270,8 @@ impl Writer for MemoryWriter {
         }
         inner.checkpoint = Some(checkpoint.clone());
         inner.checkpoints.push(checkpoint.clone());
+        let shown = Sample::of(&inner);
+        inner.shown.push(shown);
         self.checkpoint = Some(checkpoint.clone());
         Ok(())
     }
