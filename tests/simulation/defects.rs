@@ -39,8 +39,8 @@ pub enum Defect {
     AbsentAsNull,
     /// The last row of a chunk is not copied.
     LostRowOfCopy,
-    /// A chunk is read in a snapshot that is older than it says.
-    StaleChunk,
+    /// Chunks are read in a snapshot that is older than it says.
+    StaleChunks,
     /// The source is told that more is safe than is.
     AcknowledgedEarly,
 }
@@ -58,7 +58,7 @@ impl Defect {
         Defect::LostTruncation,
         Defect::AbsentAsNull,
         Defect::LostRowOfCopy,
-        Defect::StaleChunk,
+        Defect::StaleChunks,
         Defect::AcknowledgedEarly,
     ];
 }
@@ -73,7 +73,11 @@ pub struct Flaw {
 
 impl Flaw {
     pub fn new(defect: Option<Defect>, seed: u64) -> Arc<Self> {
-        let before = Random::new(seed, 10).between(0, 6);
+        let before = match defect {
+            // Rare as it is, the first.
+            Some(Defect::AcknowledgedEarly) => 0,
+            _ => Random::new(seed, 10).between(0, 6),
+        };
         Arc::new(Flaw { defect, before, occasions: AtomicU64::new(0) })
     }
 
@@ -99,7 +103,7 @@ pub fn target(inner: impl Target + 'static, flaw: &Arc<Flaw>) -> FlawedTarget {
 
 /// The source, with its defect if it has one.
 pub fn source(inner: impl Source + 'static, flaw: &Arc<Flaw>) -> FlawedSource {
-    FlawedSource { inner: Arc::new(inner), flaw: Arc::clone(flaw), before: Mutex::new(None) }
+    FlawedSource { inner: Arc::new(inner), flaw: Arc::clone(flaw), then: Mutex::new(None) }
 }
 
 /// The rows without one of them.
@@ -323,8 +327,8 @@ impl Loader for FlawedLoader {
 pub struct FlawedSource {
     inner: Arc<dyn Source>,
     flaw: Arc<Flaw>,
-    /// A snapshot from some time ago.
-    before: Mutex<Option<Box<dyn Snapshot>>>,
+    /// The first snapshot of all.
+    then: Mutex<Option<Arc<Mutex<Box<dyn Snapshot>>>>>,
 }
 
 impl Source for FlawedSource {
@@ -358,17 +362,21 @@ impl Source for FlawedSource {
 
     fn snapshot(&self, tables: &[Arc<TableSchema>], consistency: Consistency) -> Result<Box<dyn Snapshot>> {
         let snapshot = self.inner.snapshot(tables, consistency)?;
-        if !self.flaw.is(Defect::StaleChunk) || consistency == Consistency::Exact {
+        if !self.flaw.is(Defect::StaleChunks) || consistency == Consistency::Exact {
             return Ok(snapshot);
         }
-        let frozen = self.inner.snapshot(tables, Consistency::Exact)?;
-        let before = self.before.lock().unwrap_or_else(PoisonError::into_inner).replace(frozen);
-        match before {
-            Some(before) if self.flaw.strikes(Defect::StaleChunk) => {
-                Ok(Box::new(Stale { before, said: snapshot.position().clone() }))
-            }
-            _ => Ok(snapshot),
+        let mut tables_then = self.then.lock().unwrap_or_else(PoisonError::into_inner);
+        let then = match &*tables_then {
+            Some(then) => Arc::clone(then),
+            None => Arc::new(Mutex::new(self.inner.snapshot(tables, Consistency::Exact)?)),
+        };
+        *tables_then = Some(Arc::clone(&then));
+        // Once it has begun it goes on.
+        self.flaw.strikes(Defect::StaleChunks);
+        if !self.flaw.struck() {
+            return Ok(snapshot);
         }
+        Ok(Box::new(Stale { then, said: snapshot.position().clone() }))
     }
 
     fn stream(&self, from: &Position, tables: &[Arc<TableSchema>]) -> Result<Box<dyn Stream>> {
@@ -380,7 +388,7 @@ impl Source for FlawedSource {
 
 /// A snapshot that says it is newer than it is.
 struct Stale {
-    before: Box<dyn Snapshot>,
+    then: Arc<Mutex<Box<dyn Snapshot>>>,
     said: Position,
 }
 
@@ -390,7 +398,7 @@ impl Snapshot for Stale {
     }
 
     fn split(&mut self, table: &TableSchema, rows: u64) -> Result<Vec<KeyRange>> {
-        self.before.split(table, rows)
+        self.then.lock().unwrap_or_else(PoisonError::into_inner).split(table, rows)
     }
 
     fn scan(
@@ -399,7 +407,7 @@ impl Snapshot for Stale {
         range: &KeyRange,
         sink: &mut dyn FnMut(RecordBatch) -> Result<()>,
     ) -> Result<()> {
-        self.before.scan(table, range, sink)
+        self.then.lock().unwrap_or_else(PoisonError::into_inner).scan(table, range, sink)
     }
 }
 

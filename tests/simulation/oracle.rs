@@ -145,6 +145,11 @@ impl<'a> Judge<'a> {
             let phases = pair[0].phase == Phase::Copying || pair[1].phase == Phase::Streaming;
             ensure(fair && (phases || still), || format!("{:?} follows {:?}", pair[1], pair[0]))?;
         }
+        for (time, n) in self.store.acknowledged() {
+            let before = inner.times.partition_point(|t| *t < time).checked_sub(1);
+            let held = before.map(|i| number(&inner.checkpoints[i].position)).transpose()?;
+            ensure(held.is_some_and(|h| n <= h), || format!("{n} was acknowledged when the target held {held:?}"))?;
+        }
         match self.target.history {
             History::Net => Ok(()),
             History::Full => self.history(&inner),

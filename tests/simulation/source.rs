@@ -5,6 +5,7 @@
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering as Memory};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use arrow_array::RecordBatch;
@@ -30,6 +31,12 @@ pub enum Entry {
     Rename(String, String),
 }
 
+/// A time that only says what came before what, for all worlds of the process.
+pub fn tick() -> u64 {
+    static TIME: AtomicU64 = AtomicU64::new(0);
+    TIME.fetch_add(1, Memory::SeqCst)
+}
+
 /// The states of all tables.
 pub type Database = BTreeMap<String, Arc<State>>;
 
@@ -44,7 +51,8 @@ struct Inner {
     begun: Option<u64>,
     /// Everything before is gone.
     purged: u64,
-    acknowledged: Vec<u64>,
+    /// When which position was acknowledged, by [`tick`].
+    acknowledged: Vec<(u64, u64)>,
 }
 
 /// The database and its log.
@@ -182,14 +190,14 @@ impl Store {
         self.lock().log[from as usize..to as usize].to_vec()
     }
 
-    /// Every position that was acknowledged.
-    pub fn acknowledged(&self) -> Vec<u64> {
+    /// Every position that was acknowledged, and when.
+    pub fn acknowledged(&self) -> Vec<(u64, u64)> {
         self.lock().acknowledged.clone()
     }
 
     pub(super) fn acknowledge(&self, n: u64) {
         let mut inner = self.lock();
-        inner.acknowledged.push(n);
+        inner.acknowledged.push((tick(), n));
         inner.purged = inner.purged.max(n);
     }
 

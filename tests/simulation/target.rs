@@ -17,7 +17,7 @@ use crossfade_core::{
 use super::apply::{self, Change};
 use super::codec::{self, Row, Table};
 use super::oracle::Sample;
-use super::source::number;
+use super::source::{number, tick};
 
 /// All tables.
 pub type Tables = BTreeMap<TableName, Arc<Table>>;
@@ -32,6 +32,8 @@ pub struct Inner {
     pub checkpoint: Option<Checkpoint>,
     /// Every checkpoint ever committed.
     pub checkpoints: Vec<Checkpoint>,
+    /// When each of them was, by [`tick`].
+    pub times: Vec<u64>,
     pub shapes: Vec<Arc<TableSchema>>,
     pub tables: Tables,
     pub chunks: Vec<ChunkState>,
@@ -270,6 +272,7 @@ impl Writer for MemoryWriter {
         }
         inner.checkpoint = Some(checkpoint.clone());
         inner.checkpoints.push(checkpoint.clone());
+        inner.times.push(tick());
         let shown = Sample::of(&inner);
         inner.shown.push(shown);
         self.checkpoint = Some(checkpoint.clone());
@@ -300,6 +303,7 @@ impl Writer for MemoryWriter {
         let next = Checkpoint { seq: last.seq + 1, phase: Phase::Copying, epoch: self.epoch, ..last };
         inner.checkpoint = Some(next.clone());
         inner.checkpoints.push(next.clone());
+        inner.times.push(tick());
         self.checkpoint = Some(next);
         Ok(())
     }

@@ -10,7 +10,7 @@ use crossfade::pipeline::progress::Progress;
 use crossfade::pipeline::{Limits, Pipeline, TargetSpec};
 use crossfade_core::conformance::Change;
 use crossfade_core::conformance::changes::{Cells, State};
-use crossfade_core::{History, Selection};
+use crossfade_core::{History, Phase, Selection};
 
 use super::defects::{self, Defect, Flaw};
 use super::faults::{self, Faults};
@@ -99,6 +99,12 @@ impl World {
         World { seed, store, targets, faults, flaw, lens, pipeline, tables }
     }
 
+    /// Whether every target streams.
+    pub fn streams(&self) -> bool {
+        let streams = |t: &Arc<TargetStore>| t.lock().checkpoint.as_ref().is_some_and(|c| c.phase == Phase::Streaming);
+        self.targets.iter().all(streams)
+    }
+
     /// A writer of random transactions.
     pub fn writer(&self) -> Writer {
         Writer { store: Arc::clone(&self.store), random: Random::new(self.seed, 3), tables: self.tables.clone() }
@@ -146,7 +152,7 @@ impl Writer {
     }
 
     /// Commits `transactions`, with pauses, until `stop`.
-    pub fn run(mut self, transactions: u64, pause_micros: u64, stop: &AtomicBool) {
+    pub fn run(&mut self, transactions: u64, pause_micros: u64, stop: &AtomicBool) {
         for _ in 0..transactions {
             if stop.load(Ordering::SeqCst) {
                 return;
