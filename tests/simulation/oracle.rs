@@ -107,7 +107,7 @@ impl<'a> Judge<'a> {
             let id_cell = self.cells.integer(Some(id))?;
             let row: Row = std::iter::once(id_cell).chain(self.cells.row(self.lens, cells)?).collect();
             match rows.next() {
-                Some((key, there)) if key[..] == row[..1] && *there == row => {}
+                Some((key, there)) if key[..] == row[..1] && **there == row => {}
                 other => return Err(Error::corrupt(format!("{name}: {other:?} instead of {id}: {cells:?}, {row:?}"))),
             }
         }
@@ -119,7 +119,7 @@ impl<'a> Judge<'a> {
 
     /// Equal rows, and of each as many.
     fn same_bag(&mut self, name: &TableName, found: &Table, expected: &State) -> Result<()> {
-        let mut found: Vec<&Row> = found.values().collect();
+        let mut found: Vec<&Row> = found.values().map(Arc::as_ref).collect();
         let mut expected = expected.values().map(|c| self.cells.row(self.lens, c)).collect::<Result<Vec<_>>>()?;
         found.sort();
         expected.sort();

@@ -380,7 +380,7 @@ impl Loader for MemoryLoader {
                 codec::put(&mut table, row);
                 continue;
             }
-            if table.insert(codec::key(&chunk.table, &row), row).is_some() && !merge {
+            if table.insert(Arc::new(codec::key(&chunk.table, &row)), Arc::new(row)).is_some() && !merge {
                 return Ok(Loaded::Collided);
             }
         }
