@@ -16,6 +16,7 @@ mod defects;
 mod faults;
 mod lens;
 mod oracle;
+mod plans;
 mod proof;
 mod random;
 mod scenario;
