@@ -33,14 +33,22 @@ pub fn from_hex(digits: &str) -> Option<Vec<u8>> {
     digits.as_bytes().chunks(2).map(pair).collect()
 }
 
-/// The events of a binlog file: behind its magic number, each says in bytes 9 to 12 how long it is.
+/// The events of a binlog file of the corpus.
+///
+/// # Panics
+///
+/// If it is not there or no binlog.
+pub fn events(name: &str) -> Vec<Vec<u8>> {
+    split(&bytes(name))
+}
+
+/// The events of a binlog: behind its magic number, each says in bytes 9 to 12 how long it is.
 ///
 /// # Panics
 ///
 /// If it is not a binlog.
-pub fn events(name: &str) -> Vec<Vec<u8>> {
-    let file = bytes(name);
-    let mut rest = file.strip_prefix(b"\xfebin").unwrap_or_else(|| panic!("{name} is no binlog"));
+pub fn split(file: &[u8]) -> Vec<Vec<u8>> {
+    let mut rest = file.strip_prefix(b"\xfebin").expect("a binlog's magic number");
     let mut events = Vec::new();
     while let Some(size) = rest.get(9..13).and_then(|s| s.try_into().ok()).map(u32::from_le_bytes) {
         let (event, more) = rest.split_at(size as usize);
