@@ -109,7 +109,7 @@ fn entries_of_the_change_table() {
         let text = String::from_utf8_lossy(bytes).into_owned();
         let fills = String::from_utf8_lossy(bytes.rsplit(|b| *b == b'|').next().unwrap_or_default()).into_owned();
         let value = match n(0) % 5 {
-            0 => Value::Integer(n(1) << n(2)),
+            0 => Value::Integer(n(1) << (n(2) % 56)),
             1 => Value::Real(n(1) as f64 / n(2) as f64),
             2 => Value::Blob(bytes.to_vec()),
             3 => Value::Null,
