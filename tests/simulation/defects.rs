@@ -324,11 +324,13 @@ impl Loader for FlawedLoader {
     }
 }
 
+type SharedSnapshot = Arc<Mutex<Box<dyn Snapshot>>>;
+
 pub struct FlawedSource {
     inner: Arc<dyn Source>,
     flaw: Arc<Flaw>,
     /// The first snapshot of all.
-    then: Mutex<Option<Arc<Mutex<Box<dyn Snapshot>>>>>,
+    then: Mutex<Option<SharedSnapshot>>,
 }
 
 impl Source for FlawedSource {
@@ -388,7 +390,7 @@ impl Source for FlawedSource {
 
 /// A snapshot that says it is newer than it is.
 struct Stale {
-    then: Arc<Mutex<Box<dyn Snapshot>>>,
+    then: SharedSnapshot,
     said: Position,
 }
 
