@@ -3,7 +3,7 @@
 //! A connector's readers are private, so its fuzz tests stand beside them and use this crate for what is common: examples
 //! from real servers ([`corpus`]), a way to damage them ([`Mutator`]), and a run that demands of each damaged input that it
 //! is read or refused without a panic, and without allocating more than is due ([`Fuzz`]). The allocator that counts
-//! ([`mod@allocator`]) is that of every test binary that links this crate.
+//! (`allocator.rs`) is that of every test binary that links this crate.
 //!
 //! Inputs follow from a fixed seed, so a run is the same each time; `CROSSFADE_FUZZ_ITERATIONS` makes it longer. Mutation is
 //! blind: a stable toolchain has no coverage to follow. Lengths, counts and offsets are therefore aimed at directly.
