@@ -7,6 +7,8 @@ mod bag;
 pub mod cli;
 pub mod config;
 pub mod fold;
+#[cfg(test)]
+mod fuzz;
 pub mod pipeline;
 pub mod registry;
 pub mod service;

@@ -60,7 +60,10 @@ pub struct Destination<'a> {
 }
 
 impl Plan {
-    /// Plans every table that has no plan yet, and finds what is still to do. All targets get the same plan.
+    /// Plans every table that has no plan yet, and finds what is still to do.
+    ///
+    /// Targets that lack a plan get the same one. A plan that another target has is not theirs: it may be as old as that
+    /// target's first copy, and rows with keys beyond its last range, which were the stream's then, would be nobody's now.
     pub fn make(
         source: &dyn Source,
         tables: &[Mapped],
@@ -75,14 +78,15 @@ impl Plan {
             }
             states.push(state);
         }
-        let unknown = |m: &&Mapped| !m.target.key.is_empty() && states.iter().all(|s| !s.contains_key(&m.target.name));
-        let present = present(source, tables.iter().filter(unknown).map(|m| m.source.as_ref()))?;
-        for mapped in tables {
+        let unknown = |m: &&Mapped| states.iter().any(|s| !s.contains_key(&m.target.name));
+        let keyed = tables.iter().filter(unknown).filter(|m| !m.target.key.is_empty());
+        let present = present(source, keyed.map(|m| m.source.as_ref()))?;
+        let unplanned: Vec<&Mapped> = tables.iter().filter(unknown).collect();
+        for mapped in unplanned {
             let name = &mapped.target.name;
-            let ranges = match states.iter().find_map(|s| s.get(name)) {
-                Some(known) => ranges_of(known),
-                None if mapped.target.key.is_empty() => vec![KeyRange::ALL],
-                None => {
+            let ranges = match mapped.target.key.is_empty() {
+                true => vec![KeyRange::ALL],
+                false => {
                     let table = present.get(&mapped.source.name).unwrap_or(&mapped.source);
                     split(source, table, chunk_rows).map(or_all)?
                 }
@@ -101,7 +105,8 @@ impl Plan {
         let mut plan = Plan { jobs: Mutex::default(), highs: Vec::new(), chunks: 0 };
         let by_name: HashMap<&TableName, &Mapped> = tables.iter().map(|m| (&m.target.name, m)).collect();
         let mut jobs: Vec<Job> = Vec::new();
-        let mut places: HashMap<(TableName, u32), usize> = HashMap::new();
+        // Targets may have cut a table differently: only what is the same chunk to both is read once for both.
+        let mut places: HashMap<(TableName, u32), Vec<usize>> = HashMap::new();
         for (target, chunk) in
             states.into_iter().enumerate().flat_map(|(i, s)| s.into_values().flatten().map(move |c| (i, c)))
         {
@@ -112,13 +117,11 @@ impl Plan {
                 ))
                 .hint("let the copy end first, or start afresh under another pipeline name"));
             };
-            let place = *places.entry((chunk.table, chunk.index)).or_insert_with(|| {
-                jobs.push(Job {
-                    table: (*mapped).clone(),
-                    index: chunk.index,
-                    range: chunk.range,
-                    missing: Vec::new(),
-                });
+            let cut = places.entry((chunk.table, chunk.index)).or_default();
+            let place = cut.iter().copied().find(|&i: &usize| jobs[i].range == chunk.range).unwrap_or_else(|| {
+                let (table, index, range) = ((*mapped).clone(), chunk.index, chunk.range);
+                jobs.push(Job { table, index, range, missing: Vec::new() });
+                cut.push(jobs.len() - 1);
                 jobs.len() - 1
             });
             match chunk.done {
@@ -154,12 +157,6 @@ fn or_all(ranges: Vec<KeyRange>) -> Vec<KeyRange> {
 
 /// A target's chunks, by table. In order, so that every run copies in the same one.
 type Planned = BTreeMap<TableName, Vec<ChunkState>>;
-
-fn ranges_of(states: &[ChunkState]) -> Vec<KeyRange> {
-    let mut chunks: Vec<&ChunkState> = states.iter().collect();
-    chunks.sort_by_key(|c| c.index);
-    chunks.into_iter().map(|c| c.range.clone()).collect()
-}
 
 fn planned(mapped: &Mapped, ranges: &[KeyRange]) -> Vec<ChunkState> {
     let state = |(i, range): (usize, &KeyRange)| ChunkState {

@@ -105,14 +105,14 @@ fn apply_rows(rows: &Rows, strict: bool, history: History, tables: &mut Tables) 
                 state.remove(&key);
             }
             (Op::Insert | Op::Update, Some(old)) => {
-                let merged = row.into_iter().zip(old).enumerate();
-                let merged: Row = merged.map(|(c, (new, old))| if carried(c) { new } else { old }).collect();
-                state.insert(key.clone(), merged);
+                let merged = row.into_iter().zip(old.iter()).enumerate();
+                let merged: Row = merged.map(|(c, (new, old))| if carried(c) { new } else { old.clone() }).collect();
+                state.insert(Arc::new(key.clone()), Arc::new(merged));
             }
             // The row is in a chunk that is still to come: half of it is worth nothing.
             (Op::Insert | Op::Update, None) if !(0..row.len()).all(carried) => {}
             (Op::Insert | Op::Update, None) => {
-                state.insert(key.clone(), row);
+                state.insert(Arc::new(key.clone()), Arc::new(row));
             }
         }
         changes.push(Change::Row(table.name.clone(), op, key, cells));
@@ -148,7 +148,7 @@ fn reshape(change: &SchemaChange, tables: &mut Tables) -> Result<()> {
             known.or_else(|| fills.iter().find(|(n, _)| n == name).map(|(_, c)| c.clone()))
         };
         let cells: Option<Row> = change.to.columns.iter().map(|c| cell(&c.name)).collect();
-        *row = cells.ok_or_else(|| Error::corrupt(format!("{}: a column without a value", change.to.name)))?;
+        *row = Arc::new(cells.ok_or_else(|| Error::corrupt(format!("{}: a column without a value", change.to.name)))?);
     }
     Ok(())
 }

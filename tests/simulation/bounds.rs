@@ -14,8 +14,8 @@ use crossfade_core::conformance::changes::inserts;
 use crossfade_core::{History, Phase, Result, Selection};
 
 use super::faults::{self, Faults};
-use super::oracle::at_the_end;
-use super::random::Random;
+use super::lens::Lens;
+use super::oracle::Judge;
 use super::source::{MemorySource, Store};
 use super::target::{MemoryTarget, TargetStore};
 
@@ -33,7 +33,7 @@ fn read_ahead(limits: Limits, transactions: i64) -> Result<usize> {
     let store = Store::new();
     store.create("t", false);
     let target = TargetStore::new(History::Net);
-    let faults = Faults::new(Random::new(0, 0), 0, 0);
+    let faults = Faults::none();
     let pipeline = Pipeline {
         name: "bounds".to_owned(),
         source: faults::source(MemorySource(Arc::clone(&store)), &faults),
@@ -76,7 +76,7 @@ fn read_ahead(limits: Limits, transactions: i64) -> Result<usize> {
         stop.store(true, Ordering::SeqCst);
         running.join().unwrap_or_else(|e| std::panic::resume_unwind(e)).map(|_| count)
     })?;
-    at_the_end(&store, &target)?;
+    Judge::new(&store, &target, Lens::default()).at_the_end()?;
     Ok(count)
 }
 

@@ -14,8 +14,8 @@ pub type Cell = Vec<u8>;
 pub type Row = Vec<Cell>;
 /// A row's key columns.
 pub type Key = Vec<Cell>;
-/// A table's rows.
-pub type Table = BTreeMap<Key, Row>;
+/// A table's rows. Every commit copies the maps of the tables that it changes, but not what they hold.
+pub type Table = BTreeMap<Arc<Key>, Arc<Row>>;
 
 fn broken(e: arrow_schema::ArrowError) -> Error {
     Error::corrupt("a row in memory").caused_by(e)
@@ -39,7 +39,7 @@ pub fn cells(column: &ArrayRef) -> Result<Vec<Cell>> {
 }
 
 /// A batch of rows.
-pub fn decode<'a>(table: &TableSchema, rows: impl Iterator<Item = &'a Row> + Clone) -> Result<RecordBatch> {
+pub fn decode<'a>(table: &TableSchema, rows: impl Iterator<Item = &'a Arc<Row>> + Clone) -> Result<RecordBatch> {
     let mut arrays: Vec<ArrayRef> = Vec::new();
     for (i, column) in table.columns.iter().enumerate() {
         let kind = column.logical.arrow();
@@ -63,12 +63,12 @@ pub fn key(table: &TableSchema, row: &Row) -> Key {
 pub fn put(bag: &mut Table, row: Row) {
     let key = |n: u32| row.iter().cloned().chain([n.to_be_bytes().to_vec()]).collect::<Key>();
     let n = (0..).find(|&n| !bag.contains_key(&key(n))).unwrap_or_default();
-    bag.insert(key(n), row);
+    bag.insert(Arc::new(key(n)), Arc::new(row));
 }
 
 /// Takes one such row out of a bag; false if there is none.
 pub fn take(bag: &mut Table, row: &Row) -> bool {
-    let found = bag.iter().find(|(_, there)| *there == row).map(|(key, _)| key.clone());
+    let found = bag.iter().find(|(_, there)| ***there == *row).map(|(key, _)| key.clone());
     found.is_some_and(|key| bag.remove(&key).is_some())
 }
 

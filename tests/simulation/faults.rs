@@ -1,7 +1,12 @@
-//! Both ends behind a wrapper that, from a seed, makes calls fail: before they did anything, or after they did it and
-//! then told otherwise; that delays calls; and that kills a session, so that all later calls on the same object fail.
+//! Both ends behind a wrapper that, by a plan drawn from a seed, makes calls fail: before they did anything, or after they
+//! did it and then told otherwise; that delays calls; and that kills a session, so that all later calls on the same object
+//! fail.
+//!
+//! The plan says "the third commit", not "the 217th call": calls that are rare get as many faults as those that are
+//! frequent, and the same seed hits the same calls however its threads interleave.
 
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering as Memory};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -14,22 +19,112 @@ use crossfade_core::{
 
 use super::random::Random;
 
+/// The calls that a pipeline makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Call {
+    SourceTables,
+    SourceBegin,
+    SourcePosition,
+    SourceDistance,
+    SourceRetained,
+    SourceSnapshot,
+    Stream,
+    Next,
+    Ack,
+    Split,
+    Scan,
+    TargetSnapshot,
+    Open,
+    OpenLoader,
+    TargetTables,
+    Prepare,
+    Plan,
+    Chunks,
+    CopyAgain,
+    Since,
+    Write,
+    Commit,
+    FinishCopy,
+    BeginChunk,
+    WriteChunk,
+    CommitChunk,
+}
+
+impl Call {
+    /// All of them.
+    pub const ALL: [Call; 26] = [
+        Call::SourceTables,
+        Call::SourceBegin,
+        Call::SourcePosition,
+        Call::SourceDistance,
+        Call::SourceRetained,
+        Call::SourceSnapshot,
+        Call::Stream,
+        Call::Next,
+        Call::Ack,
+        Call::Split,
+        Call::Scan,
+        Call::TargetSnapshot,
+        Call::Open,
+        Call::OpenLoader,
+        Call::TargetTables,
+        Call::Prepare,
+        Call::Plan,
+        Call::Chunks,
+        Call::CopyAgain,
+        Call::Since,
+        Call::Write,
+        Call::Commit,
+        Call::FinishCopy,
+        Call::BeginChunk,
+        Call::WriteChunk,
+        Call::CommitChunk,
+    ];
+}
+
 /// What becomes of a call.
-enum Fault {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// It fails, and nothing was done.
     Before,
     /// It is done, then reported as failed.
     After,
     /// It fails, and so does every later call on the same object.
     Kill,
-    Delay(Duration),
+    /// It is done, so many microseconds later.
+    Delay(u64),
+}
+
+/// Faults by call and how many calls of that name came before.
+pub type Plan = BTreeMap<(Call, u64), Fault>;
+
+/// A plan of up to a dozen faults, some of them several calls in a row, and more delays.
+fn plan(mut random: Random) -> Plan {
+    let mut plan = Plan::new();
+    for _ in 0..random.between(0, 60) {
+        let call = Call::ALL[random.between(0, Call::ALL.len() as u64) as usize];
+        plan.insert((call, random.between(0, 300)), Fault::Delay(random.between(1, 3000)));
+    }
+    for _ in 0..random.between(0, 12) {
+        let call = Call::ALL[random.between(0, Call::ALL.len() as u64) as usize];
+        let among = [1, 4, 16, 64][random.between(0, 4) as usize];
+        let first = random.between(0, among);
+        let row = if random.one_in(6) { random.between(2, 5) } else { 1 };
+        let fault = [Fault::Before, Fault::Before, Fault::After, Fault::After, Fault::Kill];
+        let fault = fault[random.between(0, 5) as usize];
+        plan.extend((first..first + row).map(|n| ((call, n), fault)));
+    }
+    plan
 }
 
 /// The faults of one run, shared by both ends.
 pub struct Faults {
+    plan: Plan,
+    /// Calls so far, by [`Call`].
+    calls: [AtomicU64; Call::ALL.len()],
+    /// Faults so far, delays not among them, by [`Call`].
+    hits: [AtomicU64; Call::ALL.len()],
     random: Mutex<Random>,
-    /// One call in so many is hit; 0: none.
-    every: u64,
-    left: AtomicUsize,
     /// A target's write takes up to so many microseconds: batches wait behind it and are joined.
     pub slow: AtomicU64,
     /// The largest batch that a stream handed over.
@@ -39,16 +134,36 @@ pub struct Faults {
 }
 
 impl Faults {
-    /// `left` faults at most, one call in `every` is hit.
-    pub fn new(random: Random, every: u64, left: usize) -> Arc<Self> {
+    /// Faults as they follow from a seed.
+    pub fn of(seed: u64) -> Arc<Self> {
+        Faults::planned(plan(Random::new(seed, 2)), seed)
+    }
+
+    /// No call fails.
+    pub fn none() -> Arc<Self> {
+        Faults::planned(Plan::new(), 0)
+    }
+
+    fn planned(plan: Plan, seed: u64) -> Arc<Self> {
         Arc::new(Faults {
-            random: Mutex::new(random),
-            every,
-            left: AtomicUsize::new(left),
+            plan,
+            calls: Default::default(),
+            hits: Default::default(),
+            random: Mutex::new(Random::new(seed, 8)),
             slow: AtomicU64::new(0),
             largest: AtomicUsize::new(0),
             handed: AtomicUsize::new(0),
         })
+    }
+
+    /// The faults of the plan, without delays.
+    pub fn plan(&self) -> Plan {
+        self.plan.iter().filter(|(_, f)| !matches!(f, Fault::Delay(_))).map(|(k, f)| (*k, *f)).collect()
+    }
+
+    /// How often each call failed.
+    pub fn hits(&self) -> [u64; Call::ALL.len()] {
+        std::array::from_fn(|i| self.hits[i].load(Memory::SeqCst))
     }
 
     fn dawdle(&self) {
@@ -59,24 +174,13 @@ impl Faults {
         }
     }
 
-    fn draw(&self) -> Option<Fault> {
-        if self.every == 0 {
-            return None;
+    fn draw(&self, call: Call) -> Option<Fault> {
+        let before = self.calls[call as usize].fetch_add(1, Memory::SeqCst);
+        let fault = self.plan.get(&(call, before)).copied();
+        if fault.is_some_and(|f| !matches!(f, Fault::Delay(_))) {
+            self.hits[call as usize].fetch_add(1, Memory::SeqCst);
         }
-        let mut random = self.random.lock().unwrap_or_else(PoisonError::into_inner);
-        if !random.one_in(self.every) {
-            return None;
-        }
-        if random.one_in(3) {
-            return Some(Fault::Delay(Duration::from_micros(random.between(1, 3000))));
-        }
-        let fewer = self.left.fetch_update(Memory::SeqCst, Memory::SeqCst, |n| n.checked_sub(1));
-        fewer.ok()?;
-        Some(match random.between(0, 5) {
-            0 | 1 => Fault::Before,
-            2 | 3 => Fault::After,
-            _ => Fault::Kill,
-        })
+        fault
     }
 }
 
@@ -91,24 +195,24 @@ impl Line {
         Line { faults: Arc::clone(faults), dead: AtomicBool::new(false) }
     }
 
-    fn call<T>(&self, what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    fn call<T>(&self, what: Call, work: impl FnOnce() -> Result<T>) -> Result<T> {
         if self.dead.load(Memory::SeqCst) {
-            return Err(Error::transient(format!("{what}: the session was killed")));
+            return Err(Error::transient(format!("{what:?}: the session was killed")));
         }
-        match self.faults.draw() {
+        match self.faults.draw(what) {
             None => work(),
-            Some(Fault::Delay(time)) => {
-                std::thread::sleep(time);
+            Some(Fault::Delay(micros)) => {
+                std::thread::sleep(Duration::from_micros(micros));
                 work()
             }
-            Some(Fault::Before) => Err(Error::transient(format!("{what}: failed before it was done"))),
+            Some(Fault::Before) => Err(Error::transient(format!("{what:?}: failed before it was done"))),
             Some(Fault::After) => {
                 work()?;
-                Err(Error::transient(format!("{what}: done, and reported as failed")))
+                Err(Error::transient(format!("{what:?}: done, and reported as failed")))
             }
             Some(Fault::Kill) => {
                 self.dead.store(true, Memory::SeqCst);
-                Err(Error::transient(format!("{what}: the session was killed just now")))
+                Err(Error::transient(format!("{what:?}: the session was killed just now")))
             }
         }
     }
@@ -128,7 +232,7 @@ pub fn target(inner: impl Target + 'static, faults: &Arc<Faults>) -> Arc<dyn Tar
 }
 
 /// A fault without an object: an open end is killed, a handle opens another connection.
-fn alone<T>(line: &Line, what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+fn alone<T>(line: &Line, what: Call, work: impl FnOnce() -> Result<T>) -> Result<T> {
     Line::new(&line.faults).call(what, work)
 }
 
@@ -136,19 +240,19 @@ struct FaultySource(Line, Box<dyn Source>);
 
 impl Source for FaultySource {
     fn check(&self, selection: &Selection) -> Result<Vec<Finding>> {
-        alone(&self.0, "check", || self.1.check(selection))
+        self.1.check(selection)
     }
 
     fn tables(&self, selection: &Selection) -> Result<Vec<Arc<TableSchema>>> {
-        alone(&self.0, "source tables", || self.1.tables(selection))
+        alone(&self.0, Call::SourceTables, || self.1.tables(selection))
     }
 
     fn begin(&self, tables: &[Arc<TableSchema>]) -> Result<Position> {
-        alone(&self.0, "begin", || self.1.begin(tables))
+        alone(&self.0, Call::SourceBegin, || self.1.begin(tables))
     }
 
     fn position(&self) -> Result<Position> {
-        alone(&self.0, "position", || self.1.position())
+        alone(&self.0, Call::SourcePosition, || self.1.position())
     }
 
     fn order(&self, a: &Position, b: &Position) -> Result<Ordering> {
@@ -156,27 +260,27 @@ impl Source for FaultySource {
     }
 
     fn distance(&self, from: &Position, to: &Position) -> Result<Option<u64>> {
-        alone(&self.0, "distance", || self.1.distance(from, to))
+        alone(&self.0, Call::SourceDistance, || self.1.distance(from, to))
     }
 
     fn retained(&self) -> Result<Option<Retained>> {
-        alone(&self.0, "retained", || self.1.retained())
+        alone(&self.0, Call::SourceRetained, || self.1.retained())
     }
 
     fn snapshot(&self, tables: &[Arc<TableSchema>], consistency: Consistency) -> Result<Box<dyn Snapshot>> {
-        let inner = alone(&self.0, "source snapshot", || self.1.snapshot(tables, consistency))?;
+        let inner = alone(&self.0, Call::SourceSnapshot, || self.1.snapshot(tables, consistency))?;
         Ok(Box::new(Faulty(Line::new(&self.0.faults), inner)))
     }
 
     fn stream(&self, from: &Position, tables: &[Arc<TableSchema>]) -> Result<Box<dyn Stream>> {
-        let inner = alone(&self.0, "stream", || self.1.stream(from, tables))?;
+        let inner = alone(&self.0, Call::Stream, || self.1.stream(from, tables))?;
         Ok(Box::new(Faulty(Line::new(&self.0.faults), inner)))
     }
 }
 
 impl Stream for Faulty<dyn Stream> {
     fn next(&mut self, limit: &Limit) -> Result<Option<Batch>> {
-        let batch = self.0.call("next", || self.1.next(limit))?;
+        let batch = self.0.call(Call::Next, || self.1.next(limit))?;
         if let Some(batch) = &batch {
             self.0.faults.largest.fetch_max(batch.bytes(), Memory::SeqCst);
             self.0.faults.handed.fetch_add(1, Memory::SeqCst);
@@ -185,7 +289,7 @@ impl Stream for Faulty<dyn Stream> {
     }
 
     fn ack(&mut self, durable: &Position) -> Result<()> {
-        self.0.call("ack", || self.1.ack(durable))
+        self.0.call(Call::Ack, || self.1.ack(durable))
     }
 }
 
@@ -195,7 +299,7 @@ impl Snapshot for Faulty<dyn Snapshot> {
     }
 
     fn split(&mut self, table: &TableSchema, rows: u64) -> Result<Vec<KeyRange>> {
-        self.0.call("split", || self.1.split(table, rows))
+        self.0.call(Call::Split, || self.1.split(table, rows))
     }
 
     fn scan(
@@ -204,7 +308,7 @@ impl Snapshot for Faulty<dyn Snapshot> {
         range: &KeyRange,
         sink: &mut dyn FnMut(RecordBatch) -> Result<()>,
     ) -> Result<()> {
-        self.0.call("scan", || self.1.scan(table, range, sink))
+        self.0.call(Call::Scan, || self.1.scan(table, range, sink))
     }
 }
 
@@ -216,29 +320,29 @@ impl Target for FaultyTarget {
     }
 
     fn check(&self, pipeline: &str, tables: &[Arc<TableSchema>]) -> Result<Vec<Finding>> {
-        alone(&self.0, "check", || self.1.check(pipeline, tables))
+        self.1.check(pipeline, tables)
     }
 
     fn recover(&self, pipeline: &str) -> Result<Option<Checkpoint>> {
-        alone(&self.0, "recover", || self.1.recover(pipeline))
+        self.1.recover(pipeline)
     }
 
     fn owner(&self, pipeline: &str) -> Result<Option<Owner>> {
-        alone(&self.0, "owner", || self.1.owner(pipeline))
+        self.1.owner(pipeline)
     }
 
     fn open(&self, owner: &Owner) -> Result<Box<dyn Writer>> {
-        let inner = alone(&self.0, "open", || self.1.open(owner))?;
+        let inner = alone(&self.0, Call::Open, || self.1.open(owner))?;
         Ok(Box::new(Faulty(Line::new(&self.0.faults), inner)))
     }
 
     fn loader(&self, pipeline: &str, epoch: u64) -> Result<Box<dyn Loader>> {
-        let inner = alone(&self.0, "loader", || self.1.loader(pipeline, epoch))?;
+        let inner = alone(&self.0, Call::OpenLoader, || self.1.loader(pipeline, epoch))?;
         Ok(Box::new(Faulty(Line::new(&self.0.faults), inner)))
     }
 
     fn snapshot(&self, pipeline: &str, tables: &[Arc<TableSchema>]) -> Result<Box<dyn Snapshot>> {
-        let inner = alone(&self.0, "target snapshot", || self.1.snapshot(pipeline, tables))?;
+        let inner = alone(&self.0, Call::TargetSnapshot, || self.1.snapshot(pipeline, tables))?;
         Ok(Box::new(Faulty(Line::new(&self.0.faults), inner)))
     }
 }
@@ -253,53 +357,53 @@ impl Writer for Faulty<dyn Writer> {
     }
 
     fn tables(&mut self) -> Result<Vec<Arc<TableSchema>>> {
-        self.0.call("target tables", || self.1.tables())
+        self.0.call(Call::TargetTables, || self.1.tables())
     }
 
     fn prepare(&mut self, tables: &[Arc<TableSchema>]) -> Result<()> {
-        self.0.call("prepare", || self.1.prepare(tables))
+        self.0.call(Call::Prepare, || self.1.prepare(tables))
     }
 
     fn plan(&mut self, table: &TableName, ranges: &[KeyRange]) -> Result<()> {
-        self.0.call("plan", || self.1.plan(table, ranges))
+        self.0.call(Call::Plan, || self.1.plan(table, ranges))
     }
 
     fn chunks(&mut self) -> Result<Vec<ChunkState>> {
-        self.0.call("chunks", || self.1.chunks())
+        self.0.call(Call::Chunks, || self.1.chunks())
     }
 
     fn copy_again(&mut self, table: &Arc<TableSchema>, since: &Position) -> Result<()> {
-        self.0.call("copy again", || self.1.copy_again(table, since))
+        self.0.call(Call::CopyAgain, || self.1.copy_again(table, since))
     }
 
     fn since(&mut self) -> Result<Vec<(TableName, Position)>> {
-        self.0.call("since", || self.1.since())
+        self.0.call(Call::Since, || self.1.since())
     }
 
     fn write(&mut self, batch: &Batch) -> Result<()> {
         self.0.faults.dawdle();
-        self.0.call("write", || self.1.write(batch))
+        self.0.call(Call::Write, || self.1.write(batch))
     }
 
     fn commit(&mut self, checkpoint: &Checkpoint) -> Result<()> {
-        self.0.call("commit", || self.1.commit(checkpoint))
+        self.0.call(Call::Commit, || self.1.commit(checkpoint))
     }
 
     fn finish_copy(&mut self, tables: &[Arc<TableSchema>]) -> Result<()> {
-        self.0.call("finish_copy", || self.1.finish_copy(tables))
+        self.0.call(Call::FinishCopy, || self.1.finish_copy(tables))
     }
 }
 
 impl Loader for Faulty<dyn Loader> {
     fn begin(&mut self, chunk: &Chunk, merge: bool) -> Result<()> {
-        self.0.call("begin chunk", || self.1.begin(chunk, merge))
+        self.0.call(Call::BeginChunk, || self.1.begin(chunk, merge))
     }
 
     fn write(&mut self, rows: &RecordBatch) -> Result<()> {
-        self.0.call("write chunk", || self.1.write(rows))
+        self.0.call(Call::WriteChunk, || self.1.write(rows))
     }
 
     fn commit(&mut self, high: &Position) -> Result<Loaded> {
-        self.0.call("commit chunk", || self.1.commit(high))
+        self.0.call(Call::CommitChunk, || self.1.commit(high))
     }
 }

@@ -5,6 +5,7 @@
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering as Memory};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use arrow_array::RecordBatch;
@@ -30,6 +31,12 @@ pub enum Entry {
     Rename(String, String),
 }
 
+/// A time that only says what came before what, for all worlds of the process.
+pub fn tick() -> u64 {
+    static TIME: AtomicU64 = AtomicU64::new(0);
+    TIME.fetch_add(1, Memory::SeqCst)
+}
+
 /// The states of all tables.
 pub type Database = BTreeMap<String, Arc<State>>;
 
@@ -44,7 +51,8 @@ struct Inner {
     begun: Option<u64>,
     /// Everything before is gone.
     purged: u64,
-    acknowledged: Vec<u64>,
+    /// When which position was acknowledged, by [`tick`].
+    acknowledged: Vec<(u64, u64)>,
 }
 
 /// The database and its log.
@@ -168,9 +176,8 @@ impl Store {
     }
 
     /// The state at a position.
-    pub fn at(&self, position: &Position) -> Result<Arc<Database>> {
-        let n = number(position)?;
-        let missing = || Error::corrupt(format!("{position} is beyond the log"));
+    pub fn at(&self, n: u64) -> Result<Arc<Database>> {
+        let missing = || Error::corrupt(format!("{n} is beyond the log"));
         self.lock().states.get(n as usize).cloned().ok_or_else(missing)
     }
 
@@ -184,14 +191,14 @@ impl Store {
         self.lock().log[from as usize..to as usize].to_vec()
     }
 
-    /// Every position that was acknowledged.
-    pub fn acknowledged(&self) -> Vec<u64> {
+    /// Every position that was acknowledged, and when.
+    pub fn acknowledged(&self) -> Vec<(u64, u64)> {
         self.lock().acknowledged.clone()
     }
 
     pub(super) fn acknowledge(&self, n: u64) {
         let mut inner = self.lock();
-        inner.acknowledged.push(n);
+        inner.acknowledged.push((tick(), n));
         inner.purged = inner.purged.max(n);
     }
 
@@ -300,7 +307,7 @@ impl Source for MemorySource {
     fn snapshot(&self, _: &[Arc<TableSchema>], consistency: Consistency) -> Result<Box<dyn Snapshot>> {
         let at = position(self.0.end());
         let frozen = match consistency {
-            Consistency::Exact => Some(self.0.at(&at)?),
+            Consistency::Exact => Some(self.0.at(number(&at)?)?),
             Consistency::AtLeast => None,
         };
         Ok(Box::new(MemorySnapshot { store: Arc::clone(&self.0), at, frozen }))

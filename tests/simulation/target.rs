@@ -16,7 +16,8 @@ use crossfade_core::{
 
 use super::apply::{self, Change};
 use super::codec::{self, Row, Table};
-use super::source::number;
+use super::oracle::Sample;
+use super::source::{number, tick};
 
 /// All tables.
 pub type Tables = BTreeMap<TableName, Arc<Table>>;
@@ -31,6 +32,8 @@ pub struct Inner {
     pub checkpoint: Option<Checkpoint>,
     /// Every checkpoint ever committed.
     pub checkpoints: Vec<Checkpoint>,
+    /// When each of them was, by [`tick`].
+    pub times: Vec<u64>,
     pub shapes: Vec<Arc<TableSchema>>,
     pub tables: Tables,
     pub chunks: Vec<ChunkState>,
@@ -50,11 +53,13 @@ pub struct Inner {
     /// When they were not copied: after which position, up to which.
     pub lacking: Vec<(TableName, u64, u64)>,
     pub violations: Vec<String>,
+    /// What every commit left to be seen, until somebody takes it.
+    pub shown: Vec<Sample>,
 }
 
 /// The store of one pipeline.
 pub struct TargetStore {
-    history: History,
+    pub history: History,
     inner: Mutex<Inner>,
 }
 
@@ -267,6 +272,9 @@ impl Writer for MemoryWriter {
         }
         inner.checkpoint = Some(checkpoint.clone());
         inner.checkpoints.push(checkpoint.clone());
+        inner.times.push(tick());
+        let shown = Sample::of(&inner);
+        inner.shown.push(shown);
         self.checkpoint = Some(checkpoint.clone());
         Ok(())
     }
@@ -295,6 +303,7 @@ impl Writer for MemoryWriter {
         let next = Checkpoint { seq: last.seq + 1, phase: Phase::Copying, epoch: self.epoch, ..last };
         inner.checkpoint = Some(next.clone());
         inner.checkpoints.push(next.clone());
+        inner.times.push(tick());
         self.checkpoint = Some(next);
         Ok(())
     }
@@ -371,7 +380,7 @@ impl Loader for MemoryLoader {
                 codec::put(&mut table, row);
                 continue;
             }
-            if table.insert(codec::key(&chunk.table, &row), row).is_some() && !merge {
+            if table.insert(Arc::new(codec::key(&chunk.table, &row)), Arc::new(row)).is_some() && !merge {
                 return Ok(Loaded::Collided);
             }
         }

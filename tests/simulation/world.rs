@@ -8,12 +8,13 @@ use std::time::Duration;
 use crossfade::pipeline::applier::CommitPolicy;
 use crossfade::pipeline::progress::Progress;
 use crossfade::pipeline::{Limits, Pipeline, TargetSpec};
-use crossfade::transform::Rules;
 use crossfade_core::conformance::Change;
-use crossfade_core::conformance::changes::Cells;
-use crossfade_core::{History, Selection};
+use crossfade_core::conformance::changes::{Cells, State};
+use crossfade_core::{History, Phase, Selection};
 
+use super::defects::{self, Defect, Flaw};
 use super::faults::{self, Faults};
+use super::lens::Lens;
 use super::random::Random;
 use super::source::{Database, MemorySource, Store};
 use super::target::{MemoryTarget, TargetStore};
@@ -27,18 +28,33 @@ pub const BAG: &str = "g";
 /// Keys of rows are below this, so that they are met again and again.
 const KEYS: u64 = 60;
 
+/// Values of a unique index are below this: what a row lets go of is soon another's.
+const VALUES: u64 = 90;
+
 pub struct World {
     pub seed: u64,
     pub store: Arc<Store>,
     pub targets: Vec<Arc<TargetStore>>,
     pub faults: Arc<Faults>,
+    pub flaw: Arc<Flaw>,
+    pub lens: Lens,
     pub pipeline: Pipeline,
     pub tables: Vec<String>,
 }
 
 impl World {
-    /// The world of a seed. Without `faulty` no call fails.
-    pub fn new(seed: u64, faulty: bool) -> Self {
+    /// The world of a seed; in every eighth no call fails. With a defect, one of its ends does not do what it should.
+    pub fn new(seed: u64, defect: Option<Defect>) -> Self {
+        let faults = if seed.is_multiple_of(8) { Faults::none() } else { Faults::of(seed) };
+        World::of(seed, faults, Lens::random(Random::new(seed, 7)), defect)
+    }
+
+    /// Without faults and rules.
+    pub fn plain(seed: u64) -> Self {
+        World::of(seed, Faults::none(), Lens::default(), None)
+    }
+
+    fn of(seed: u64, faults: Arc<Faults>, lens: Lens, defect: Option<Defect>) -> Self {
         let mut random = Random::new(seed, 1);
         let store = Store::new();
         let tables = random.between(1, 4) as usize;
@@ -48,8 +64,6 @@ impl World {
             store.create_bag(BAG);
             tables.push(BAG.to_owned());
         }
-        let every = if faulty { random.between(10, 200) } else { 0 };
-        let faults = Faults::new(Random::new(seed, 2), every, random.between(0, 12) as usize);
         faults.slow.store([0, 500, 5000][random.between(0, 3) as usize], Ordering::SeqCst);
         let histories: &[History] = match random.between(0, 5) {
             0 => &[History::Net],
@@ -57,6 +71,7 @@ impl World {
             2 => &[History::Net, History::Net],
             _ => &[History::Net, History::Full],
         };
+        let flaw = Flaw::new(defect, seed);
         let targets: Vec<Arc<TargetStore>> = histories.iter().map(|&h| TargetStore::new(h)).collect();
         let specs = targets.iter().zip(histories).map(|(store, history)| {
             let interval = match history {
@@ -67,21 +82,27 @@ impl World {
                 interval: Duration::from_millis(interval),
                 bytes: random.between(100, 100_000) as usize,
             };
-            let target = faults::target(MemoryTarget(Arc::clone(store)), &faults);
+            let target = faults::target(defects::target(MemoryTarget(Arc::clone(store)), &flaw), &faults);
             TargetSpec { name: format!("{history:?}"), target, policy }
         });
         let specs: Vec<TargetSpec> = specs.collect();
         let pipeline = Pipeline {
             name: "simulation".to_owned(),
-            source: faults::source(MemorySource(Arc::clone(&store)), &faults),
+            source: faults::source(defects::source(MemorySource(Arc::clone(&store)), &flaw), &faults),
             source_name: "memory".to_owned(),
             selection: Selection::default(),
-            rules: Rules::default(),
+            rules: lens.rules(),
             targets: specs,
             limits: limits(&mut random),
             progress: Progress::default(),
         };
-        World { seed, store, targets, faults, pipeline, tables }
+        World { seed, store, targets, faults, flaw, lens, pipeline, tables }
+    }
+
+    /// Whether every target streams.
+    pub fn streams(&self) -> bool {
+        let streams = |t: &Arc<TargetStore>| t.lock().checkpoint.as_ref().is_some_and(|c| c.phase == Phase::Streaming);
+        self.targets.iter().all(streams)
     }
 
     /// A writer of random transactions.
@@ -119,13 +140,19 @@ impl Writer {
     pub fn fill(&mut self) {
         for table in self.tables.clone() {
             let rows = self.random.between(0, KEYS);
-            let changes: Vec<Change> = (0..rows).map(|id| self.insert(&table, id as i64)).collect();
+            let mut state = State::new();
+            let mut changes = Vec::new();
+            for id in 0..rows {
+                let change = self.insert(&table, id as i64, &state);
+                change.apply(&mut state);
+                changes.push(change);
+            }
             self.store.commit(&changes, || false);
         }
     }
 
     /// Commits `transactions`, with pauses, until `stop`.
-    pub fn run(mut self, transactions: u64, pause_micros: u64, stop: &AtomicBool) {
+    pub fn run(&mut self, transactions: u64, pause_micros: u64, stop: &AtomicBool) {
         for _ in 0..transactions {
             if stop.load(Ordering::SeqCst) {
                 return;
@@ -147,10 +174,11 @@ impl Writer {
             return;
         }
         let mut state = (*self.store.now()).clone();
-        let steps = match self.random.between(0, 20) {
-            0 => self.random.between(50, 200), // larger than a batch
-            1..=5 => self.random.between(2, 12),
-            6 => 0, // of tables that nobody carries
+        let steps = match self.random.between(0, 400) {
+            0 => self.random.between(300, 1000),
+            1..20 => self.random.between(50, 200), // larger than a batch, as a rule
+            20..120 => self.random.between(2, 12),
+            120..140 => 0, // of tables that nobody carries
             _ => 1,
         };
         let mut changes = Vec::new();
@@ -168,16 +196,17 @@ impl Writer {
         self.store.commit(&changes, move || random.one_in(2));
     }
 
-    /// A change that is legal in this state; two rows may swap their unique value in several steps.
+    /// A change that is legal in this state; two rows may swap their unique value in several steps, and a row may hand its
+    /// value to another as it goes.
     fn change(&mut self, table: &str, state: &Database) -> Vec<Change> {
         let rows = &state[table];
         let id = self.random.between(0, KEYS) as i64;
         let t = || table.to_owned();
         if !rows.contains_key(&id) {
-            return vec![self.insert(table, id)];
+            return vec![self.insert(table, id, rows)];
         }
         let other = self.random.between(0, KEYS) as i64;
-        match self.random.between(0, 40) {
+        match self.random.between(0, 44) {
             0 if self.random.one_in(4) => vec![Change::Clear(t())],
             0..=9 => vec![Change::Delete(t(), id)],
             10..=15 if !rows.contains_key(&other) => vec![Change::Rekey(t(), id, other)],
@@ -190,35 +219,49 @@ impl Writer {
                 ]
             }
             23..=27 => {
-                let cells = (rows[&id].0, self.cells(table).1);
+                let cells = (rows[&id].0, self.text(table));
                 vec![Change::Update(t(), id, cells)]
+            }
+            28..=31 if other != id => {
+                let heir = (rows[&id].0, self.text(table));
+                let known = rows.contains_key(&other);
+                let inherit = if known { Change::Update } else { Change::Insert };
+                vec![Change::Delete(t(), id), inherit(t(), other, heir)]
             }
             _ => {
-                let cells = self.cells(table);
+                let cells = self.cells(table, rows);
                 vec![Change::Update(t(), id, cells)]
             }
         }
     }
 
-    fn insert(&mut self, table: &str, id: i64) -> Change {
-        Change::Insert(table.to_owned(), id, self.cells(table))
+    fn insert(&mut self, table: &str, id: i64, rows: &State) -> Change {
+        Change::Insert(table.to_owned(), id, self.cells(table, rows))
     }
 
-    fn cells(&mut self, table: &str) -> Cells {
-        if table != BAG {
-            return (self.value(), self.text());
+    fn cells(&mut self, table: &str, rows: &State) -> Cells {
+        (self.value(table, rows), self.text(table))
+    }
+
+    /// NULL or a number: in a bag one of few, under a unique index one that no row has now.
+    fn value(&mut self, table: &str, rows: &State) -> Option<i64> {
+        if self.random.one_in(6) {
+            return None;
         }
-        let n = self.random.between(0, 4) as i64;
-        let t = ["", "x", "y"][self.random.between(0, 3) as usize];
-        ((n > 0).then_some(n), (!t.is_empty()).then(|| t.to_owned()))
+        if table == BAG {
+            return Some(self.random.between(1, 4) as i64);
+        }
+        if !table.starts_with('u') {
+            return Some((self.random.number() >> 1) as i64);
+        }
+        let value = self.random.between(0, VALUES) as i64;
+        (!rows.values().any(|cells| cells.0 == Some(value))).then_some(value)
     }
 
-    /// NULL, or a number that no other row has.
-    fn value(&mut self) -> Option<i64> {
-        (!self.random.one_in(6)).then(|| (self.random.number() >> 1) as i64)
-    }
-
-    fn text(&mut self) -> Option<String> {
+    fn text(&mut self, table: &str) -> Option<String> {
+        if table == BAG {
+            return [None, Some("x"), Some("y")][self.random.between(0, 3) as usize].map(str::to_owned);
+        }
         let length = self.random.between(0, 30) as usize;
         (!self.random.one_in(5)).then(|| format!("{}{}", "x".repeat(length), self.random.between(0, 100)))
     }

@@ -44,6 +44,7 @@ const DRIVERS: &[&str] = &[
 
 const CORE: &str = "crossfade-core";
 const HARNESS: &str = "crossfade-harness";
+const FUZZ: &str = "crossfade-fuzz";
 
 /// What `cargo metadata` says about this workspace, without touching the network.
 pub(crate) fn metadata() -> Value {
@@ -67,12 +68,17 @@ fn list<'a>(value: &'a Value, key: &str) -> &'a [Value] {
     value[key].as_array().map(Vec::as_slice).unwrap_or_default()
 }
 
+fn for_tests(used: &str) -> bool {
+    [HARNESS, FUZZ].contains(&used)
+}
+
 /// Whether `user` may depend on `used`, both crates of this workspace.
 fn may_use(user: &str, used: &str, dev: bool) -> bool {
     match user {
-        "crossfade" => used != HARNESS || dev,
+        "crossfade" => !for_tests(used) || dev,
+        FUZZ => used == HARNESS && dev,
         HARNESS | CORE => false,
-        _ => used == CORE || (used == HARNESS && dev),
+        _ => used == CORE || (for_tests(used) && dev),
     }
 }
 

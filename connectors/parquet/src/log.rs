@@ -57,7 +57,7 @@ impl Places {
     pub(crate) fn load(&self) -> Result<State> {
         let mut state = match self.store.list(&self.path(["summary"]), None)?.pop() {
             Some(newest) => match self.store.get(&newest.location)? {
-                Some(bytes) => parse(&bytes, &newest.location)?,
+                Some(bytes) => parse::<State>(&bytes, &newest.location)?.sound()?,
                 None => State::default(),
             },
             None => State::default(),
@@ -82,7 +82,7 @@ impl Places {
     }
 }
 
-fn parse<T: serde::de::DeserializeOwned>(bytes: &Bytes, path: &Path) -> Result<T> {
+pub(crate) fn parse<T: serde::de::DeserializeOwned>(bytes: &Bytes, path: &Path) -> Result<T> {
     serde_json::from_slice(bytes).map_err(|e| {
         Error::corrupt(format!("{path} is not what this program writes")).caused_by(e).hint(
             "a later version of this program wrote it, or something else changed it: run that version, or restore it",

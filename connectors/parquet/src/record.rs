@@ -86,6 +86,12 @@ mod shared {
     }
 }
 
+/// Whether a shape comes from an older one, or from none: [`State::files_of`] follows them back to the first. The last id of
+/// all is nobody's, or there would be none after it.
+fn descends(shape: &Shape, known: impl Fn(u32) -> bool) -> bool {
+    shape.id < u32::MAX && shape.from.as_ref().is_none_or(|(from, _)| *from < shape.id && known(*from))
+}
+
 /// [`SchemaStep`] as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -191,10 +197,24 @@ impl State {
         if new.iter().any(|s| self.shapes.contains_key(&s.id)) {
             return broken("a shape has the id of another");
         }
+        if !new.iter().all(|s| descends(s, known)) {
+            return broken("a shape comes from none that was there before");
+        }
         if record.entry.files().iter().any(|f| !known(f.shape)) || u32::try_from(record.entry.files().len()).is_err() {
             return broken("a file is of unknown shape, or there are too many");
         }
         Ok(())
+    }
+
+    /// A state that was read, if one can go on from it: nothing has counted to its end, and shapes come from older ones.
+    pub(crate) fn sound(self) -> Result<Self> {
+        let counted = [self.number, self.epoch, self.seq(), self.published].contains(&u64::MAX);
+        let known = |id: u32| self.shapes.contains_key(&id);
+        if counted || !self.shapes.iter().all(|(id, s)| *id == s.id && descends(s, known)) {
+            return Err(Error::corrupt(format!("the summary of log record {} contradicts itself", self.number))
+                .hint("delete it: the log's records tell the same"));
+        }
+        Ok(self)
     }
 
     fn chunk(&self, table: &TableName, index: u32) -> Option<&ChunkState> {

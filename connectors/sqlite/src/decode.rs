@@ -29,7 +29,7 @@ pub struct Decoder {
     items: Vec<Item>,
     rows: usize,
     bytes: usize,
-    last_millis: Option<i64>,
+    last_micros: Option<i64>,
 }
 
 impl Decoder {
@@ -41,7 +41,7 @@ impl Decoder {
             items: Vec::new(),
             rows: 0,
             bytes: 0,
-            last_millis: None,
+            last_micros: None,
         }
     }
 
@@ -65,7 +65,8 @@ impl Decoder {
         let doing = "reading the change table";
         let mark = Mark { seq: row.get(0).doing(doing)?, millis: millis(row.get(3).doing(doing)?) };
         let (id, op): (i64, i64) = (row.get(1).doing(doing)?, row.get(2).doing(doing)?);
-        self.last_millis = Some(mark.millis);
+        let micros = mark.micros()?;
+        self.last_micros = Some(micros);
         let Some(carried) = self.tables.get_mut(&id) else { return Ok(mark) };
         let op = match op {
             op::INSERT => Op::Insert,
@@ -80,7 +81,7 @@ impl Decoder {
             }
         };
         let order = u32::try_from(self.rows).map_err(|_| Error::corrupt("a batch of more than 2^32 rows"))?;
-        self.bytes += carried.append(row, op, mark, order)?;
+        self.bytes += carried.append(row, op, micros, order)?;
         self.rows += 1;
         Ok(mark)
     }
@@ -118,13 +119,13 @@ impl Decoder {
     pub fn finish(&mut self) -> Result<(Vec<Item>, Option<i64>)> {
         self.flush()?;
         (self.rows, self.bytes) = (0, 0);
-        Ok((std::mem::take(&mut self.items), self.last_millis.take().map(|m| m * 1000)))
+        Ok((std::mem::take(&mut self.items), self.last_micros.take()))
     }
 }
 
 impl Carried {
     /// Appends an entry and returns about how many bytes it took.
-    fn append(&mut self, row: &Row<'_>, op: Op, mark: Mark, order: u32) -> Result<usize> {
+    fn append(&mut self, row: &Row<'_>, op: Op, micros: i64, order: u32) -> Result<usize> {
         let mut bytes = 16;
         for (i, column) in self.shape.columns.iter().enumerate() {
             let builder = &mut self.builder.columns[i];
@@ -143,7 +144,7 @@ impl Carried {
                 Err(found) => return Err(misfit(&self.shape, i, self.key_text(row), &found)),
             }
         }
-        self.builder.end_row(op, mark.millis * 1000, order);
+        self.builder.end_row(op, micros, order);
         Ok(bytes)
     }
 

@@ -24,6 +24,8 @@ mod catalog;
 mod check;
 mod decode;
 mod error;
+#[cfg(test)]
+mod fuzz;
 mod index_sql;
 mod install;
 mod location;

@@ -22,6 +22,13 @@ impl Mark {
         Position::new(format!("sqlite:{id}:{}:{}", self.seq, self.millis))
     }
 
+    /// Its time in microseconds since 1970 UTC.
+    pub fn micros(&self) -> Result<i64> {
+        let far =
+            || Error::corrupt(format!("row {} of the change table has the impossible time {}", self.seq, self.millis));
+        self.millis.checked_mul(1000).ok_or_else(far)
+    }
+
     /// Reads a position of the installation `id`.
     pub fn parse(position: &Position, id: &str) -> Result<Mark> {
         let (found, mark) = parse(position.as_str())

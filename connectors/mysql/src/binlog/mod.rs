@@ -21,6 +21,8 @@ pub mod event;
 pub mod facts;
 pub mod fill;
 pub mod follow;
+#[cfg(test)]
+mod fuzz;
 pub mod gtid;
 pub mod gtid_event;
 pub mod gtid_list;

@@ -70,14 +70,15 @@ impl Payload {
         self.events.read_exact(&mut header).map_err(|_| damaged())?;
         let size = u32::from_le_bytes([header[9], header[10], header[11], header[12]]) as usize;
         let rest = size.checked_sub(HEADER).filter(|_| size <= MAX_EVENT).ok_or_else(damaged)?;
+        self.read = self.read.saturating_add(size as u64);
+        // Before it is unpacked: a few bytes can unpack to a gigabyte.
+        if self.read > self.size {
+            return Err(Fault::Malformed("TRANSACTION_PAYLOAD holds more than it says"));
+        }
         event.extend_from_slice(&header);
         let read = (&mut self.events).take(rest as u64).read_to_end(event).map_err(|_| damaged())?;
         if read != rest {
             return Err(damaged());
-        }
-        self.read += size as u64;
-        if self.read > self.size {
-            return Err(Fault::Malformed("TRANSACTION_PAYLOAD holds more than it says"));
         }
         Ok(true)
     }
@@ -113,6 +114,17 @@ mod tests {
         body.push(0);
         body.extend(packed);
         body
+    }
+
+    #[test]
+    fn an_event_beyond_what_was_announced_is_not_unpacked() {
+        // 64 MiB of zeros pack to a few KiB; that they are not unpacked shows by the buffer.
+        let mut large = vec![0; HEADER];
+        large[9..13].copy_from_slice(&(64u32 << 20).to_le_bytes());
+        large.resize(64 << 20, 0);
+        let mut event = Vec::new();
+        assert!(Payload::open(&payload(&large, 1000)).unwrap().next(&mut event).is_err());
+        assert!(event.capacity() < 1 << 20, "{}", event.capacity());
     }
 
     #[test]

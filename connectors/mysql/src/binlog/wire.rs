@@ -187,15 +187,16 @@ impl Wire {
         }
     }
 
-    /// Moves unread bytes to the front and grows the buffer so that `need` bytes fit.
+    /// Moves unread bytes to the front, and grows the buffer towards `need` bytes: by what has come, since four bytes can
+    /// announce sixteen million.
     fn make_room(&mut self, need: usize) {
-        if self.start + need.max(CHUNK / 4) > self.buffer.len() {
+        if self.start > 0 && self.start + need.max(CHUNK / 4) > self.buffer.len() {
             self.buffer.copy_within(self.start..self.end, 0);
             self.end -= self.start;
             self.start = 0;
         }
-        if need > self.buffer.len() {
-            self.buffer.resize(need, 0);
+        if need > self.buffer.len() && self.end == self.buffer.len() {
+            self.buffer.resize(need.min(2 * self.buffer.len()), 0);
         }
     }
 
@@ -324,6 +325,14 @@ mod tests {
         assert!(wire.packet(limit).unwrap().unwrap() == payload);
         assert_eq!(wire.packet(limit).unwrap().unwrap(), b"x");
         let _open = writer.join().unwrap().unwrap();
+    }
+
+    #[test]
+    fn what_is_only_announced_takes_no_room() {
+        let (mut wire, mut server) = pair();
+        server.write_all(&[0xfe, 0xff, 0xff, 0]).unwrap();
+        assert!(wire.packet(Wait::Until(Instant::now() + Duration::from_millis(5))).unwrap().is_none());
+        assert_eq!(wire.buffer.len(), CHUNK);
     }
 
     #[test]

@@ -19,6 +19,8 @@
 pub mod catalog;
 mod check;
 mod follow;
+#[cfg(test)]
+mod fuzz;
 pub mod handle;
 mod log_end;
 pub mod pgoutput;

@@ -29,7 +29,7 @@ const BUFFER: usize = 256 << 10;
 /// A buffer that grew beyond this shrinks again.
 const LARGE: usize = 8 << 20;
 /// No message of the server is longer: its own limit of an allocation (MaxAllocSize), and the message's head.
-const LONGEST: usize = (1 << 30) + 64;
+pub(super) const LONGEST: usize = (1 << 30) + 64;
 /// Before we know who speaks.
 const LONGEST_OF_LOGIN: usize = 64 << 10;
 /// Answers of quick commands.
@@ -101,7 +101,7 @@ impl Wire {
     }
 
     /// Reads once. An error at the end of the stream.
-    async fn fill(&mut self) -> Result<()> {
+    pub(super) async fn fill(&mut self) -> Result<()> {
         self.room();
         let space = self.buffer.get_mut(self.to..).unwrap_or_default();
         match self.stream.read(space).await.map_err(classify_io)? {
@@ -132,7 +132,7 @@ impl Wire {
     }
 
     /// Tag and length of the first message, if it is there as a whole.
-    fn peek(&self, longest: usize) -> Result<Option<(u8, usize)>> {
+    pub(super) fn peek(&self, longest: usize) -> Result<Option<(u8, usize)>> {
         let held = self.buffer.get(self.from..self.to).unwrap_or_default();
         let Some((&[tag, a, b, c, d], _)) = held.split_first_chunk::<5>() else { return Ok(None) };
         let length = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX);
@@ -144,7 +144,7 @@ impl Wire {
     }
 
     /// The first message, if it is there as a whole. It is over when the next one is asked for.
-    fn message(&mut self, longest: usize) -> Result<Option<(u8, &[u8])>> {
+    pub(super) fn message(&mut self, longest: usize) -> Result<Option<(u8, &[u8])>> {
         let Some((tag, whole)) = self.peek(longest)? else { return Ok(None) };
         let body = self.buffer.get(self.from + 5..self.from + whole).unwrap_or_default();
         self.from += whole;
@@ -424,7 +424,7 @@ async fn answer(wire: &mut Wire) -> Result<(u8, Vec<u8>)> {
 }
 
 /// The rows of all statements, up to ReadyForQuery.
-async fn query(wire: &mut Wire, sql: &str) -> Result<Vec<Row>> {
+pub(super) async fn query(wire: &mut Wire, sql: &str) -> Result<Vec<Row>> {
     wire.write(|out| frontend::query(sql, out)).await?;
     let mut rows = Vec::new();
     let mut failed = None;
@@ -468,7 +468,7 @@ fn row(body: &[u8]) -> Read<Row> {
     Ok(row)
 }
 
-fn frame(body: &[u8]) -> Result<Frame<'_>> {
+pub(super) fn frame(body: &[u8]) -> Result<Frame<'_>> {
     let read = || -> Read<Option<Frame<'_>>> {
         let mut r = Reader(body);
         match r.u8()? {
