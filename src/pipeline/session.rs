@@ -30,7 +30,7 @@ use super::applier::Applier;
 use super::budget::Budget;
 use super::copier::{Destination, Plan, copy, lacking};
 use super::gate::Gate;
-use super::progress::{CopyProgress, Progress, State};
+use super::progress::{CopyProgress, Moment, Progress, State};
 use super::reader::read;
 use super::reins::{Reins, Rule};
 use super::shaper::{Outlet, shape};
@@ -290,7 +290,7 @@ pub fn run(attempt: Attempt<'_>, mut members: Vec<Member<'_>>) -> Result<End> {
             chunks: p.chunks,
             done: p.chunks - p.open(),
             done_before: p.chunks - p.open(),
-            began_micros: crate::now_micros(),
+            began: Some(Instant::now()),
             seconds_left: None,
             ..v.copy.unwrap_or_default()
         });
@@ -481,7 +481,7 @@ fn look(shared: &Shared<'_>) -> Result<()> {
         None => false,
     };
     shared.progress.tick();
-    shared.progress.looked(behind, reached_mark, end, crate::now_micros());
+    shared.progress.looked(behind, reached_mark, end, Moment::now());
     shared.progress.update(|v| v.lag_bytes = bytes);
     Ok(())
 }

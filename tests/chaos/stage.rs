@@ -66,7 +66,7 @@ impl Bank {
     /// The schema in which its tables arrive.
     pub fn schema(&self) -> &str {
         match &self.place {
-            Place::Server(_, database) => database.name(),
+            Place::Server(_, database) => database.schema(),
             Place::File(_) => "main",
         }
     }

@@ -153,6 +153,14 @@ impl Database {
         self.client.url(&self.name)
     }
 
+    /// The schema in which its tables stand, and arrive at a target.
+    pub fn schema(&self) -> &str {
+        match self.client.dialect {
+            Dialect::Postgres => "public",
+            Dialect::MySql => &self.name,
+        }
+    }
+
     /// The client that it was made with, for other databases of the same server.
     pub fn client(&self) -> &Client {
         &self.client
