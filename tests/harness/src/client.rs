@@ -68,6 +68,11 @@ impl Client {
         printed(output).unwrap_or_else(|message| panic!("{message}\nin file {}", path.display()))
     }
 
+    /// TCP port on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// URL of a database for the all-powerful user over TCP.
     pub fn url(&self, database: &str) -> String {
         self.url_as(USER, PASSWORD, database)
