@@ -8,6 +8,7 @@
 //! in part is seen at the target at once. Every scenario ends in `verify`, or in a clear error with the way out.
 //! tests/README.md lists them.
 
+mod clock;
 mod commits;
 mod disks;
 mod lake;
