@@ -99,7 +99,7 @@ fn log_goes_on(pipeline: &Pipeline, opened: &mut [Opened<'_>], wanted: &[Arc<Tab
         let carried = opened[i].writer.tables()?.into_iter().filter(|t| !early.contains(&t.name));
         let sources = carried.filter_map(|t| t.origin.as_deref().cloned().map(Arc::new));
         let staying: Vec<_> = sources.filter(|t| wanted.iter().all(|w| w.name != t.name)).collect();
-        let before = |least: &Position| Ok(pipeline.source.order(&checkpoint.position, least)?.is_lt());
+        let before = |least: &Position| pipeline.source.order(&checkpoint.position, least).map(|o| o.is_lt());
         if !staying.is_empty() && hindmost.as_ref().map(|(least, _)| before(least)).transpose()?.unwrap_or(true) {
             hindmost = Some((checkpoint.position, staying));
         }
