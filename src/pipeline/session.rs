@@ -474,7 +474,9 @@ fn reached(shared: &Shared<'_>, members: &[usize], goal: &Goal) -> Result<bool> 
 fn look(shared: &Shared<'_>) -> Result<()> {
     let end = shared.source.position()?;
     let durable = shared.durable();
-    let behind = shared.source.order(&durable, &end)?.is_lt();
+    // Another server may answer now than the one whose log is read: opening its log anew tells what is wrong with it.
+    let other = |e| Error::transient("the source's log is not the one that is read").caused_by(e);
+    let behind = shared.source.order(&durable, &end).map_err(other)?.is_lt();
     let bytes = if behind { shared.source.distance(&durable, &end)? } else { Some(0) };
     let reached_mark = match shared.progress.mark() {
         Some(mark) => shared.source.order(&durable, &mark.end)?.is_ge(),

@@ -11,6 +11,7 @@
 mod clock;
 mod commits;
 mod disks;
+mod failover;
 mod lake;
 mod locks;
 mod logs;

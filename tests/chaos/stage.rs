@@ -55,6 +55,16 @@ impl Bank {
         bank
     }
 
+    /// The same bank on the server that has taken the place of its own.
+    #[must_use]
+    pub fn moved(self, to: &Client) -> Self {
+        let place = match self.place {
+            Place::Server(database) => Place::Server(database.on(to)),
+            file @ Place::File(_) => file,
+        };
+        Bank { place, next: self.next }
+    }
+
     /// Its URL for the program.
     pub fn url(&self) -> String {
         match &self.place {

@@ -166,6 +166,13 @@ impl Database {
         }
     }
 
+    /// The database of the same name on another server, a replica of this one.
+    #[must_use]
+    pub fn on(mut self, client: &Client) -> Database {
+        self.client = client.clone();
+        self
+    }
+
     /// The client that it was made with, for other databases of the same server.
     pub fn client(&self) -> &Client {
         &self.client
