@@ -317,7 +317,9 @@ fn connect(client: TcpStream, shared: &Arc<Shared>) -> Vec<JoinHandle<()>> {
     if shared.lock().refuse {
         return Vec::new();
     }
-    let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, shared.server.load(Ordering::SeqCst))) else { return Vec::new() };
+    let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, shared.server.load(Ordering::SeqCst))) else {
+        return Vec::new();
+    };
     let number = shared.next.fetch_add(1, Ordering::SeqCst);
     let ends = [&client, &server].map(|s| {
         s.set_nodelay(true).and_then(|()| s.set_nonblocking(false)).expect("cannot set up a socket");

@@ -26,7 +26,7 @@ pub mod gtid_event;
 pub mod gtid_list;
 pub mod json_text;
 pub mod jsonb;
-mod lineage;
+pub mod lineage;
 pub mod live;
 pub mod log;
 pub mod login;

@@ -94,7 +94,8 @@ impl BinlogStream {
         };
         stream.first_word()?;
         if let MySqlPosition::Gtid { executed, .. } = &stream.position {
-            lineage::verify(server, executed, &stream.log.at().file).map_err(|e| e.context(format!("position {from}")))?;
+            lineage::verify(server, executed, &stream.log.at().file)
+                .map_err(|e| e.context(format!("position {from}")))?;
         }
         Ok(stream)
     }
@@ -102,7 +103,10 @@ impl BinlogStream {
     /// The server begins with a rotation to the file that it reads, or with the reason why it sends nothing.
     fn first_word(&mut self) -> Result<()> {
         let Some(event) = self.log.next(Wait::Until(Instant::now() + FIRST_WORD))? else {
-            return Err(Error::transient(format!("the server did not begin its log within {} s", FIRST_WORD.as_secs())));
+            return Err(Error::transient(format!(
+                "the server did not begin its log within {} s",
+                FIRST_WORD.as_secs()
+            )));
         };
         let bytes = self.log.take();
         let applied = self.apply(event, &bytes, None);
