@@ -246,7 +246,6 @@ impl Writer for PostgresWriter {
     fn plan(&mut self, table: &TableName, ranges: &[KeyRange]) -> Result<()> {
         self.guarded(async |w| {
             w.between_batches()?;
-            w.applier.flush().await?;
             let statement = w.applier.session.prepare(control::PLAN).await?;
             control::plan(&w.applier.session.client, &statement, &w.pipeline, w.epoch, table, ranges).await
         })
