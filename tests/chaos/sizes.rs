@@ -59,8 +59,9 @@ fn a_transaction_of_millions_of_rows_stays_within_bounds_postgres() {
 /// Many tables.
 const TABLES: usize = 2000;
 
-/// Copies, streams a row of each, and compares.
-fn many_tables(source: &Database) {
+#[test]
+fn two_thousand_tables() {
+    let source = MariaDb::shared().fresh_database("many");
     let each = |statement: &dyn Fn(usize) -> String| source.sql(&(0..TABLES).map(statement).collect::<String>());
     each(&|i| format!("create table t{i} (id int primary key, s varchar(20)); insert into t{i} values (1, 'one');\n"));
     let target = Postgres::shared(PgVersion::V15).fresh_database("dst");
@@ -70,14 +71,4 @@ fn many_tables(source: &Database) {
     each(&|i| format!("insert into t{i} values (2, 'two');\n"));
     stop(daemon);
     assert_eq!(line.ends_equal(&from, &to), TABLES);
-}
-
-#[test]
-fn two_thousand_tables() {
-    many_tables(&MariaDb::shared().fresh_database("many"));
-}
-
-#[test]
-fn two_thousand_tables_postgres() {
-    many_tables(&Postgres::shared(PgVersion::V18).fresh_database("many"));
 }
