@@ -176,10 +176,9 @@ impl Server {
 
     fn status(&self, pipeline: &Pipeline) -> Status {
         let mut view = pipeline.progress.view();
-        if view.state != State::Running && view.looked_micros > 0 {
+        if let Some(since) = pipeline.progress.compared().filter(|_| view.state != State::Running) {
             // Nobody has looked since: what was behind has only grown older.
-            let passed = (crate::now_micros() - view.looked_micros).max(0) as f64 / 1e6;
-            view.lag_seconds = view.lag_seconds.map(|s| s + passed);
+            view.lag_seconds = view.lag_seconds.map(|s| s + since.as_secs_f64());
         }
         Status {
             pipeline: pipeline.name.clone(),

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::print::{count, left, seconds, size, table, time};
 use super::{Which, parse_duration, print_json};
 use crate::pipeline::Pipeline;
-use crate::pipeline::progress::{State, TargetProgress, View};
+use crate::pipeline::progress::{self, Moment, State, TargetProgress, View};
 use crate::pipeline::retention;
 use crate::service::{self, Status};
 
@@ -178,7 +178,7 @@ fn from_databases(pipeline: &Pipeline) -> Result<Status> {
         let oldest = view.targets.iter().filter_map(|t| t.checkpoint.as_ref()?.commit_micros).min();
         view.lag_seconds = match behind {
             false => Some(0.0),
-            true => oldest.map(|m| (crate::now_micros() - m).max(0) as f64 / 1e6),
+            true => progress::behind(oldest, None, Moment::now()),
         };
     }
     let (pipeline, source) = (pipeline.name.clone(), pipeline.source_name.clone());

@@ -41,6 +41,11 @@ pub fn count(n: u64) -> String {
     out
 }
 
+/// `1 table`, `2 tables`.
+pub fn tables(n: usize) -> String {
+    format!("{} table{}", count(n as u64), if n == 1 { "" } else { "s" })
+}
+
 /// `12.3 MiB`.
 pub fn size(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
@@ -168,6 +173,7 @@ mod tests {
     fn amounts() {
         assert_eq!(count(1_234_567), "1,234,567");
         assert_eq!(count(999), "999");
+        assert_eq!((tables(0), tables(1), tables(2000)), ("0 tables".into(), "1 table".into(), "2,000 tables".into()));
         assert_eq!(size(1023), "1023 B");
         assert_eq!(size(5 << 20), "5.0 MiB");
         assert_eq!(seconds(0.25), "250 ms");

@@ -100,9 +100,9 @@ pub fn show(proof: &Proof) {
     }
     let position = proof.position.as_ref().map_or_else(|| "?".to_owned(), ToString::to_string);
     println!(
-        "\n{}: {} tables, both sides read at {position}; replication stood still for {} ms, the scan took {}.",
+        "\n{}: {}, both sides read at {position}; replication stood still for {} ms, the scan took {}.",
         format!("{:?}", proof.verdict).to_uppercase(),
-        proof.tables.len(),
+        print::tables(proof.tables.len()),
         proof.held_ms,
         print::seconds(proof.seconds),
     );

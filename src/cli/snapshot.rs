@@ -34,9 +34,6 @@ pub fn snapshot(args: &Snapshot) -> Result<u8> {
     for name in &names {
         println!("{name}");
     }
-    println!(
-        "{} to be copied again: {who}",
-        if names.len() == 1 { "1 table".into() } else { format!("{} tables", names.len()) }
-    );
+    println!("{} to be copied again: {who}", super::print::tables(names.len()));
     Ok(0)
 }

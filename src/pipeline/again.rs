@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use crossbeam_channel::Sender;
 use crossfade_core::selection::glob_matches;
-use crossfade_core::{Checkpoint, Error, Position, Result, TableSchema, Writer};
+use crossfade_core::{Checkpoint, Error, Position, Result, TableName, TableSchema, Writer};
 
 use super::{Opened, Pipeline};
 use crate::transform::Transform;
@@ -62,6 +62,7 @@ fn take_in_which(
     opened: &mut [Opened<'_>],
     which: &dyn Fn() -> Result<Vec<Arc<TableSchema>>>,
 ) -> Result<Vec<String>> {
+    log_goes_on(pipeline, opened, &which()?)?;
     let (wanted, since) = shapes_and_position(pipeline, which)?;
     for checkpoint in super::checkpoints(opened)? {
         // A standby that was promoted behind what the target holds: at such a position nothing could be taken in.
@@ -87,6 +88,26 @@ fn take_in_which(
         pipeline.progress.update(|v| v.targets[o.index].checkpoint = o.writer.checkpoint().cloned());
     }
     Ok(wanted.iter().map(|t| t.name.to_string()).collect())
+}
+
+/// Tables that are not wanted anew go on from where the targets stand: an error, before anything is emptied or made at the
+/// source, if its log no longer reaches back there.
+fn log_goes_on(pipeline: &Pipeline, opened: &mut [Opened<'_>], wanted: &[Arc<TableSchema>]) -> Result<()> {
+    let mut hindmost: Option<(Position, Vec<Arc<TableSchema>>)> = None;
+    for (i, checkpoint) in super::checkpoints(opened)?.into_iter().enumerate() {
+        let (early, _) = early(pipeline, opened[i].writer.as_mut(), &checkpoint.position)?;
+        let carried = opened[i].writer.tables()?.into_iter().filter(|t| !early.contains(&t.name));
+        let sources = carried.filter_map(|t| t.origin.as_deref().cloned().map(Arc::new));
+        let staying: Vec<_> = sources.filter(|t| wanted.iter().all(|w| w.name != t.name)).collect();
+        let before = |least: &Position| pipeline.source.order(&checkpoint.position, least).map(|o| o.is_lt());
+        if !staying.is_empty() && hindmost.as_ref().map(|(least, _)| before(least)).transpose()?.unwrap_or(true) {
+            hindmost = Some((checkpoint.position, staying));
+        }
+    }
+    match hindmost {
+        Some((position, staying)) => pipeline.source.stream(&position, &staying).map(drop),
+        None => Ok(()),
+    }
 }
 
 /// Takes targets to a position up to which they carry no table: the log up to there is of no use to them, and may be gone.
@@ -178,7 +199,7 @@ pub(super) fn early(
     pipeline: &Pipeline,
     writer: &mut dyn Writer,
     from: &Position,
-) -> Result<(Vec<crossfade_core::TableName>, Option<Position>)> {
+) -> Result<(Vec<TableName>, Option<Position>)> {
     let mut names = Vec::new();
     let mut first: Option<Position> = None;
     for (name, since) in writer.since()? {

@@ -2,6 +2,9 @@
 //!
 //! It is a view for people and for `lag`, kept by the threads that do the work. Nothing is decided from it but
 //! how long to wait after an error: recovery and goals read the targets' checkpoints.
+//!
+//! How long something took, or is ago, is told by the clock that only goes forward. The wall clock, which somebody may set, is
+//! compared with the time of a commit alone, and believed only as far as the other clock agrees ([`behind`]).
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -48,12 +51,12 @@ pub struct CopyProgress {
     pub rows: u64,
     /// Bytes copied by this process, as decoded.
     pub bytes: u64,
-    /// Chunks that were done when the session began, and when that was, in microseconds since 1970 UTC.
+    /// Chunks that were done when the session began, and when that was.
     #[serde(default)]
     pub done_before: u64,
     /// See `done_before`.
-    #[serde(default)]
-    pub began_micros: i64,
+    #[serde(skip)]
+    pub began: Option<Instant>,
     /// How long the rest will take if it goes on as since the session began; chunks are about equal, but for tables
     /// without a key, which are one each.
     #[serde(default)]
@@ -61,11 +64,11 @@ pub struct CopyProgress {
 }
 
 impl CopyProgress {
-    fn look_ahead(&mut self, now_micros: i64) {
+    fn look_ahead(&mut self, now: Instant) {
         let done = self.done.saturating_sub(self.done_before);
-        let passed = (now_micros - self.began_micros).max(0) as f64 / 1e6;
         let left = self.chunks.saturating_sub(self.done) as f64;
-        self.seconds_left = (done > 0).then(|| (passed / done as f64 * left).round() as u64);
+        let took = self.began.filter(|_| done > 0).map(|began| now.saturating_duration_since(began).as_secs_f64());
+        self.seconds_left = took.map(|took| (took / done as f64 * left).round() as u64);
     }
 }
 
@@ -80,19 +83,12 @@ pub struct View {
     pub lag_bytes: Option<u64>,
     /// Seconds by which the hindmost target is behind; 0 when it holds all that the source had.
     pub lag_seconds: Option<f64>,
-    /// When both ends were last compared, and when they were last found level, in microseconds since 1970 UTC; 0: never.
-    pub looked_micros: i64,
-    /// See `looked_micros`.
-    pub level_micros: i64,
     /// Log that the source keeps for this pipeline, where it does so.
     #[serde(default)]
     pub retained: Option<Retained>,
     /// What is wrong with that, if something is.
     #[serde(default)]
     pub concern: Option<Finding>,
-    /// When that was last looked at, in microseconds since 1970 UTC; 0: never.
-    #[serde(default)]
-    pub retained_micros: i64,
     /// Each target.
     pub targets: Vec<TargetProgress>,
     /// The initial copy, while it runs.
@@ -104,23 +100,6 @@ pub struct View {
 }
 
 impl View {
-    /// Takes in a comparison of the hindmost target with the source's log: whether it is behind the end, and when an end that
-    /// it has reached was seen.
-    fn looked(&mut self, behind: bool, reached: Option<i64>, end: Position, now: i64) {
-        let level = if behind { reached } else { Some(now) };
-        self.level_micros = self.level_micros.max(level.unwrap_or(0));
-        let oldest = self.targets.iter().filter_map(|t| t.checkpoint.as_ref()?.commit_micros).min();
-        // Behind since the last applied commit, or since both were last level: after quiet hours the first new
-        // transaction is not hours late.
-        self.lag_seconds = match (behind, oldest.unwrap_or(0).max(self.level_micros)) {
-            (false, _) => Some(0.0),
-            (true, 0) => None,
-            (true, since) => Some((now - since).max(0) as f64 / 1e6),
-        };
-        self.looked_micros = now;
-        self.source_position = Some(end);
-    }
-
     /// The hindmost phase.
     pub fn phase(&self) -> Option<Phase> {
         let phases = || self.targets.iter().map(|t| t.checkpoint.as_ref().map(|c| c.phase));
@@ -132,14 +111,56 @@ impl View {
     }
 }
 
-/// An end of the source's log that was seen earlier, and when, in microseconds since 1970 UTC: who has reached it holds all that
-/// was there then. On a server whose other databases are written to, the log's end moves on for ever, and nobody is seen level
+/// A moment by both clocks.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment {
+    /// By the clock that only goes forward.
+    pub steady: Instant,
+    /// By the wall clock: microseconds since 1970 UTC.
+    pub micros: i64,
+}
+
+impl Moment {
+    /// This one.
+    pub fn now() -> Moment {
+        Moment { steady: Instant::now(), micros: crate::now_micros() }
+    }
+}
+
+/// Seconds by which a target that is behind is late, if that can be told: since its last applied commit, by the source's clock,
+/// or since it was last known to be level, whichever is less. After quiet hours the first new transaction is not hours late, and
+/// neither is it while a clock is hours ahead. A commit that lies in the future tells nothing: the clocks do not agree, and no
+/// target looks level for that.
+pub fn behind(committed: Option<i64>, level: Option<Instant>, now: Moment) -> Option<f64> {
+    let by_commit = committed.map(|micros| now.micros.saturating_sub(micros)).filter(|age| *age >= 0);
+    let by_commit = by_commit.map(|age| age as f64 / 1e6);
+    let by_level = level.map(|level| now.steady.saturating_duration_since(level).as_secs_f64());
+    match (by_commit, by_level) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (one, other) => one.or(other),
+    }
+}
+
+/// An end of the source's log that was seen earlier, and when: who has reached it holds all that was there then. On a server whose other databases are written to, the log's end moves on for ever, and nobody is seen level
 /// with it.
 #[derive(Debug, Clone)]
 pub struct Mark {
     /// The end.
     pub end: Position,
-    seen: i64,
+    seen: Instant,
+}
+
+/// What was looked at, and when.
+#[derive(Debug, Default)]
+struct Looks {
+    /// The mark that a target has to reach.
+    mark: Option<Mark>,
+    /// When all targets were last known to hold what the source had.
+    level: Option<Instant>,
+    /// When both ends were last compared.
+    compared: Option<Instant>,
+    /// When the source was last asked what it keeps.
+    retained: Option<Instant>,
 }
 
 /// The shared picture.
@@ -147,7 +168,7 @@ pub struct Mark {
 pub struct Progress {
     view: Mutex<View>,
     meter: Mutex<Option<(Instant, u64)>>,
-    mark: Mutex<Option<Mark>>,
+    looks: Mutex<Looks>,
 }
 
 impl Progress {
@@ -158,19 +179,43 @@ impl Progress {
 
     /// The mark that a target has to reach; see [`Mark`].
     pub fn mark(&self) -> Option<Mark> {
-        self.mark.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.looks().mark.clone()
     }
 
     /// Takes in a comparison of the hindmost target with the source's log: whether it is behind the end, and whether it has
     /// reached the mark, which then moves to the end.
-    pub fn looked(&self, behind: bool, reached_mark: bool, end: Position, now: i64) {
-        let mut mark = self.mark.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut reached = None;
-        if reached_mark || mark.is_none() {
-            reached = mark.replace(Mark { end: end.clone(), seen: now }).map(|m| m.seen);
+    pub fn looked(&self, is_behind: bool, reached_mark: bool, end: Position, now: Moment) {
+        let mut looks = self.looks();
+        if reached_mark || looks.mark.is_none() {
+            let reached = looks.mark.replace(Mark { end: end.clone(), seen: now.steady });
+            looks.level = looks.level.max(reached.map(|m| m.seen));
         }
-        drop(mark);
-        self.update(|v| v.looked(behind, reached, end, now));
+        if !is_behind {
+            looks.level = Some(now.steady);
+        }
+        looks.compared = Some(now.steady);
+        let level = looks.level;
+        drop(looks);
+        self.update(|v| {
+            let oldest = v.targets.iter().filter_map(|t| t.checkpoint.as_ref()?.commit_micros).min();
+            v.lag_seconds = if is_behind { behind(oldest, level, now) } else { Some(0.0) };
+            v.source_position = Some(end);
+        });
+    }
+
+    /// How long ago both ends were last compared.
+    pub fn compared(&self) -> Option<Duration> {
+        self.looks().compared.map(|at| at.elapsed())
+    }
+
+    /// Whether the source was not asked within `every` what it keeps. Whoever is told so asks.
+    pub fn retained_is_due(&self, every: Duration) -> bool {
+        let mut looks = self.looks();
+        let due = looks.retained.is_none_or(|at| at.elapsed() >= every);
+        if due {
+            looks.retained = Some(Instant::now());
+        }
+        due
     }
 
     /// Changes the picture.
@@ -183,7 +228,7 @@ impl Progress {
         let mut meter = self.meter.lock().unwrap_or_else(PoisonError::into_inner);
         let mut view = self.lock();
         if let Some(copy) = &mut view.copy {
-            copy.look_ahead(crate::now_micros());
+            copy.look_ahead(Instant::now());
         }
         let copied = view.copy.map_or(0, |c| c.rows);
         let rows = copied + view.targets.iter().map(|t| t.rows).max().unwrap_or(0);
@@ -201,6 +246,10 @@ impl Progress {
         *meter = Some((now, rows));
     }
 
+    fn looks(&self) -> MutexGuard<'_, Looks> {
+        self.looks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn lock(&self) -> MutexGuard<'_, View> {
         self.view.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -212,20 +261,23 @@ mod tests {
 
     #[test]
     fn the_time_left_follows_from_the_chunks_of_this_session() {
+        let began = Instant::now();
+        let now = began + Duration::from_secs(10);
         let mut copy =
-            CopyProgress { chunks: 30, done: 10, done_before: 10, began_micros: 5_000_000, ..CopyProgress::default() };
-        copy.look_ahead(15_000_000);
+            CopyProgress { chunks: 30, done: 10, done_before: 10, began: Some(began), ..CopyProgress::default() };
+        copy.look_ahead(now);
         assert_eq!(copy.seconds_left, None, "nothing to go by");
         copy.done = 15;
-        copy.look_ahead(15_000_000);
+        copy.look_ahead(now);
         assert_eq!(copy.seconds_left, Some(30));
     }
 
     #[test]
     fn a_log_that_others_write_to_does_not_make_an_idle_pipeline_late() {
-        let progress = Progress::default();
-        let look = |n: i64, reached| {
-            progress.looked(true, reached, Position::new(format!("{n:09}")), n * 1_000_000);
+        let (progress, began) = (Progress::default(), Instant::now());
+        let look = |n: u64, reached| {
+            let now = Moment { steady: began + Duration::from_secs(n), micros: n as i64 * 1_000_000 };
+            progress.looked(true, reached, Position::new(format!("{n:09}")), now);
             progress.view().lag_seconds
         };
         assert_eq!(look(10, false), None, "nothing to go by");
@@ -236,6 +288,20 @@ mod tests {
         }
         // A target that stands still is late, and ever later.
         assert_eq!(look(200, false), Some(104.0));
+    }
+
+    #[test]
+    fn a_clock_that_was_set_neither_hides_nor_invents_a_lag() {
+        let level = Instant::now();
+        let now = |micros| Moment { steady: level + Duration::from_secs(7), micros };
+        let (second, hour) = (1_000_000, 3_600_000_000);
+        let committed = Some(100 * hour);
+        assert_eq!(behind(committed, Some(level), now(100 * hour + 3 * second)), Some(3.0));
+        assert_eq!(behind(committed, Some(level), now(101 * hour)), Some(7.0), "set forward");
+        assert_eq!(behind(committed, Some(level), now(99 * hour)), Some(7.0), "set back");
+        assert_eq!(behind(committed, None, now(99 * hour)), None, "nothing to go by");
+        assert_eq!(behind(Some(i64::MIN), None, now(i64::MAX)), Some(i64::MAX as f64 / 1e6));
+        assert_eq!(behind(None, None, now(0)), None);
     }
 
     #[test]

@@ -82,11 +82,10 @@ pub fn over(retained: &Retained, budget: &LogBudget) -> Option<Finding> {
 /// Asks the source what it keeps, unless somebody did within `every`, and tells whoever watches. An error if it is more than it
 /// may be and the pipeline is to end then.
 pub fn look(source: &dyn Source, limits: &Limits, progress: &Progress, every: Duration) -> Result<()> {
-    let (before, now) = (progress.view(), crate::now_micros());
-    let every = i64::try_from(every.as_micros()).unwrap_or(i64::MAX);
-    if before.retained_micros > 0 && now.saturating_sub(before.retained_micros) < every {
+    if !progress.retained_is_due(every) {
         return Ok(());
     }
+    let before = progress.view();
     let retained = source.retained()?;
     let budget = limits.log_budget.as_ref();
     let concern = retained.as_ref().and_then(|r| concern(r, budget));
@@ -103,7 +102,7 @@ pub fn look(source: &dyn Source, limits: &Limits, progress: &Progress, every: Du
             "log kept at the source"
         );
     }
-    progress.update(|v| (v.retained, v.concern, v.retained_micros) = (retained.clone(), concern, now));
+    progress.update(|v| (v.retained, v.concern) = (retained.clone(), concern));
     match (&retained, budget) {
         (Some(r), Some(b)) if r.bytes > b.bytes && b.action == BudgetAction::Stop => Err(stopped(r, b)),
         _ => Ok(()),

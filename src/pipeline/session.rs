@@ -30,7 +30,7 @@ use super::applier::Applier;
 use super::budget::Budget;
 use super::copier::{Destination, Plan, copy, lacking};
 use super::gate::Gate;
-use super::progress::{CopyProgress, Progress, State};
+use super::progress::{CopyProgress, Moment, Progress, State};
 use super::reader::read;
 use super::reins::{Reins, Rule};
 use super::shaper::{Outlet, shape};
@@ -290,7 +290,7 @@ pub fn run(attempt: Attempt<'_>, mut members: Vec<Member<'_>>) -> Result<End> {
             chunks: p.chunks,
             done: p.chunks - p.open(),
             done_before: p.chunks - p.open(),
-            began_micros: crate::now_micros(),
+            began: Some(Instant::now()),
             seconds_left: None,
             ..v.copy.unwrap_or_default()
         });
@@ -474,14 +474,16 @@ fn reached(shared: &Shared<'_>, members: &[usize], goal: &Goal) -> Result<bool> 
 fn look(shared: &Shared<'_>) -> Result<()> {
     let end = shared.source.position()?;
     let durable = shared.durable();
-    let behind = shared.source.order(&durable, &end)?.is_lt();
+    // Another server may answer now than the one whose log is read: opening its log anew tells what is wrong with it.
+    let other = |e| Error::transient("the source's log is not the one that is read").caused_by(e);
+    let behind = shared.source.order(&durable, &end).map_err(other)?.is_lt();
     let bytes = if behind { shared.source.distance(&durable, &end)? } else { Some(0) };
     let reached_mark = match shared.progress.mark() {
         Some(mark) => shared.source.order(&durable, &mark.end)?.is_ge(),
         None => false,
     };
     shared.progress.tick();
-    shared.progress.looked(behind, reached_mark, end, crate::now_micros());
+    shared.progress.looked(behind, reached_mark, end, Moment::now());
     shared.progress.update(|v| v.lag_bytes = bytes);
     Ok(())
 }

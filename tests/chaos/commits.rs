@@ -51,6 +51,16 @@ fn commit_lost_on_its_way() {
     cut_at_commits(MySql::shared(), Way::Up);
 }
 
+#[test]
+fn commit_done_but_its_answer_is_lost_postgres_18() {
+    cut_at_commits(Postgres::shared(PgVersion::V18), Way::Down);
+}
+
+#[test]
+fn commit_lost_on_its_way_postgres() {
+    cut_at_commits(Postgres::shared(PgVersion::V15), Way::Up);
+}
+
 /// The daemon is killed around commits, and started again each time.
 fn killed_at_commits(source: &Client, way: Way) {
     let bank = Bank::on(source);
@@ -84,14 +94,73 @@ fn killed_right_after_a_commit() {
 }
 
 #[test]
+fn killed_right_before_a_commit_postgres() {
+    killed_at_commits(Postgres::shared(PgVersion::V15), Way::Up);
+}
+
+#[test]
+fn killed_right_after_a_commit_postgres_18() {
+    killed_at_commits(Postgres::shared(PgVersion::V18), Way::Down);
+}
+
+/// What a daemon says to a Postgres source, or hears from it, one step after another; how often that is let pass first.
+const STEPS: [(Way, &[u8], usize); 9] = [
+    (Way::Up, b"CREATE PUBLICATION", 0),
+    (Way::Down, b"CREATE PUBLICATION\0", 0),
+    (Way::Up, b"pg_create_logical_replication_slot", 0),
+    // Sent when the slot has been made.
+    (Way::Up, b"SET statement_timeout = 0", 0),
+    (Way::Up, b"START_REPLICATION", 0),
+    (Way::Up, b"COPY (SELECT", 1),
+    (Way::Down, b"COPY 400\0", 2),
+    (Way::Down, b"transfer", 40),
+    (Way::Down, b"transfer", 300),
+];
+
+/// The daemon is killed at each step, and the next start goes on.
+fn killed_at_the_steps_of_a_source(version: PgVersion) {
+    let source = Postgres::shared(version);
+    let bank = Bank::on(source);
+    let target = Postgres::shared(PgVersion::V15).fresh_database("dst");
+    let proxy = Proxy::before(source.port());
+    let (line, from, to) = (Line::new("steps"), open(&bank.url()), target.url());
+    bank.watched(&target, || {
+        bank.in_use(|| {
+            for (way, bytes, passing) in STEPS {
+                let step = String::from_utf8_lossy(bytes);
+                proxy.trap(way, Bait::Bytes(bytes.to_vec(), passing), Spring::Stall);
+                let daemon = line.start(&proxy.through(&from), &to);
+                assert!(proxy.wait_sprung(PATIENCE), "{way:?} {step}: {}", daemon.stderr());
+                let ended = daemon.kill();
+                assert!(ended.status.code().is_none(), "{way:?} {step}: {}", ended.stderr);
+                proxy.cut();
+            }
+        });
+        assert_eq!(line.ends_equal(&from, &to), 2);
+    });
+    let made = "select (select count(*) from pg_replication_slots where database = current_database()), count(*) from pg_publication";
+    assert_eq!(bank.database().sql(made), "1\t1", "one slot and one publication");
+}
+
+#[test]
+fn killed_at_the_steps_of_a_postgres_source() {
+    killed_at_the_steps_of_a_source(PgVersion::V15);
+}
+
+#[test]
+fn killed_at_the_steps_of_a_postgres_18_source() {
+    killed_at_the_steps_of_a_source(PgVersion::V18);
+}
+
+#[test]
 fn killed_while_indexes_are_built() {
-    let bank = Bank::on(MariaDb::shared());
+    let bank = Bank::on(Postgres::shared(PgVersion::V18));
     let target = Postgres::shared(PgVersion::V15).fresh_database("dst");
     let (line, from, to) = (Line::new("index"), bank.url(), target.url());
     let schema = bank.schema();
     // The table is there beforehand, so that a session of somebody else can stand in the way of the index alone.
     target.sql(&format!(
-        "create schema {schema}; create table {schema}.entry
+        "create schema if not exists {schema}; create table {schema}.entry
          (id int primary key, account int, amount bigint, note varchar(200))"
     ));
     let building =
@@ -136,9 +205,8 @@ fn killed_while_a_commit_waits_for_a_standby() {
     });
 }
 
-#[test]
-fn target_killed_and_restarted_while_a_commit_waits() {
-    let bank = Bank::on(MariaDb::shared());
+fn target_restarted_while_a_commit_waits(source: &Client) {
+    let bank = Bank::on(source);
     let server = Postgres::start(PgVersion::V15, Options::new());
     let target = server.fresh_database("dst");
     let (line, from, to) = (Line::new("restart"), bank.url(), target.url());
@@ -164,4 +232,14 @@ fn target_killed_and_restarted_while_a_commit_waits() {
         });
         assert_eq!(line.ends_equal(&from, &to), 2);
     });
+}
+
+#[test]
+fn target_killed_and_restarted_while_a_commit_waits() {
+    target_restarted_while_a_commit_waits(MariaDb::shared());
+}
+
+#[test]
+fn target_killed_and_restarted_while_a_commit_waits_postgres() {
+    target_restarted_while_a_commit_waits(Postgres::shared(PgVersion::V15));
 }

@@ -1,6 +1,6 @@
-//! SQLite to Parquet files in an S3 bucket while the way to the bucket breaks.
+//! SQLite and Postgres to Parquet files in an S3 bucket while the way to the bucket breaks.
 
-use crossfade_harness::{Bait, Proxy, S3, Spring, Way};
+use crossfade_harness::{Bait, Client, PgVersion, Postgres, Proxy, S3, Spring, Way};
 
 use crate::stage::{Bank, Line, PATIENCE};
 
@@ -15,9 +15,10 @@ struct Lake {
     broken: String,
 }
 
-fn lake(name: &str) -> Lake {
+/// From a file, or from a server.
+fn lake(name: &str, source: Option<&Client>) -> Lake {
     let line = Line::new(name);
-    let bank = Bank::file(line.folder());
+    let bank = source.map_or_else(|| Bank::file(line.folder()), Bank::on);
     let proxy = Proxy::before(S3::shared().port());
     let bucket = S3::shared().fresh_bucket(name);
     let direct = format!(
@@ -29,8 +30,8 @@ fn lake(name: &str) -> Lake {
 }
 
 /// Connections are cut around the storing of objects.
-fn cut_at_puts(name: &str, way: Way, bait: &[u8]) {
-    let Lake { line, bank, proxy, direct, broken } = lake(name);
+fn cut_at_puts(name: &str, source: Option<&Client>, way: Way, bait: &[u8]) {
+    let Lake { line, bank, proxy, direct, broken } = lake(name, source);
     let from = bank.url();
     bank.in_use(|| {
         let mut daemon = line.start(&from, &broken);
@@ -51,17 +52,17 @@ fn cut_at_puts(name: &str, way: Way, bait: &[u8]) {
 
 #[test]
 fn object_stored_but_its_answer_is_lost() {
-    cut_at_puts("answer", Way::Down, ANSWER);
+    cut_at_puts("answer", None, Way::Down, ANSWER);
 }
 
 #[test]
 fn object_lost_on_its_way() {
-    cut_at_puts("request", Way::Up, REQUEST);
+    cut_at_puts("request", None, Way::Up, REQUEST);
 }
 
 /// The daemon is killed around the storing of objects.
-fn killed_at_puts(name: &str, way: Way, bait: &[u8]) {
-    let Lake { line, bank, proxy, direct, broken } = lake(name);
+fn killed_at_puts(name: &str, source: Option<&Client>, way: Way, bait: &[u8]) {
+    let Lake { line, bank, proxy, direct, broken } = lake(name, source);
     let from = bank.url();
     bank.in_use(|| {
         for round in 0..8 {
@@ -78,10 +79,20 @@ fn killed_at_puts(name: &str, way: Way, bait: &[u8]) {
 
 #[test]
 fn killed_right_before_an_object_is_stored() {
-    killed_at_puts("before", Way::Up, REQUEST);
+    killed_at_puts("before", None, Way::Up, REQUEST);
 }
 
 #[test]
 fn killed_right_after_an_object_is_stored() {
-    killed_at_puts("after", Way::Down, ANSWER);
+    killed_at_puts("after", None, Way::Down, ANSWER);
+}
+
+#[test]
+fn object_stored_but_its_answer_is_lost_postgres() {
+    cut_at_puts("pganswer", Some(Postgres::shared(PgVersion::V15)), Way::Down, ANSWER);
+}
+
+#[test]
+fn killed_right_before_an_object_is_stored_postgres_18() {
+    killed_at_puts("pgbefore", Some(Postgres::shared(PgVersion::V18)), Way::Up, REQUEST);
 }

@@ -3,13 +3,12 @@
 use std::thread;
 use std::time::Duration;
 
-use crossfade_harness::{MariaDb, MySql, PgVersion, Postgres};
+use crossfade_harness::{Client, Database, MySql, Options, PgVersion, Postgres};
 
 use crate::stage::{Bank, Holder, Line, PATIENCE, stop, wait};
 
-#[test]
-fn a_table_of_the_target_is_locked_for_long_while_the_source_writes_on() {
-    let bank = Bank::on(MySql::shared());
+fn locked_for_long(source: &Client, time: Duration) {
+    let bank = Bank::on(source);
     let target = Postgres::shared(PgVersion::V15).fresh_database("dst");
     let (line, from, to) = (Line::new("locked"), bank.url(), target.url());
     let lock = format!("lock table {}.account in access exclusive mode", bank.schema());
@@ -22,7 +21,7 @@ fn a_table_of_the_target_is_locked_for_long_while_the_source_writes_on() {
             let holder = Holder::hold(scope, &target, &lock);
             wait("the stream waits", || target.sql(waiting) != "0");
             (0..10).for_each(|_| assert!(bank.transact(400)));
-            thread::sleep(Duration::from_secs(4));
+            thread::sleep(time);
             drop(holder);
         });
         stop(daemon);
@@ -31,15 +30,38 @@ fn a_table_of_the_target_is_locked_for_long_while_the_source_writes_on() {
 }
 
 #[test]
-fn time_limits_of_the_target_database_do_not_stop_it() {
-    let bank = Bank::on(MariaDb::shared());
+fn a_table_of_the_target_is_locked_for_long_while_the_source_writes_on() {
+    locked_for_long(MySql::shared(), Duration::from_secs(4));
+}
+
+/// Nothing can be handed on for longer than the source waits for a sign of life.
+#[test]
+fn a_table_of_the_target_is_locked_for_longer_than_wal_sender_timeout() {
+    let server = Postgres::start(PgVersion::V18, Options::new().set("wal_sender_timeout", "5s"));
+    locked_for_long(&server, Duration::from_secs(8));
+    let log = std::fs::read_to_string(server.data().with_file_name("server.log")).expect("the server's log");
+    assert!(!log.contains("due to replication timeout"), "signs of life come in time:\n{log}");
+}
+
+/// Limits of 50 ms for whatever a session of this database does.
+fn limit(database: &Database) {
+    for setting in [
+        "statement_timeout",
+        "lock_timeout",
+        "idle_in_transaction_session_timeout",
+        "transaction_timeout",
+        "idle_session_timeout",
+    ] {
+        database.sql(&format!("alter database {} set {setting} = '50ms'", database.name()));
+    }
+}
+
+#[test]
+fn time_limits_of_the_databases_do_not_stop_it() {
+    let bank = Bank::on(Postgres::shared(PgVersion::V18));
     let target = Postgres::shared(PgVersion::V18).fresh_database("dst");
-    target.sql(&format!(
-        "alter database {0} set statement_timeout = '50ms'; alter database {0} set lock_timeout = '50ms';
-         alter database {0} set idle_in_transaction_session_timeout = '50ms';
-         alter database {0} set transaction_timeout = '50ms'; alter database {0} set idle_session_timeout = '50ms'",
-        target.name()
-    ));
+    limit(bank.database());
+    limit(&target);
     let (line, from, to) = (Line::new("limits"), bank.url(), target.url());
     bank.in_use(|| {
         let mut daemon = line.start(&from, &to);

@@ -1,6 +1,6 @@
 //! The source's log is gone, or two owners want the same pipeline.
 
-use crossfade_harness::{MariaDb, MySql, MySqlServer, Options, PgVersion, Postgres};
+use crossfade_harness::{Client, MariaDb, MySql, MySqlServer, Options, PgVersion, Postgres};
 
 use crate::stage::{Bank, Line, PATIENCE, stop, wait};
 
@@ -44,12 +44,13 @@ fn binlog_purged_mysql() {
     purged(&MySql::start(Options::new()), "purge binary logs to '{log}'");
 }
 
-#[test]
-fn an_owner_that_slept_finds_the_pipeline_taken() {
-    let bank = Bank::on(MariaDb::shared());
+/// The first owner sleeps, its session at the target is ended, a second one takes over, the first wakes.
+fn taken_while_asleep(source: &Client) {
+    let bank = Bank::on(source);
     let target = Postgres::shared(PgVersion::V15).fresh_database("dst");
     let (line, from, to) = (Line::new("owners"), bank.url(), target.url());
     let elsewhere = tempfile::tempdir().expect("a folder");
+    let elsewhere = elsewhere.path().to_str().expect("UTF-8");
     bank.watched(&target, || {
         bank.in_use(|| {
             let mut first = line.start(&from, &to);
@@ -57,8 +58,7 @@ fn an_owner_that_slept_finds_the_pipeline_taken() {
             first.signal("STOP");
             // Its session is given up by the server, as after a network outage; its process knows nothing of it.
             target.sql("select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and database = (select oid from pg_database where datname = current_database())");
-            let mut second =
-                line.command("run", &from, &to).env("RUNTIME_DIRECTORY", elsewhere.path().to_str().expect("UTF-8")).start();
+            let mut second = line.command("run", &from, &to).env("RUNTIME_DIRECTORY", elsewhere).start();
             second.wait_for("starting", PATIENCE);
             let epoch = || target.sql("select epoch, seq from crossfade.checkpoint");
             let before = epoch();
@@ -72,4 +72,15 @@ fn an_owner_that_slept_finds_the_pipeline_taken() {
         });
         assert_eq!(line.ends_equal(&from, &to), 2);
     });
+}
+
+#[test]
+fn an_owner_that_slept_finds_the_pipeline_taken() {
+    taken_while_asleep(MariaDb::shared());
+}
+
+/// The sleeper's slot is free once the source has given its reader up.
+#[test]
+fn an_owner_that_slept_finds_the_pipeline_taken_postgres() {
+    taken_while_asleep(&Postgres::start(PgVersion::V15, Options::new().set("wal_sender_timeout", "3s")));
 }

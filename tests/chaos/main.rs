@@ -8,8 +8,10 @@
 //! in part is seen at the target at once. Every scenario ends in `verify`, or in a clear error with the way out.
 //! tests/README.md lists them.
 
+mod clock;
 mod commits;
 mod disks;
+mod failover;
 mod lake;
 mod locks;
 mod logs;

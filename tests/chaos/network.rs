@@ -16,16 +16,16 @@ enum Side {
 }
 
 /// A daemon behind a proxy on one side, started and streaming or still copying.
-fn behind_a_proxy(source: &Client, port: u16, side: Side, play: impl FnOnce(&Bank, &Proxy, &Running)) {
+fn behind_a_proxy(source: &Client, side: Side, play: impl FnOnce(&Bank, &Proxy, &Running)) {
     let bank = Bank::on(source);
     let server = Postgres::shared(PgVersion::V15);
     let target = server.fresh_database("dst");
     let (line, from, to) = (Line::new("net"), bank.url(), target.url());
     bank.watched(&target, || {
         bank.in_use(|| {
-            let (proxy, daemon) = match side {
+            let (proxy, mut daemon) = match side {
                 Side::Source => {
-                    let proxy = Proxy::before(port);
+                    let proxy = Proxy::before(source.port());
                     let daemon = line.start(&proxy.through(&from), &to);
                     (proxy, daemon)
                 }
@@ -36,7 +36,6 @@ fn behind_a_proxy(source: &Client, port: u16, side: Side, play: impl FnOnce(&Ban
                 }
             };
             // What the check cannot reach before the start is refused, not tried again.
-            let mut daemon = daemon;
             daemon.wait_for("\"starting\"", PATIENCE);
             play(&bank, &proxy, &daemon);
             daemon.wait_for("complete, streaming", PATIENCE);
@@ -47,11 +46,12 @@ fn behind_a_proxy(source: &Client, port: u16, side: Side, play: impl FnOnce(&Ban
     });
 }
 
-/// Cuts after ever more bytes, so that every kind of message is cut somewhere.
-fn truncated(source: &Client, port: u16, side: Side, way: Way) {
-    behind_a_proxy(source, port, side, |_, proxy, daemon| {
-        for round in 0..6u32 {
-            proxy.trap(way, Bait::Count(37 + 9000 * usize::try_from(round * round).expect("small")), Spring::Cut);
+/// Cuts after ever more bytes, so that every kind of message is cut somewhere. Questions are shorter than answers.
+fn truncated(source: &Client, side: Side, way: Way) {
+    let step = if (side, way) == (Side::Source, Way::Up) { 400 } else { 9000 };
+    behind_a_proxy(source, side, |_, proxy, daemon| {
+        for round in 0..6 {
+            proxy.trap(way, Bait::Count(37 + step * round * round), Spring::Cut);
             assert!(proxy.wait_sprung(PATIENCE), "round {round}: {}", daemon.stderr());
         }
     });
@@ -59,26 +59,36 @@ fn truncated(source: &Client, port: u16, side: Side, way: Way) {
 
 #[test]
 fn source_truncated_mariadb() {
-    truncated(MariaDb::shared(), MariaDb::shared().port(), Side::Source, Way::Down);
+    truncated(MariaDb::shared(), Side::Source, Way::Down);
 }
 
 #[test]
 fn source_truncated_mysql() {
-    truncated(MySql::shared(), MySql::shared().port(), Side::Source, Way::Down);
+    truncated(MySql::shared(), Side::Source, Way::Down);
+}
+
+#[test]
+fn source_truncated_postgres() {
+    truncated(Postgres::shared(PgVersion::V15), Side::Source, Way::Down);
+}
+
+#[test]
+fn source_truncated_on_the_way_there_postgres_18() {
+    truncated(Postgres::shared(PgVersion::V18), Side::Source, Way::Up);
 }
 
 #[test]
 fn target_truncated_on_the_way_there() {
-    truncated(MariaDb::shared(), MariaDb::shared().port(), Side::Target, Way::Up);
+    truncated(MariaDb::shared(), Side::Target, Way::Up);
 }
 
 #[test]
 fn target_truncated_on_the_way_back() {
-    truncated(MariaDb::shared(), MariaDb::shared().port(), Side::Target, Way::Down);
+    truncated(Postgres::shared(PgVersion::V18), Side::Target, Way::Down);
 }
 
-fn stalled_and_slow(side: Side) {
-    behind_a_proxy(MariaDb::shared(), MariaDb::shared().port(), side, |bank, proxy, _| {
+fn stalled_and_slow(source: &Client, side: Side) {
+    behind_a_proxy(source, side, |bank, proxy, _| {
         for way in [Way::Down, Way::Up, Way::Down] {
             thread::sleep(Duration::from_millis(400));
             proxy.set(way, Mode::Stall);
@@ -99,30 +109,35 @@ fn stalled_and_slow(side: Side) {
 
 #[test]
 fn source_stalled_delayed_cut() {
-    stalled_and_slow(Side::Source);
+    stalled_and_slow(MariaDb::shared(), Side::Source);
+}
+
+#[test]
+fn source_stalled_delayed_cut_postgres() {
+    stalled_and_slow(Postgres::shared(PgVersion::V15), Side::Source);
 }
 
 #[test]
 fn target_stalled_delayed_cut() {
-    stalled_and_slow(Side::Target);
+    stalled_and_slow(Postgres::shared(PgVersion::V18), Side::Target);
 }
 
-fn source_restarted(start: impl Fn(Options) -> crossfade_harness::MySqlServer) {
-    let server = start(Options::new());
-    let bank = Bank::on(&server);
+fn source_restarted(source: &Client, kill: impl Fn(), restart: impl Fn()) {
+    let bank = Bank::on(source);
     let target = Postgres::shared(PgVersion::V15).fresh_database("dst");
     let (line, from, to) = (Line::new("source"), bank.url(), target.url());
     bank.watched(&target, || {
         bank.in_use(|| {
             let mut daemon = line.start(&from, &to);
             daemon.wait_for("starting", PATIENCE);
-            server.kill();
-            server.restart();
+            kill();
+            restart();
             daemon.wait_for("complete, streaming", PATIENCE);
-            server.restart();
+            // Stopped in order, Postgres waits until the daemon has confirmed all that was written.
+            restart();
             bank.flows(&target);
-            server.kill();
-            server.restart();
+            kill();
+            restart();
             bank.flows(&target);
             stop(daemon);
         });
@@ -132,10 +147,24 @@ fn source_restarted(start: impl Fn(Options) -> crossfade_harness::MySqlServer) {
 
 #[test]
 fn source_killed_and_restarted_mariadb() {
-    source_restarted(MariaDb::start);
+    let server = MariaDb::start(Options::new());
+    source_restarted(&server, || server.kill(), || server.restart());
 }
 
 #[test]
 fn source_killed_and_restarted_mysql() {
-    source_restarted(MySql::start);
+    let server = MySql::start(Options::new());
+    source_restarted(&server, || server.kill(), || server.restart());
+}
+
+#[test]
+fn source_killed_and_restarted_postgres() {
+    let server = Postgres::start(PgVersion::V15, Options::new());
+    source_restarted(&server, || server.kill(), || server.restart());
+}
+
+#[test]
+fn source_killed_and_restarted_postgres_18() {
+    let server = Postgres::start(PgVersion::V18, Options::new());
+    source_restarted(&server, || server.kill(), || server.restart());
 }

@@ -17,7 +17,7 @@ const MONEY: usize = 1000;
 
 /// Where the bank's database is.
 enum Place {
-    Server(Client, Database),
+    Server(Database),
     File(PathBuf),
 }
 
@@ -31,7 +31,7 @@ pub struct Bank {
 impl Bank {
     /// A bank in a database of its own.
     pub fn on(client: &Client) -> Self {
-        Self::open(Place::Server(client.clone(), client.fresh_database("bank")))
+        Self::open(Place::Server(client.fresh_database("bank")))
     }
 
     /// A bank in an SQLite file.
@@ -55,10 +55,20 @@ impl Bank {
         bank
     }
 
+    /// The same bank on the server that has taken the place of its own.
+    #[must_use]
+    pub fn moved(self, to: &Client) -> Self {
+        let place = match self.place {
+            Place::Server(database) => Place::Server(database.on(to)),
+            file @ Place::File(_) => file,
+        };
+        Bank { place, next: self.next }
+    }
+
     /// Its URL for the program.
     pub fn url(&self) -> String {
         match &self.place {
-            Place::Server(_, database) => database.url(),
+            Place::Server(database) => database.url(),
             Place::File(path) => format!("sqlite://{}", path.display()),
         }
     }
@@ -66,7 +76,7 @@ impl Bank {
     /// The schema in which its tables arrive.
     pub fn schema(&self) -> &str {
         match &self.place {
-            Place::Server(_, database) => database.name(),
+            Place::Server(database) => database.schema(),
             Place::File(_) => "main",
         }
     }
@@ -76,9 +86,17 @@ impl Bank {
         self.try_sql(statements).unwrap_or_else(|e| panic!("{e}"));
     }
 
+    /// Its database on a server.
+    pub fn database(&self) -> &Database {
+        match &self.place {
+            Place::Server(database) => database,
+            Place::File(path) => panic!("{} is no server", path.display()),
+        }
+    }
+
     fn try_sql(&self, statements: &str) -> Result<(), String> {
         match &self.place {
-            Place::Server(client, database) => client.try_sql(database.name(), statements).map(drop),
+            Place::Server(database) => database.try_sql(statements).map(drop),
             Place::File(path) => {
                 let open = rusqlite::Connection::open(path).and_then(|c| {
                     c.busy_timeout(Duration::from_secs(60))?;

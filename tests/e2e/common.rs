@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use crossfade_harness::{Client, Database, Ended, Program, sample};
@@ -62,6 +63,35 @@ impl Pipeline {
         assert!(ended.status.success(), "run ended with {}:\n{}", ended.status, ended.stderr);
     }
 
+    /// Copies and streams up to the source's present end, and compares so many tables.
+    pub fn level(&self, tables: usize) {
+        self.catch_up();
+        assert_eq!(self.verify_equal(), tables);
+    }
+
+    /// A daemon catches up while others write, and is equal while they do. Then they are told to stop, and it drains.
+    pub fn level_under_load(&self, tables: usize, stop: &AtomicBool) {
+        let mut daemon = self.command("run", &[]).start();
+        daemon.wait_for("starting", PATIENCE);
+        let caught_up = self.ended("catch-up", &["--timeout", "200s"]);
+        assert!(caught_up.status.success(), "{}\n{}", caught_up.stderr, daemon.stderr());
+        assert_eq!(self.verify_equal(), tables, "under load");
+        stop.store(true, Ordering::SeqCst);
+        daemon.signal("TERM");
+        let ended = daemon.wait(PATIENCE);
+        assert_eq!(code(&ended), 0, "SIGTERM drains: {}", ended.stderr);
+    }
+
+    /// Starts the daemon so many times, and kills it each time at a moment that follows from `seed`: short lives first, so that
+    /// the copy is hit, then ones that are longer by `step`, and reach the stream.
+    pub fn killed(&self, times: u64, first: Duration, step: Duration, seed: u64) {
+        for round in 0..times {
+            let limit = first + step * u32::try_from(round).expect("a few rounds");
+            let ended = self.command("run", &[]).start().kill_within(limit, seed * 100 + round);
+            assert!(ended.status.code().is_none(), "round {round}: it ended by itself: {}", ended.stderr);
+        }
+    }
+
     /// Verifies, and returns the number of tables compared, all of which must be equal.
     pub fn verify_equal(&self) -> usize {
         let proof = self.json("verify", &[]);
@@ -107,6 +137,19 @@ pub fn folder() -> (tempfile::TempDir, PathBuf) {
 /// Pulls `{"verdict": …}` apart for messages.
 pub fn code(ended: &Ended) -> i32 {
     ended.status.code().unwrap_or(-1)
+}
+
+/// Runs `play` while so many others write; `write` is given a writer's number, and ends when it is told to stop.
+pub fn while_writing(writers: usize, write: impl Fn(usize, &AtomicBool) + Sync, play: impl FnOnce(&AtomicBool)) {
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let _stopped = StopOnDrop(&stop);
+        for writer in 0..writers {
+            let (write, stop) = (&write, &stop);
+            scope.spawn(move || write(writer, stop));
+        }
+        play(&stop);
+    });
 }
 
 /// Lets the writer of a test end when the test ends early: a scope waits for its threads, also when it panics.

@@ -1,13 +1,11 @@
 //! `kill -9` at random moments of copy and stream, and what is there afterwards.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::Duration;
 
 use crossfade_harness::{Client, MariaDb, MySql, PgVersion, Postgres};
 
-use crate::common::{PATIENCE, Pipeline, StopOnDrop, folder, load_sample};
+use crate::common::{PATIENCE, Pipeline, folder, load_sample, while_writing};
 use crate::mysql_to_postgres::{CHINOOK, SAKILA, Sample, write_until};
 
 /// Kills the daemon ten times, the first ones within the copy, and ends in `verify`.
@@ -16,25 +14,12 @@ fn killed_ten_times(client: &Client, sample: &Sample, seed: u64) {
     load_sample(client, sample.files, sample.original, &source);
     let target = Postgres::shared(PgVersion::V15).fresh_database("dst");
     let pipeline = Pipeline::new("kill", &source.url(), &[&target.url()]);
-    let stop = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let _stopped = StopOnDrop(&stop);
-        scope.spawn(|| write_until(client, source.name(), sample, &stop));
-        for round in 0..10u64 {
-            // Short lives first, so that the copy is hit, then longer ones that reach the stream.
-            let limit = Duration::from_millis(150 + round * 200);
-            let ended = pipeline.command("run", &[]).start().kill_within(limit, seed * 100 + round);
-            assert!(
-                ended.status.code().is_none(),
-                "round {round}: it ended by itself with {}: {}",
-                ended.status,
-                ended.stderr
-            );
-        }
-        stop.store(true, Ordering::SeqCst);
-    });
-    pipeline.catch_up();
-    assert_eq!(pipeline.verify_equal(), sample.tables);
+    while_writing(
+        1,
+        |_, stop| write_until(client, source.name(), sample, stop),
+        |_| pipeline.killed(10, Duration::from_millis(150), Duration::from_millis(200), seed),
+    );
+    pipeline.level(sample.tables);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crossfade_harness::{Client, Database, MariaDb, MySql, PgVersion, Postgres};
 
-use crate::common::{PATIENCE, Pipeline, StopOnDrop, folder};
+use crate::common::{Pipeline, folder, while_writing};
 
 /// 2^ROWS rows in the table with a key, half as many in the one without.
 const ROWS: u32 = 16;
@@ -73,27 +73,15 @@ fn killed_within_the_copy(client: &Client, seed: u64) {
     let (_folder, path) = folder();
     let files = format!("file://{}", path.display());
     let pipeline = Pipeline::new("hard", &source.url(), &[&target.url(), &files]);
-    let stop = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let _stopped = StopOnDrop(&stop);
-        scope.spawn(|| write_until(&source, &stop));
-        for round in 0..8u64 {
-            let limit = Duration::from_millis(300 + round * 250);
-            let ended = pipeline.command("run", &[]).start().kill_within(limit, seed * 100 + round);
-            assert!(ended.status.code().is_none(), "round {round}: it ended by itself: {}", ended.stderr);
-        }
-        let mut daemon = pipeline.command("run", &[]).start();
-        daemon.wait_for("starting", PATIENCE);
-        let caught_up = pipeline.ended("catch-up", &["--timeout", "200s"]);
-        assert!(caught_up.status.success(), "{}\n{}", caught_up.stderr, daemon.stderr());
-        assert_eq!(pipeline.verify_equal(), 4, "two tables at two targets, under load");
-        stop.store(true, Ordering::SeqCst);
-        daemon.signal("TERM");
-        let ended = daemon.wait(PATIENCE);
-        assert!(ended.status.success(), "{}", ended.stderr);
-    });
-    pipeline.catch_up();
-    assert_eq!(pipeline.verify_equal(), 4);
+    while_writing(
+        1,
+        |_, stop| write_until(&source, stop),
+        |stop| {
+            pipeline.killed(8, Duration::from_millis(300), Duration::from_millis(250), seed);
+            pipeline.level_under_load(4, stop);
+        },
+    );
+    pipeline.level(4);
     let count = |database: &Database, table: &str| database.sql(&format!("select count(*) from {table}"));
     assert_eq!(count(&source, "g"), count(&target, &format!("\"{}\".g", source.name())));
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crossfade_harness::{Database, PgVersion, Postgres};
 
-use crate::common::{PATIENCE, Pipeline, StopOnDrop, folder};
+use crate::common::{Pipeline, folder, while_writing};
 
 /// Sessions that write.
 const WRITERS: usize = 3;
@@ -108,30 +108,15 @@ fn killed_within_the_copy(version: PgVersion, seed: u64) {
     let (_keep, folder) = folder();
     let lake = folder.join("lake");
     let pipeline = pipeline(&folder, &source, &[&target.url(), &format!("file://{}", lake.display())]);
-    let stop = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let _stopped = StopOnDrop(&stop);
-        for writer in 0..WRITERS {
-            let (source, stop) = (&source, &stop);
-            scope.spawn(move || write_until(source, writer, stop));
-        }
-        for round in 0..6u64 {
-            let limit = Duration::from_millis(200 + round * 200);
-            let ended = pipeline.command("run", &[]).start().kill_within(limit, seed * 100 + round);
-            assert!(ended.status.code().is_none(), "round {round}: it ended by itself: {}", ended.stderr);
-        }
-        let mut daemon = pipeline.command("run", &[]).start();
-        daemon.wait_for("starting", PATIENCE);
-        let caught_up = pipeline.ended("catch-up", &["--timeout", "200s"]);
-        assert!(caught_up.status.success(), "{}\n{}", caught_up.stderr, daemon.stderr());
-        assert_eq!(pipeline.verify_equal(), 6, "three tables at two targets, under load");
-        stop.store(true, Ordering::SeqCst);
-        daemon.signal("TERM");
-        let ended = daemon.wait(PATIENCE);
-        assert!(ended.status.success(), "{}", ended.stderr);
-    });
-    pipeline.catch_up();
-    assert_eq!(pipeline.verify_equal(), 6);
+    while_writing(
+        WRITERS,
+        |writer, stop| write_until(&source, writer, stop),
+        |stop| {
+            pipeline.killed(6, Duration::from_millis(200), Duration::from_millis(200), seed);
+            pipeline.level_under_load(6, stop);
+        },
+    );
+    pipeline.level(6);
     same_contents(&source, &target);
     assert!(pipeline.ended("uninstall", &[]).status.success());
 }

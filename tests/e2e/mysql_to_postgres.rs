@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crossfade_harness::{Client, Database, MariaDb, MySql, PgVersion, Postgres};
 
-use crate::common::{PATIENCE, Pipeline, StopOnDrop, code, load_sample};
+use crate::common::{Pipeline, load_sample, while_writing};
 
 /// Which sample, and what its application does while it is moved.
 pub struct Sample {
@@ -48,8 +48,8 @@ pub const SAKILA: Sample = Sample {
     ],
 };
 
-/// Writes to the sample until told to stop; returns the number of statements.
-pub fn write_until(client: &Client, database: &str, sample: &Sample, stop: &AtomicBool) -> usize {
+/// Writes to the sample until told to stop.
+pub fn write_until(client: &Client, database: &str, sample: &Sample, stop: &AtomicBool) {
     let mut n = 0;
     while !stop.load(Ordering::SeqCst) {
         let mut script = String::from("SET SESSION sql_mode='', foreign_key_checks=0;\n");
@@ -62,7 +62,6 @@ pub fn write_until(client: &Client, database: &str, sample: &Sample, stop: &Atom
         client.sql(database, &script);
         thread::sleep(Duration::from_millis(20));
     }
-    n
 }
 
 fn with_a_writer_running(client: &Client, sample: &Sample, target: &Postgres) {
@@ -70,23 +69,12 @@ fn with_a_writer_running(client: &Client, sample: &Sample, target: &Postgres) {
     load_sample(client, sample.files, sample.original, &source);
     let database = target.fresh_database("dst");
     let pipeline = Pipeline::new("e2e", &source.url(), &[&database.url()]);
-    let stop = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let _stopped = StopOnDrop(&stop);
-        let writer = scope.spawn(|| write_until(client, source.name(), sample, &stop));
-        let mut daemon = pipeline.command("run", &[]).start();
-        daemon.wait_for("starting", PATIENCE);
-        let caught_up = pipeline.ended("catch-up", &["--timeout", "200s"]);
-        assert!(caught_up.status.success(), "{}\n{}", caught_up.stderr, daemon.stderr());
-        assert_eq!(pipeline.verify_equal(), sample.tables, "every base table arrived");
-        stop.store(true, Ordering::SeqCst);
-        assert!(writer.join().expect("the writer") > 20);
-        daemon.signal("TERM");
-        let ended = daemon.wait(PATIENCE);
-        assert_eq!(code(&ended), 0, "SIGTERM drains: {}", ended.stderr);
-    });
-    pipeline.catch_up();
-    assert_eq!(pipeline.verify_equal(), sample.tables);
+    while_writing(
+        1,
+        |_, stop| write_until(client, source.name(), sample, stop),
+        |stop| pipeline.level_under_load(sample.tables, stop),
+    );
+    pipeline.level(sample.tables);
     counts_agree(&source, &database);
 }
 

@@ -4,8 +4,6 @@ use crossfade_harness::{Database, PgVersion, Postgres};
 
 use crate::common::{PATIENCE, Pipeline, code};
 
-const BOTH: [PgVersion; 2] = [PgVersion::V15, PgVersion::V18];
-
 fn databases(version: PgVersion, ddl: &str) -> (Database, Database) {
     let source = Postgres::shared(version).fresh_database("pub");
     source.sql(ddl);
@@ -27,40 +25,43 @@ const CHANGES: &str = "\
     update p set d = 15 where id = 3; delete from p where id = 11; create table p3 partition of p for values from (20) to (30);\n\
     insert into plain values (1); update p set id = id + 5000 where d = 4";
 
-#[test]
-fn partitions_by_root_and_by_leaf() {
-    for version in BOTH {
-        for (leaf, tables) in [(false, 2), (true, 4)] {
-            let (source, target) = databases(version, PARTED);
-            let url = format!("{}{}", source.url(), if leaf { "?partitions=leaf" } else { "" });
-            let pipeline = Pipeline::new("parts", &url, &[&target.url()]);
-            pipeline.catch_up();
-            source.sql(CHANGES);
-            if !leaf {
-                // A partition that was made while nobody looked is part of the root.
-                source.sql("insert into p values (2000, 25, 'new')");
-            }
-            pipeline.catch_up();
-            let sum = "select count(*), sum(id), sum(d), count(distinct v) from";
-            match leaf {
-                false => {
-                    assert_eq!(pipeline.verify_equal(), tables);
-                    assert_eq!(target.sql(&format!("{sum} p")), source.sql(&format!("{sum} p")));
-                }
-                true => {
-                    for table in ["p1", "p2a", "p2b"] {
-                        assert_eq!(
-                            target.sql(&format!("{sum} {table}")),
-                            source.sql(&format!("{sum} {table}")),
-                            "{table}"
-                        );
-                    }
-                    assert_eq!(target.sql("select count(*) from pg_class where relname = 'p'"), "0");
-                }
-            }
-            assert!(pipeline.ended("uninstall", &[]).status.success());
+fn partitions_by_root_and_by_leaf(version: PgVersion) {
+    for (leaf, tables) in [(false, 2), (true, 4)] {
+        let (source, target) = databases(version, PARTED);
+        let url = format!("{}{}", source.url(), if leaf { "?partitions=leaf" } else { "" });
+        let pipeline = Pipeline::new("parts", &url, &[&target.url()]);
+        pipeline.catch_up();
+        source.sql(CHANGES);
+        if !leaf {
+            // A partition that was made while nobody looked is part of the root.
+            source.sql("insert into p values (2000, 25, 'new')");
         }
+        pipeline.catch_up();
+        let sum = "select count(*), sum(id), sum(d), count(distinct v) from";
+        match leaf {
+            false => {
+                assert_eq!(pipeline.verify_equal(), tables);
+                assert_eq!(target.sql(&format!("{sum} p")), source.sql(&format!("{sum} p")));
+            }
+            true => {
+                for table in ["p1", "p2a", "p2b"] {
+                    assert_eq!(target.sql(&format!("{sum} {table}")), source.sql(&format!("{sum} {table}")), "{table}");
+                }
+                assert_eq!(target.sql("select count(*) from pg_class where relname = 'p'"), "0");
+            }
+        }
+        assert!(pipeline.ended("uninstall", &[]).status.success());
     }
+}
+
+#[test]
+fn partitions_by_root_and_by_leaf_15() {
+    partitions_by_root_and_by_leaf(PgVersion::V15);
+}
+
+#[test]
+fn partitions_by_root_and_by_leaf_18() {
+    partitions_by_root_and_by_leaf(PgVersion::V18);
 }
 
 /// Runs, lets something happen, and reads the error that ends the daemon.
@@ -77,57 +78,70 @@ fn noticed(pipeline: &Pipeline, happens: impl Fn(), words: &[&str]) {
     }
 }
 
-#[test]
-fn partitions_that_come_with_rows_or_go() {
-    for version in BOTH {
-        let (source, target) = databases(version, PARTED);
-        let pipeline = Pipeline::new("attach", &source.url(), &[&target.url()]);
+fn partitions_that_come_with_rows_or_go(version: PgVersion) {
+    let (source, target) = databases(version, PARTED);
+    let pipeline = Pipeline::new("attach", &source.url(), &[&target.url()]);
+    pipeline.catch_up();
+    let cases = [
+        (
+            "create table loose (id int, d int, v text, primary key (id, d)); insert into loose values (1, 30, 'loose');\n\
+             create table made partition of p for values from (40) to (50); insert into made values (1, 40, 'm');\n\
+             alter table p attach partition loose for values from (30) to (40)",
+            "loose was attached with rows",
+            "select 1",
+        ),
+        ("alter table p detach partition p1", "p1 was detached", "drop table p1"),
+        ("drop table p2a", "p2a was dropped", "select 1"),
+    ];
+    for (sql, what, then) in cases {
+        noticed(&pipeline, || drop(source.sql(sql)), &[what, "crossfade snapshot public.p"]);
+        assert!(pipeline.ended("snapshot", &["p"]).status.success());
+        source.sql(then);
         pipeline.catch_up();
-        let cases = [
-            (
-                "create table loose (id int, d int, v text, primary key (id, d)); insert into loose values (1, 30, 'loose');\n\
-                 create table made partition of p for values from (40) to (50); insert into made values (1, 40, 'm');\n\
-                 alter table p attach partition loose for values from (30) to (40)",
-                "loose was attached with rows",
-                "select 1",
-            ),
-            ("alter table p detach partition p1", "p1 was detached", "drop table p1"),
-            ("drop table p2a", "p2a was dropped", "select 1"),
-        ];
-        for (sql, what, then) in cases {
-            noticed(&pipeline, || drop(source.sql(sql)), &[what, "crossfade snapshot public.p"]);
-            assert!(pipeline.ended("snapshot", &["p"]).status.success());
-            source.sql(then);
-            pipeline.catch_up();
-            assert_eq!(pipeline.verify_equal(), 2);
-        }
+        assert_eq!(pipeline.verify_equal(), 2);
     }
 }
 
 #[test]
-fn tables_that_leave_a_publication() {
-    for version in BOTH {
-        let ddl =
-            "create table t (id int primary key); create table u (id int primary key); create publication all_of_it";
-        let (source, target) = databases(version, ddl);
-        let pipeline = Pipeline::new("leave", &format!("{}?publication=all_of_it", source.url()), &[&target.url()]);
-        pipeline.catch_up();
-        let leave = || drop(source.sql("alter publication all_of_it drop table t; insert into t values (1)"));
-        noticed(&pipeline, leave, &["table public.t is not in it", "ADD TABLE", "crossfade snapshot public.t"]);
-        // Taken in again, copied again.
-        assert!(pipeline.ended("snapshot", &["t"]).status.success());
-        let back = || {
-            source.sql(
-                "alter publication all_of_it drop table t; insert into t values (2); alter publication all_of_it add table t",
-            );
-        };
-        noticed(&pipeline, back, &["left the publication for a while"]);
-        assert!(pipeline.ended("snapshot", &["t"]).status.success());
-        // Tables that are not carried may come and go; one that is dropped has no more changes.
-        source.sql("create table more (id int primary key); alter publication all_of_it add table more; insert into more values (1)");
-        pipeline.catch_up();
-        assert_eq!(target.sql("select count(*) from t"), "2");
-    }
+fn partitions_that_come_with_rows_or_go_15() {
+    partitions_that_come_with_rows_or_go(PgVersion::V15);
+}
+
+#[test]
+fn partitions_that_come_with_rows_or_go_18() {
+    partitions_that_come_with_rows_or_go(PgVersion::V18);
+}
+
+fn tables_that_leave_a_publication(version: PgVersion) {
+    let ddl = "create table t (id int primary key); create table u (id int primary key); create publication all_of_it";
+    let (source, target) = databases(version, ddl);
+    let pipeline = Pipeline::new("leave", &format!("{}?publication=all_of_it", source.url()), &[&target.url()]);
+    pipeline.catch_up();
+    let leave = || drop(source.sql("alter publication all_of_it drop table t; insert into t values (1)"));
+    noticed(&pipeline, leave, &["table public.t is not in it", "ADD TABLE", "crossfade snapshot public.t"]);
+    // Taken in again, copied again.
+    assert!(pipeline.ended("snapshot", &["t"]).status.success());
+    let back = || {
+        source.sql(
+            "alter publication all_of_it drop table t; insert into t values (2); alter publication all_of_it add table t",
+        );
+    };
+    noticed(&pipeline, back, &["left the publication for a while"]);
+    assert!(pipeline.ended("snapshot", &["t"]).status.success());
+    // Tables that are not carried may come and go; one that is dropped has no more changes.
+    source.sql("create table more (id int primary key); alter publication all_of_it add table more; insert into more values (1)");
+    pipeline.catch_up();
+    assert_eq!(target.sql("select count(*) from t"), "2");
+}
+
+#[test]
+fn tables_that_leave_a_publication_15() {
+    tables_that_leave_a_publication(PgVersion::V15);
+}
+
+#[test]
+fn tables_that_leave_a_publication_18() {
+    tables_that_leave_a_publication(PgVersion::V18);
 }
 
 #[test]

@@ -2,13 +2,11 @@
 //! ten times; a value that the log does not carry.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::Duration;
 
 use crossfade_harness::{Database, PgVersion, Postgres, python};
 
-use crate::common::{PATIENCE, Pipeline, StopOnDrop, code, folder};
+use crate::common::{Pipeline, code, folder, while_writing};
 use crate::postgres_samples::{CHINOOK, SAKILA, Sample};
 
 /// Rows per table, by DuckDB and by pyarrow over the files alone, against the server's own counts; and the money, to the cent.
@@ -86,22 +84,12 @@ fn with_a_writer_running(sample: &Sample, version: PgVersion) {
     let (_keep, folder) = folder();
     let source = sample.load(version);
     let pipeline = pipeline(sample, "pglake", &source, &folder);
-    let stop = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let _stopped = StopOnDrop(&stop);
-        scope.spawn(|| sample.write_until(&source, &stop));
-        let mut daemon = pipeline.command("run", &[]).start();
-        daemon.wait_for("starting", PATIENCE);
-        let caught_up = pipeline.ended("catch-up", &["--timeout", "200s"]);
-        assert!(caught_up.status.success(), "{}\n{}", caught_up.stderr, daemon.stderr());
-        assert_eq!(pipeline.verify_equal(), sample.tables);
-        stop.store(true, Ordering::SeqCst);
-        daemon.signal("TERM");
-        let ended = daemon.wait(PATIENCE);
-        assert_eq!(code(&ended), 0, "{}", ended.stderr);
-    });
-    pipeline.catch_up();
-    assert_eq!(pipeline.verify_equal(), sample.tables);
+    while_writing(
+        1,
+        |_, stop| sample.write_until(&source, stop),
+        |stop| pipeline.level_under_load(sample.tables, stop),
+    );
+    pipeline.level(sample.tables);
     read_back(&source, &folder, sample.tables);
     assert!(pipeline.ended("uninstall", &[]).status.success());
 }
@@ -110,19 +98,12 @@ fn killed_ten_times(sample: &Sample, version: PgVersion, seed: u64) {
     let (_keep, folder) = folder();
     let source = sample.load(version);
     let pipeline = pipeline(sample, "pglakekill", &source, &folder);
-    let stop = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let _stopped = StopOnDrop(&stop);
-        scope.spawn(|| sample.write_until(&source, &stop));
-        for round in 0..10u64 {
-            let limit = Duration::from_millis(150 + round * 150);
-            let ended = pipeline.command("run", &[]).start().kill_within(limit, seed * 100 + round);
-            assert!(ended.status.code().is_none(), "round {round}: {}: {}", ended.status, ended.stderr);
-        }
-        stop.store(true, Ordering::SeqCst);
-    });
-    pipeline.catch_up();
-    assert_eq!(pipeline.verify_equal(), sample.tables);
+    while_writing(
+        1,
+        |_, stop| sample.write_until(&source, stop),
+        |_| pipeline.killed(10, Duration::from_millis(150), Duration::from_millis(150), seed),
+    );
+    pipeline.level(sample.tables);
     read_back(&source, &folder, sample.tables);
     assert!(pipeline.ended("uninstall", &[]).status.success());
 }

@@ -1,13 +1,11 @@
 //! Postgres 15 and 18 to Postgres 15 and 18: Chinook and Sakila, with a writer running all along; killed ten times; what is made
 //! at the source is removed at the end.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::Duration;
 
 use crossfade_harness::{Database, PgVersion, Postgres};
 
-use crate::common::{PATIENCE, Pipeline, StopOnDrop, code};
+use crate::common::{Pipeline, while_writing};
 use crate::postgres_samples::{CHINOOK, SAKILA, Sample};
 
 fn with_a_writer_running(sample: &Sample, from: PgVersion, to: PgVersion) {
@@ -15,22 +13,12 @@ fn with_a_writer_running(sample: &Sample, from: PgVersion, to: PgVersion) {
     let target = Postgres::shared(to).fresh_database("dst");
     let pipeline = Pipeline::new("pgpg", &source.url(), &[&target.url()]);
     sample.follow_the_findings(&pipeline, &source);
-    let stop = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let _stopped = StopOnDrop(&stop);
-        scope.spawn(|| sample.write_until(&source, &stop));
-        let mut daemon = pipeline.command("run", &[]).start();
-        daemon.wait_for("starting", PATIENCE);
-        let caught_up = pipeline.ended("catch-up", &["--timeout", "200s"]);
-        assert!(caught_up.status.success(), "{}\n{}", caught_up.stderr, daemon.stderr());
-        assert_eq!(pipeline.verify_equal(), sample.tables, "every base table arrived");
-        stop.store(true, Ordering::SeqCst);
-        daemon.signal("TERM");
-        let ended = daemon.wait(PATIENCE);
-        assert_eq!(code(&ended), 0, "SIGTERM drains: {}", ended.stderr);
-    });
-    pipeline.catch_up();
-    assert_eq!(pipeline.verify_equal(), sample.tables);
+    while_writing(
+        1,
+        |_, stop| sample.write_until(&source, stop),
+        |stop| pipeline.level_under_load(sample.tables, stop),
+    );
+    pipeline.level(sample.tables);
     same_contents(&source, &target);
     let slots = "select count(*) from pg_replication_slots where database = current_database()";
     assert_eq!(source.sql(slots), "1");
@@ -55,19 +43,12 @@ fn killed_ten_times(sample: &Sample, from: PgVersion, to: PgVersion, seed: u64) 
     let target = Postgres::shared(to).fresh_database("dst");
     let pipeline = Pipeline::new("pgkill", &source.url(), &[&target.url()]);
     sample.follow_the_findings(&pipeline, &source);
-    let stop = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let _stopped = StopOnDrop(&stop);
-        scope.spawn(|| sample.write_until(&source, &stop));
-        for round in 0..10u64 {
-            let limit = Duration::from_millis(150 + round * 200);
-            let ended = pipeline.command("run", &[]).start().kill_within(limit, seed * 100 + round);
-            assert!(ended.status.code().is_none(), "round {round}: {}: {}", ended.status, ended.stderr);
-        }
-        stop.store(true, Ordering::SeqCst);
-    });
-    pipeline.catch_up();
-    assert_eq!(pipeline.verify_equal(), sample.tables);
+    while_writing(
+        1,
+        |_, stop| sample.write_until(&source, stop),
+        |_| pipeline.killed(10, Duration::from_millis(150), Duration::from_millis(200), seed),
+    );
+    pipeline.level(sample.tables);
     same_contents(&source, &target);
     assert!(pipeline.ended("uninstall", &[]).status.success());
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crossfade_harness::{S3, python, sample};
 
-use crate::common::{PATIENCE, Pipeline, StopOnDrop, folder, program};
+use crate::common::{Pipeline, folder, program, while_writing};
 
 /// Statements by a stock SQLite (Python's), which knows nothing of Crossfade.
 fn sqlite(database: &Path, script: &str) {
@@ -83,21 +83,8 @@ fn chinook_with_a_writer_running_and_read_back() {
     let (database, lake) = (chinook(&folder), folder.join("lake"));
     let (from, to) = (format!("sqlite://{}", database.display()), format!("file://{}", lake.display()));
     let pipeline = Pipeline::new("lake", &from, &[&to]);
-    let stop = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let _stopped = StopOnDrop(&stop);
-        scope.spawn(|| write_until(&database, &stop));
-        let mut daemon = pipeline.command("run", &[]).start();
-        daemon.wait_for("starting", PATIENCE);
-        let caught_up = pipeline.ended("catch-up", &["--timeout", "200s"]);
-        assert!(caught_up.status.success(), "{}\n{}", caught_up.stderr, daemon.stderr());
-        assert_eq!(pipeline.verify_equal(), 11);
-        stop.store(true, Ordering::SeqCst);
-        daemon.signal("TERM");
-        assert!(daemon.wait(PATIENCE).status.success());
-    });
-    pipeline.catch_up();
-    assert_eq!(pipeline.verify_equal(), 11);
+    while_writing(1, |_, stop| write_until(&database, stop), |stop| pipeline.level_under_load(11, stop));
+    pipeline.level(11);
     read_back(&database, &lake);
 }
 
@@ -107,19 +94,12 @@ fn chinook_killed_ten_times() {
     let (database, lake) = (chinook(&folder), folder.join("lake"));
     let (from, to) = (format!("sqlite://{}", database.display()), format!("file://{}", lake.display()));
     let pipeline = Pipeline::new("lakekill", &from, &[&to]);
-    let stop = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let _stopped = StopOnDrop(&stop);
-        scope.spawn(|| write_until(&database, &stop));
-        for round in 0..10u64 {
-            let limit = Duration::from_millis(100 + round * 150);
-            let ended = pipeline.command("run", &[]).start().kill_within(limit, round);
-            assert!(ended.status.code().is_none(), "round {round}: {}: {}", ended.status, ended.stderr);
-        }
-        stop.store(true, Ordering::SeqCst);
-    });
-    pipeline.catch_up();
-    assert_eq!(pipeline.verify_equal(), 11);
+    while_writing(
+        1,
+        |_, stop| write_until(&database, stop),
+        |_| pipeline.killed(10, Duration::from_millis(100), Duration::from_millis(150), 0),
+    );
+    pipeline.level(11);
     read_back(&database, &lake);
 }
 
@@ -130,14 +110,12 @@ fn chinook_to_s3() {
     let bucket = S3::shared().fresh_bucket("lake");
     let from = format!("sqlite://{}", database.display());
     let pipeline = Pipeline::new("s3", &from, &[&s3_url(&bucket)]);
-    pipeline.catch_up();
-    assert_eq!(pipeline.verify_equal(), 11);
+    pipeline.level(11);
     sqlite(
         &database,
         "UPDATE Track SET Name = Name || '!' WHERE TrackId < 100; DELETE FROM Artist WHERE ArtistId = 25;",
     );
-    pipeline.catch_up();
-    assert_eq!(pipeline.verify_equal(), 11);
+    pipeline.level(11);
 }
 
 #[test]

@@ -17,9 +17,10 @@
 //!   statements. If it is not granted within five seconds, the attempt is given up (transient): a lock that waits
 //!   makes the tables' writers wait behind it.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use arrow_array::RecordBatch;
 use crossfade_core::{Consistency, Error, KeyRange, Position, Result, Snapshot, TableSchema};
-use std::sync::Arc;
 
 use crate::catalog::{quote, quote_table};
 use crate::connect::{Flavor, Server};
@@ -31,25 +32,46 @@ use crate::session::Session;
 /// How long `LOCK TABLES` may wait.
 const LOCK_SECONDS: u32 = 5;
 
+/// Sessions that finished snapshots leave for the next: a copy opens one for each chunk, and a login takes longer than reading a
+/// small table.
+pub type Pool = Arc<Mutex<Vec<Session>>>;
+
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct ServerSnapshot {
     server: Server,
-    session: Session,
+    /// None only while it is dropped.
+    session: Option<Session>,
     position: Position,
+    /// Where the session goes when all went well: none for one that holds a transaction open.
+    pool: Option<Pool>,
 }
 
 impl ServerSnapshot {
     /// Opens a snapshot of these tables.
-    pub fn open(server: &Server, tables: &[Arc<TableSchema>], consistency: Consistency) -> Result<Self> {
+    pub fn open(server: &Server, tables: &[Arc<TableSchema>], consistency: Consistency, pool: &Pool) -> Result<Self> {
+        if consistency == Consistency::AtLeast {
+            let kept = pool.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            // The server may have ended it since (wait_timeout).
+            let (session, position) = match kept.map(|session| at_least(server, session)) {
+                Some(Err(e)) if e.is_transient() => at_least(server, server.session()?)?,
+                Some(opened) => opened?,
+                None => at_least(server, server.session()?)?,
+            };
+            return Ok(ServerSnapshot {
+                server: server.clone(),
+                session: Some(session),
+                position,
+                pool: Some(Arc::clone(pool)),
+            });
+        }
         let mut session = server.session()?;
-        let position = match (consistency, server.flavor) {
-            (Consistency::AtLeast, _) => log_end::position(server, &mut session)?,
-            (Consistency::Exact, Flavor::MariaDb) => {
+        let position = match server.flavor {
+            Flavor::MariaDb => {
                 start(&mut session)?;
                 log_end::of_snapshot(server, &mut session)?
             }
-            (Consistency::Exact, Flavor::MySql) => {
+            Flavor::MySql => {
                 let mut locker = server.session()?;
                 lock(&mut locker, tables)?;
                 start(&mut session)?;
@@ -58,8 +80,60 @@ impl ServerSnapshot {
                 position
             }
         };
-        Ok(ServerSnapshot { server: server.clone(), session, position: position.to_position() })
+        Ok(ServerSnapshot {
+            server: server.clone(),
+            session: Some(session),
+            position: position.to_position(),
+            pool: None,
+        })
     }
+
+    fn session(&mut self) -> Result<&mut Session> {
+        self.session.as_mut().ok_or_else(|| Error::corrupt("a snapshot without its session"))
+    }
+
+    fn read(
+        &mut self,
+        table: &TableSchema,
+        range: &KeyRange,
+        sink: &mut dyn FnMut(RecordBatch) -> Result<()>,
+    ) -> Result<()> {
+        let query = format!(
+            "SELECT {} FROM {}.{} WHERE {}",
+            select_list(table.columns.iter()),
+            quote(&table.name.schema),
+            quote(&table.name.name),
+            keys::condition(table, range)?
+        );
+        let server = self.server.clone();
+        let session = self.session()?;
+        let wire = session.open(&query).map_err(|e| e.context(format!("reading table {}", table.name)))?;
+        let mut decoder = Decoder::new(table, wire, |name| server.charset(name))?;
+        while let Some(row) = session.next(|packet| decoder.push(packet))? {
+            row?;
+            if decoder.is_full() {
+                sink(decoder.finish()?)?;
+            }
+        }
+        if !decoder.is_empty() {
+            sink(decoder.finish()?)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for ServerSnapshot {
+    fn drop(&mut self) {
+        if let (Some(pool), Some(session)) = (self.pool.take(), self.session.take()) {
+            pool.lock().unwrap_or_else(PoisonError::into_inner).push(session);
+        }
+    }
+}
+
+/// The position of reads that begin after this.
+fn at_least(server: &Server, mut session: Session) -> Result<(Session, Position)> {
+    let position = log_end::position(server, &mut session)?.to_position();
+    Ok((session, position))
 }
 
 fn start(session: &mut Session) -> Result<()> {
@@ -88,7 +162,11 @@ impl Snapshot for ServerSnapshot {
     }
 
     fn split(&mut self, table: &TableSchema, rows: u64) -> Result<Vec<KeyRange>> {
-        keys::split(&mut self.session, table, rows).map_err(|e| e.context(format!("cutting table {}", table.name)))
+        let cut = keys::split(self.session()?, table, rows);
+        if cut.is_err() {
+            self.pool = None;
+        }
+        cut.map_err(|e| e.context(format!("cutting table {}", table.name)))
     }
 
     fn scan(
@@ -97,24 +175,10 @@ impl Snapshot for ServerSnapshot {
         range: &KeyRange,
         sink: &mut dyn FnMut(RecordBatch) -> Result<()>,
     ) -> Result<()> {
-        let query = format!(
-            "SELECT {} FROM {}.{} WHERE {}",
-            select_list(table.columns.iter()),
-            quote(&table.name.schema),
-            quote(&table.name.name),
-            keys::condition(table, range)?
-        );
-        let wire = self.session.open(&query).map_err(|e| e.context(format!("reading table {}", table.name)))?;
-        let mut decoder = Decoder::new(table, wire, |name| self.server.charset(name))?;
-        while let Some(row) = self.session.next(|packet| decoder.push(packet))? {
-            row?;
-            if decoder.is_full() {
-                sink(decoder.finish()?)?;
-            }
+        let read = self.read(table, range, sink);
+        if read.is_err() {
+            self.pool = None;
         }
-        if !decoder.is_empty() {
-            sink(decoder.finish()?)?;
-        }
-        Ok(())
+        read
     }
 }

@@ -20,7 +20,7 @@ use crate::connect::Server;
 use crate::log_end;
 use crate::position::MySqlPosition;
 use crate::session::Session;
-use crate::snapshot::ServerSnapshot;
+use crate::snapshot::{Pool, ServerSnapshot};
 
 /// A MySQL or MariaDB server whose log is read.
 #[derive(Debug, Clone)]
@@ -28,12 +28,14 @@ pub struct MySqlSource {
     server: Server,
     /// The connection that the last question has left.
     kept: Arc<Mutex<Option<Session>>>,
+    /// Sessions for snapshots.
+    pool: Pool,
 }
 
 impl MySqlSource {
     /// A source that reads this server.
     pub fn new(server: Server) -> Self {
-        MySqlSource { server, kept: Arc::default() }
+        MySqlSource { server, kept: Arc::default(), pool: Arc::default() }
     }
 
     /// Asks over the kept connection. It may have died unseen since the last question, so a passing error is followed by one
@@ -89,7 +91,7 @@ impl Source for MySqlSource {
     }
 
     fn snapshot(&self, tables: &[Arc<TableSchema>], consistency: Consistency) -> Result<Box<dyn Snapshot>> {
-        Ok(Box::new(ServerSnapshot::open(&self.server, tables, consistency)?))
+        Ok(Box::new(ServerSnapshot::open(&self.server, tables, consistency, &self.pool)?))
     }
 
     fn stream(&self, from: &Position, tables: &[Arc<TableSchema>]) -> Result<Box<dyn Stream>> {

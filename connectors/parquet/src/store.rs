@@ -305,6 +305,11 @@ fn classify(e: &object_store::Error, doing: String) -> Error {
     match e {
         E::NotFound { .. } => Error::unavailable(format!("{doing}: the bucket or folder does not exist"))
             .hint("create the bucket, or mend the URL"),
+        // Clocks are set right again; until then nothing is lost.
+        E::PermissionDenied { source, .. } | E::Unauthenticated { source, .. } if is_skewed(source.as_ref()) => {
+            Error::transient(format!("{doing}: the store finds this machine's clock wrong"))
+                .hint("set the clock: a request is signed with the time, and may be off by 15 minutes")
+        }
         E::PermissionDenied { .. } | E::Unauthenticated { .. } => Error::unavailable(format!("{doing}: access denied"))
             .hint("grant s3:ListBucket on the bucket and s3:GetObject, s3:PutObject, s3:DeleteObject on its objects"),
         E::NotImplemented { .. } | E::NotSupported { .. } => {
@@ -328,6 +333,11 @@ fn classify(e: &object_store::Error, doing: String) -> Error {
     }
 }
 
+/// Whether S3 refused a request for its time (`RequestTimeTooSkewed` in the API reference's list of error codes).
+fn is_skewed(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |e| e.source()).any(|e| e.to_string().contains("RequestTimeTooSkewed"))
+}
+
 /// The kind of the I/O error at the root of a store's error, if it is one.
 fn io_kind(e: &object_store::Error) -> Option<std::io::ErrorKind> {
     let mut cause = std::error::Error::source(e);
@@ -338,4 +348,17 @@ fn io_kind(e: &object_store::Error) -> Option<std::io::ErrorKind> {
         cause = c.source();
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_is_wrong_passes_and_a_refusal_does_not() {
+        let denied = |body: &str| object_store::Error::PermissionDenied { path: "x".into(), source: body.into() };
+        let skewed = classify(&denied("403: <Code>RequestTimeTooSkewed</Code>"), "write x".into());
+        assert!(skewed.is_transient() && skewed.hint_text().is_some_and(|h| h.contains("clock")), "{skewed:?}");
+        assert!(!classify(&denied("403: <Code>AccessDenied</Code>"), "write x".into()).is_transient());
+    }
 }

@@ -4,7 +4,7 @@
 //! `session_replication_role` from `has_parameter_privilege` (15 and later). Each finding carries the statement that mends
 //! it. What can be told only by writing (a trigger that refuses, a full disk) is not told here.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crossfade_core::{Column, Finding, Result, TableName, TableSchema};
@@ -90,6 +90,8 @@ pub async fn check(client: &Client, pipeline: &str, tables: &[Arc<TableSchema>])
     let mut findings = server(&facts);
     findings.push(control(&facts));
     let carried = carried(client, &facts, pipeline).await?;
+    // Asked once for each schema, which may hold thousands of tables.
+    let mut schemas: HashMap<&str, (HashSet<String>, Option<Finding>)> = HashMap::new();
     for table in tables {
         if let Err(error) = ddl::create(table) {
             let fix = error.hint_text().unwrap_or("exclude the table").to_owned();
@@ -101,9 +103,18 @@ pub async fn check(client: &Client, pipeline: &str, tables: &[Arc<TableSchema>])
             ));
             continue;
         }
-        match catalog::table(client, &table.name).await? {
-            Some(existing) => findings.extend(there(client, table, &existing, &facts, &carried).await?),
-            None => findings.extend(missing(client, &table.name, &facts).await?),
+        let schema = table.name.schema.as_str();
+        if !schemas.contains_key(schema) {
+            let relations = catalog::relations(client, schema).await?;
+            schemas.insert(schema, (relations, unfit(client, schema, &facts).await?));
+        }
+        let (relations, finding) = &schemas[schema];
+        if relations.contains(&table.name.name)
+            && let Some(existing) = catalog::table(client, &table.name).await?
+        {
+            findings.extend(there(client, table, &existing, &facts, &carried).await?);
+        } else if finding.as_ref().is_some_and(|f| !findings.contains(f)) {
+            findings.extend(finding.clone());
         }
         findings.extend(foreign_keys(table, tables));
     }
@@ -232,11 +243,11 @@ fn get<'a, T: FromSql<'a>>(row: &'a Row, column: usize) -> Result<T> {
     row.try_get(column).map_err(classify)
 }
 
-/// A table that is to be made.
-async fn missing(client: &Client, table: &TableName, facts: &Facts) -> Result<Option<Finding>> {
-    let setting = format!("schema {}", table.schema);
-    let (schema, user) = (quote::ident(&table.schema), quote::ident(&facts.user));
-    if !catalog::has_schema(client, &table.schema).await? {
+/// Why no table could be made in a schema.
+async fn unfit(client: &Client, name: &str, facts: &Facts) -> Result<Option<Finding>> {
+    let setting = format!("schema {name}");
+    let (schema, user) = (quote::ident(name), quote::ident(&facts.user));
+    if !catalog::has_schema(client, name).await? {
         return Ok((!facts.may_create_schema).then(|| {
             Finding::critical(
                 setting,
@@ -247,7 +258,7 @@ async fn missing(client: &Client, table: &TableName, facts: &Facts) -> Result<Op
         }));
     }
     let sql = "SELECT pg_catalog.has_schema_privilege($1, 'CREATE') AND pg_catalog.has_schema_privilege($1, 'USAGE')";
-    let may: bool = client.query_one(sql, &[&table.schema]).await.and_then(|row| row.try_get(0)).map_err(classify)?;
+    let may: bool = client.query_one(sql, &[&name]).await.and_then(|row| row.try_get(0)).map_err(classify)?;
     Ok((!may).then(|| {
         Finding::critical(
             setting,

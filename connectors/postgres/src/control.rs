@@ -13,8 +13,9 @@ use crossfade_core::{Checkpoint, ChunkState, Error, KeyRange, Owner, Phase, Posi
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Row};
+use tokio_postgres::{Client, Row, Statement};
 
 use crate::classify::classify;
 
@@ -171,19 +172,33 @@ pub async fn forget_plan(client: &Client, pipeline: &str, table: &TableName) -> 
     client.execute(sql, &[&pipeline, &table.schema, &table.name]).await.map(drop).map_err(classify)
 }
 
-/// Remembers how a table's copy is cut.
-pub async fn plan(client: &Client, pipeline: &str, table: &TableName, ranges: &[KeyRange]) -> Result<()> {
-    let there = "SELECT count(*) FROM crossfade.chunk WHERE pipeline = $1 AND table_schema = $2 AND table_name = $3";
-    let there = client.query_one(there, &[&pipeline, &table.schema, &table.name]).await.map_err(classify)?;
-    if get::<i64>(&there, 0)? > 0 {
-        return Err(Error::corrupt(format!("pipeline {pipeline}: the copy of table {table} has a plan already")));
-    }
+/// Plans a table in one statement, which is a transaction of its own: there may be thousands of tables. The primary key refuses a
+/// second plan, and no row is written under an epoch that has passed.
+pub const PLAN: &str = "\
+    WITH mine AS (SELECT FROM crossfade.checkpoint WHERE pipeline = $1 AND epoch = $5 FOR KEY SHARE) \
+    INSERT INTO crossfade.chunk (pipeline, table_schema, table_name, index, range) \
+    SELECT $1, $2, $3, n - 1, r::jsonb FROM mine, pg_catalog.unnest($4::text[]) WITH ORDINALITY AS u (r, n)";
+
+/// Remembers how a table's copy is cut, by [`PLAN`].
+pub async fn plan(
+    client: &Client,
+    statement: &Statement,
+    pipeline: &str,
+    epoch: u64,
+    table: &TableName,
+    ranges: &[KeyRange],
+) -> Result<()> {
     let json: Vec<String> = ranges.iter().map(to_json).collect::<Result<_>>()?;
-    let insert = "INSERT INTO crossfade.chunk (pipeline, table_schema, table_name, index, range) \
-                  SELECT $1, $2, $3, n - 1, r::jsonb FROM pg_catalog.unnest($4::text[]) WITH ORDINALITY AS u(r, n)";
-    let params: [&(dyn ToSql + Sync); 4] = [&pipeline, &table.schema, &table.name, &json];
-    client.execute(insert, &params).await.map_err(classify)?;
-    Ok(())
+    let epoch = i64::try_from(epoch).map_err(|_| Error::corrupt("an epoch beyond 63 bits"))?;
+    let params: [&(dyn ToSql + Sync); 5] = [&pipeline, &table.schema, &table.name, &json, &epoch];
+    match client.execute(statement, &params).await {
+        Ok(0) if !ranges.is_empty() => Err(taken(pipeline)),
+        Ok(_) => Ok(()),
+        Err(e) if e.code() == Some(&SqlState::UNIQUE_VIOLATION) => {
+            Err(Error::corrupt(format!("pipeline {pipeline}: the copy of table {table} has a plan already")))
+        }
+        Err(e) => Err(classify(e)),
+    }
 }
 
 /// All planned chunks of a pipeline.

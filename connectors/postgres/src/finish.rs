@@ -10,7 +10,7 @@
 //! Foreign keys are `DEFERRABLE INITIALLY IMMEDIATE`: they act as the source's do, and a writer that may not set
 //! `session_replication_role` can still `SET CONSTRAINTS ALL DEFERRED`, because batches are ordered by table.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crossfade_core::{Error, ForeignKey, Index, Result, TableName, TableSchema};
@@ -25,10 +25,16 @@ use crate::types::PgType;
 /// Builds all that waits for the end of the copy. All tables get their indexes before any gets a foreign key, which needs
 /// a unique index to refer to.
 pub async fn finish_copy(client: &Client, tables: &[Arc<TableSchema>]) -> Result<()> {
+    // Read once: a schema of thousands of tables has a multiple of that in names.
+    let mut taken: HashMap<&str, HashSet<String>> = HashMap::new();
     for table in tables {
+        let schema = table.name.schema.as_str();
+        if !taken.contains_key(schema) {
+            taken.insert(schema, catalog::relations(client, schema).await?);
+        }
         let existing = catalog::table(client, &table.name).await?.ok_or_else(|| missing(&table.name))?;
-        let taken = catalog::relations(client, &table.name.schema).await?;
-        for (name, statement) in indexes(table, tables, &existing, &taken) {
+        for (name, statement) in indexes(table, tables, &existing, &taken[schema]) {
+            taken.entry(schema).or_default().insert(name.clone());
             client.batch_execute(&statement).await.map_err(|e| {
                 classify_in(&table.name, e).context(format!("creating index {name}")).hint(format!(
                     "mend the cause, or create an index {name} of your own on {}: it will be left as it is",

@@ -37,6 +37,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// How long a session of an owner that is gone may take to end by itself before it is ended.
 const GRACE: Duration = Duration::from_secs(3);
 
+/// Tables that one transaction makes: each takes several of the locks of which a server has `max_locks_per_transaction` times
+/// its connections.
+const TABLES_AT_ONCE: usize = 100;
+
 /// Moves the checkpoint. It fails by dividing by zero when no row is this writer's, so that the COMMIT sent behind it,
 /// without waiting, rolls back.
 const MOVE: &str = "\
@@ -224,21 +228,26 @@ impl Writer for PostgresWriter {
 
     fn prepare(&mut self, tables: &[Arc<TableSchema>]) -> Result<()> {
         self.guarded(async |w| {
-            w.apart(async |w| {
-                for table in tables {
-                    ddl::prepare(&w.applier.session.client, table).await?;
-                    w.reshape(table);
-                }
-                w.applier.forget();
-                w.save_tables().await
-            })
-            .await
+            for some in tables.chunks(TABLES_AT_ONCE) {
+                w.apart(async |w| {
+                    for table in some {
+                        ddl::prepare(&w.applier.session.client, table).await?;
+                        w.reshape(table);
+                    }
+                    w.applier.forget();
+                    w.save_tables().await
+                })
+                .await?;
+            }
+            Ok(())
         })
     }
 
     fn plan(&mut self, table: &TableName, ranges: &[KeyRange]) -> Result<()> {
         self.guarded(async |w| {
-            w.apart(async |w| control::plan(&w.applier.session.client, &w.pipeline, table, ranges).await).await
+            w.between_batches()?;
+            let statement = w.applier.session.prepare(control::PLAN).await?;
+            control::plan(&w.applier.session.client, &statement, &w.pipeline, w.epoch, table, ranges).await
         })
     }
 

@@ -45,6 +45,7 @@ fn table(logicals: Vec<Logical>) -> TableSchema {
         foreign_keys: vec![],
         origin: None,
         pending: vec![],
+        number: 0,
     }
 }
 

@@ -68,6 +68,11 @@ impl Client {
         printed(output).unwrap_or_else(|message| panic!("{message}\nin file {}", path.display()))
     }
 
+    /// TCP port on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// URL of a database for the all-powerful user over TCP.
     pub fn url(&self, database: &str) -> String {
         self.url_as(USER, PASSWORD, database)
@@ -151,6 +156,21 @@ impl Database {
     /// Its URL for the all-powerful user over TCP.
     pub fn url(&self) -> String {
         self.client.url(&self.name)
+    }
+
+    /// The schema in which its tables stand, and arrive at a target.
+    pub fn schema(&self) -> &str {
+        match self.client.dialect {
+            Dialect::Postgres => "public",
+            Dialect::MySql => &self.name,
+        }
+    }
+
+    /// The database of the same name on another server, a replica of this one.
+    #[must_use]
+    pub fn on(mut self, client: &Client) -> Database {
+        self.client = client.clone();
+        self
     }
 
     /// The client that it was made with, for other databases of the same server.

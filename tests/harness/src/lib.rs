@@ -30,7 +30,7 @@ pub mod tools;
 pub use client::{Client, Database};
 pub use mysql::{MariaDb, MySql, MySqlServer};
 pub use postgres::{PgVersion, Postgres, STANDBY};
-pub use program::{Ended, Program, Running};
+pub use program::{Clock, Ended, Program, Running};
 pub use proxy::{Bait, Mode, Proxy, Spring, Way};
 pub use s3::{Bucket, Response, S3};
 pub use server::Options;

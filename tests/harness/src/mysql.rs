@@ -8,6 +8,7 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use crate::client::{Client, Dialect};
 use crate::process as proc;
@@ -40,7 +41,8 @@ const MYSQL_ONLY: &[(&str, &str)] = &[
     ("log_error_verbosity", "2"),
 ];
 
-const MARIADB_ONLY: &[(&str, &str)] = &[("innodb_log_file_size", "64M")];
+const MARIADB_ONLY: &[(&str, &str)] =
+    &[("innodb_log_file_size", "64M"), ("log_slave_updates", "ON"), ("gtid_strict_mode", "ON")];
 
 /// Which server of the family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,6 +180,43 @@ impl MySqlServer {
     fn new(server: Server<Brand>) -> Self {
         let client = client(server.site());
         Self { server, client }
+    }
+
+    /// Makes this server, which nobody has written to, a replica of another of its kind.
+    pub fn follow(&self, primary: &MySqlServer) {
+        let port = primary.port();
+        let statements = match self.server.recipe() {
+            Brand::MySql => format!(
+                "change replication source to source_host = '127.0.0.1', source_port = {port}, source_user = '{USER}',
+                 source_password = '{PASSWORD}', source_auto_position = 1, source_ssl = 1, source_connect_retry = 1;
+                 start replica"
+            ),
+            Brand::MariaDb => format!(
+                "change master to master_host = '127.0.0.1', master_port = {port}, master_user = '{USER}',
+                 master_password = '{PASSWORD}', master_use_gtid = slave_pos, master_connect_retry = 1; start slave"
+            ),
+        };
+        self.sql("mysql", &statements);
+    }
+
+    /// Until it has all that a primary has committed.
+    pub fn level(&self, primary: &MySqlServer) {
+        let question = match self.server.recipe() {
+            Brand::MySql => "select @@global.gtid_executed",
+            Brand::MariaDb => "select @@gtid_binlog_pos",
+        };
+        let there = primary.sql("mysql", question);
+        let level = proc::wait_until(Duration::from_secs(90), || self.sql("mysql", question) == there);
+        assert!(level, "the replica does not come level with {there}:\n{}", self.log_tail());
+    }
+
+    /// Ends a replica's dependence: it is a primary of its own.
+    pub fn promote(&self) {
+        let statements = match self.server.recipe() {
+            Brand::MySql => "stop replica; reset replica all",
+            Brand::MariaDb => "stop slave; reset slave all",
+        };
+        self.sql("mysql", statements);
     }
 
     /// The certificate authority that signed the server's certificate (for `localhost` and `127.0.0.1`).

@@ -14,6 +14,35 @@ use std::{process, thread};
 use crate::process as proc;
 use crate::tools;
 
+/// A wall clock of some programs, which can be set while they run. How time passes stays as it is.
+#[derive(Debug)]
+pub struct Clock(PathBuf);
+
+impl Clock {
+    /// A clock that is right.
+    pub fn new(folder: &Path) -> Self {
+        let clock = Clock(folder.join("clock"));
+        clock.set("+0");
+        clock
+    }
+
+    /// Sets it off by so much: `-2h`, `+3d`.
+    pub fn set(&self, offset: &str) {
+        // Renamed into place: whoever asks reads all of it.
+        let new = tools::beside(&self.0, "new");
+        fs::write(&new, format!("{offset}\n")).and_then(|()| fs::rename(&new, &self.0)).expect("cannot set a clock");
+    }
+
+    /// The library of Debian's `faketime`, which answers in the place of the kernel.
+    fn library() -> PathBuf {
+        let folders = fs::read_dir("/usr/lib").into_iter().flatten().flatten();
+        let mut libraries = folders.map(|f| f.path().join("faketime/libfaketime.so.1"));
+        libraries
+            .find(|l| l.exists())
+            .expect("libfaketime is missing: run `tests/run` once, it installs what the tests need")
+    }
+}
+
 /// A program with its arguments and environment, to be started any number of times.
 #[derive(Debug)]
 pub struct Program {
@@ -40,6 +69,16 @@ impl Program {
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.env.push((name.to_owned(), value.to_owned()));
         self
+    }
+
+    /// Gives it a wall clock of its own.
+    #[must_use]
+    pub fn clock(self, clock: &Clock) -> Self {
+        let text = |path: &Path| path.to_str().expect("UTF-8").to_owned();
+        self.env("LD_PRELOAD", &text(&Clock::library()))
+            .env("FAKETIME_TIMESTAMP_FILE", &text(&clock.0))
+            .env("FAKETIME_NO_CACHE", "1")
+            .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
     }
 
     /// Starts it; it dies with this process. Its output goes to files of the run's folder.

@@ -14,7 +14,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -81,7 +81,10 @@ struct State {
 
 #[derive(Debug)]
 struct Shared {
-    server: u16,
+    /// The port that new connections go to.
+    server: AtomicU16,
+    /// The one that URLs name.
+    named: u16,
     over: AtomicBool,
     next: AtomicU64,
     state: Mutex<State>,
@@ -115,7 +118,8 @@ impl Proxy {
             released: 0,
         };
         let shared = Arc::new(Shared {
-            server,
+            server: AtomicU16::new(server),
+            named: server,
             over: AtomicBool::new(false),
             next: AtomicU64::new(0),
             state: Mutex::new(state),
@@ -133,9 +137,15 @@ impl Proxy {
 
     /// A URL that names the server's port, through the proxy instead.
     pub fn through(&self, url: &str) -> String {
-        let (direct, here) = (format!("127.0.0.1:{}", self.shared.server), format!("127.0.0.1:{}", self.port));
+        let (direct, here) = (format!("127.0.0.1:{}", self.shared.named), format!("127.0.0.1:{}", self.port));
         assert!(url.contains(&direct), "{url} does not name {direct}");
         url.replace(&direct, &here)
+    }
+
+    /// Leads new connections to another server, as a name does that moves on to the next primary; ends those that are open.
+    pub fn redirect(&self, server: u16) {
+        self.shared.server.store(server, Ordering::SeqCst);
+        self.cut();
     }
 
     /// Sets how bytes pass on every connection, those to come as well.
@@ -307,7 +317,9 @@ fn connect(client: TcpStream, shared: &Arc<Shared>) -> Vec<JoinHandle<()>> {
     if shared.lock().refuse {
         return Vec::new();
     }
-    let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, shared.server)) else { return Vec::new() };
+    let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, shared.server.load(Ordering::SeqCst))) else {
+        return Vec::new();
+    };
     let number = shared.next.fetch_add(1, Ordering::SeqCst);
     let ends = [&client, &server].map(|s| {
         s.set_nodelay(true).and_then(|()| s.set_nonblocking(false)).expect("cannot set up a socket");

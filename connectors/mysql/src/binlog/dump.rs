@@ -22,8 +22,8 @@ const FILE_START: u64 = 4;
 /// An idle server says so this often.
 pub const HEARTBEAT: Duration = Duration::from_secs(10);
 
-/// A connection on which events of the log after `from` arrive.
-pub fn open(server: &Server, from: &MySqlPosition) -> Result<Wire> {
+/// A connection that announces what we understand, and the server id that it goes by.
+fn announce(server: &Server) -> Result<(Wire, u32)> {
     let (server_id, uuid) = identity()?;
     let mut wire = login(server.options())?;
     let heartbeat = HEARTBEAT.as_nanos();
@@ -31,9 +31,24 @@ pub fn open(server: &Server, from: &MySqlPosition) -> Result<Wire> {
     wire.run("SET @master_binlog_checksum = 'CRC32', @source_binlog_checksum = 'CRC32'")?;
     // While nothing can be handed on nothing is read, and the server must not take that for a lost connection.
     wire.run("SET SESSION net_write_timeout = 86400, SESSION net_read_timeout = 86400")?;
+    if server.flavor == Flavor::MySql {
+        wire.run(&format!("SET @slave_uuid = '{uuid}', @replica_uuid = '{uuid}'"))?;
+    }
+    Ok((wire, server_id))
+}
+
+/// A connection on which the events of MySQL's log arrive from the beginning of one of its files on.
+pub fn open_file(server: &Server, file: &str) -> Result<Wire> {
+    let (mut wire, server_id) = announce(server)?;
+    wire.command(COM_BINLOG_DUMP, &dump_body(FILE_START as u32, server_id, file))?;
+    Ok(wire)
+}
+
+/// A connection on which events of the log after `from` arrive.
+pub fn open(server: &Server, from: &MySqlPosition) -> Result<Wire> {
+    let (mut wire, server_id) = announce(server)?;
     match (server.flavor, from) {
         (Flavor::MySql, MySqlPosition::Gtid { executed, .. }) => {
-            wire.run(&format!("SET @slave_uuid = '{uuid}', @replica_uuid = '{uuid}'"))?;
             let set = executed.encode();
             let mut body = THROUGH_GTID.to_le_bytes().to_vec();
             body.extend(server_id.to_le_bytes());
@@ -45,7 +60,6 @@ pub fn open(server: &Server, from: &MySqlPosition) -> Result<Wire> {
             wire.command(COM_BINLOG_DUMP_GTID, &body)?;
         }
         (Flavor::MySql, MySqlPosition::File { at, .. }) => {
-            wire.run(&format!("SET @slave_uuid = '{uuid}', @replica_uuid = '{uuid}'"))?;
             let offset = u32::try_from(at.offset).map_err(|_| {
                 Error::unavailable(format!("position {at} lies beyond 4 GiB, where a log cannot be read without GTIDs"))
                     .hint("SET GLOBAL gtid_mode = ON (in its steps), or set max_binlog_size below 4 GiB and copy anew")

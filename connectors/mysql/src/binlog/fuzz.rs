@@ -79,7 +79,7 @@ fn guess(column: &LogColumn) -> Option<(Logical, Decode)> {
     let unsigned = column.unsigned.unwrap_or(false);
     let source_type = if column.name.as_deref() == Some("y") { "inet6" } else { "" };
     let traits = Traits { unsigned, charset: Some(charset), source_type };
-    candidates.into_iter().find_map(|l| Decode::choose(column.wire, &l, traits).map(|d| (l, d)))
+    candidates.into_iter().find_map(|l| Decode::choose(column.wire, &l, &traits).map(|d| (l, d)))
 }
 
 /// How rows of a table map are decoded.
@@ -103,7 +103,8 @@ fn plan(map: &table_map::TableMap) -> Plan {
     let name = TableName::new("s", "every");
     let key = vec![0];
     let (indexes, foreign_keys) = (vec![], vec![]);
-    let table = TableSchema { name, version: 1, columns, key, indexes, foreign_keys, origin: None, pending: vec![] };
+    let table =
+        TableSchema { name, version: 1, columns, key, indexes, foreign_keys, origin: None, pending: vec![], number: 0 };
     Plan { table: Arc::new(table), columns: plan, key: vec![0] }
 }
 

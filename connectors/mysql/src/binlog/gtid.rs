@@ -76,6 +76,24 @@ impl GtidSet {
         })
     }
 
+    /// What is in this set and not in `other`.
+    pub fn without(&self, other: &GtidSet) -> GtidSet {
+        let mut left = BTreeMap::new();
+        for (tsid, ranges) in &self.0 {
+            let taken = other.0.get(tsid).map_or(&[][..], Vec::as_slice);
+            let rest: Vec<_> = ranges.iter().flat_map(|&range| outside(range, taken)).collect();
+            if !rest.is_empty() {
+                left.insert(tsid.clone(), rest);
+            }
+        }
+        GtidSet(left)
+    }
+
+    /// Whether a source of this set is unknown to `other`.
+    pub fn has_more_sources(&self, other: &GtidSet) -> bool {
+        self.0.keys().any(|tsid| !other.0.contains_key(tsid))
+    }
+
     /// Reads the text of `@@gtid_executed`: line breaks, blanks and capital letters are allowed, order and overlaps too.
     pub fn parse(text: &str) -> Result<Self> {
         let bad = |part: &str| Error::config(format!("{part:?} is not part of a GTID set such as uuid:1-7,uuid:9"));
@@ -133,6 +151,22 @@ fn insert(ranges: &mut Vec<(u64, u64)>, mut first: u64, mut last: u64) {
         last = last.max(touched[touched.len() - 1].1);
     }
     ranges.splice(from..to.max(from), [(first, last)]);
+}
+
+/// The parts of a range that lie in none of `taken`.
+fn outside((first, last): (u64, u64), taken: &[(u64, u64)]) -> Vec<(u64, u64)> {
+    let mut parts = Vec::new();
+    let mut next = first;
+    for &(from, to) in taken.iter().filter(|(from, to)| *to >= first && *from <= last) {
+        if from > next {
+            parts.push((next, from - 1));
+        }
+        next = next.max(to + 1);
+    }
+    if next <= last {
+        parts.push((next, last));
+    }
+    parts
 }
 
 fn covers(ranges: &[(u64, u64)], first: u64, last: u64) -> bool {
@@ -263,6 +297,9 @@ mod tests {
                 }
             }
             prop_assert_eq!(x.contains_all(&y), model.is_superset(&other));
+            let rest: Vec<(u8, u64)> = model.difference(&other).map(|r| **r).collect();
+            prop_assert_eq!(&x.without(&y), &build(&rest));
+            prop_assert_eq!(x.has_more_sources(&y), a.iter().any(|(s, _)| b.iter().all(|(t, _)| s != t)));
             prop_assert_eq!(&GtidSet::parse(&x.to_string()).unwrap(), &x);
         }
 

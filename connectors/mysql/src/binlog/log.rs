@@ -204,7 +204,9 @@ fn refusal(body: &[u8]) -> Error {
         || has("impossible position")
     {
         return Error::unavailable(text)
-            .hint("the server does not know this position: it is another server, or it lost transactions; copy anew");
+            .hint("the server does not know this position: it is another server, a replica that was promoted without the last \
+                   transactions, or it lost transactions. Name the server that has them; where they are lost, begin anew under \
+                   another --name, with the target's tables dropped");
     }
     if has("checksum") || has("corrupt") || has("truncated") || has("bogus data") {
         return Error::corrupt(text).hint(

@@ -28,6 +28,7 @@ pub mod gtid_event;
 pub mod gtid_list;
 pub mod json_text;
 pub mod jsonb;
+pub mod lineage;
 pub mod live;
 pub mod log;
 pub mod login;

@@ -20,6 +20,7 @@ use super::event::{HEADER, Header, Kind};
 use super::gtid::Gtid;
 use super::gtid_event;
 use super::gtid_list::MariaGtid;
+use super::lineage;
 use super::log::{Event, Log};
 use super::mariadb;
 use super::reader::{Fault, Read, Reader, utf8};
@@ -32,6 +33,9 @@ use crate::position::MySqlPosition;
 
 /// A batch without items, which only moves the position, comes at most this often.
 const ADVANCE: Duration = Duration::from_secs(1);
+
+/// How long the server may look for the place in its files.
+const FIRST_WORD: Duration = Duration::from_secs(60);
 
 /// Who a transaction is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,7 +83,7 @@ impl BinlogStream {
         let tables = Tables::new(server, tables)?;
         let wire = dump::open(server, &position)?;
         let at = position.at().cloned().unwrap_or_default();
-        Ok(BinlogStream {
+        let mut stream = BinlogStream {
             log: Log::new(wire, at),
             tables,
             batcher: Batcher::default(),
@@ -87,7 +91,27 @@ impl BinlogStream {
             open: None,
             advanced: false,
             handed: Instant::now(),
-        })
+        };
+        stream.first_word()?;
+        if let MySqlPosition::Gtid { executed, .. } = &stream.position {
+            lineage::verify(server, executed, &stream.log.at().file)
+                .map_err(|e| e.context(format!("position {from}")))?;
+        }
+        Ok(stream)
+    }
+
+    /// The server begins with a rotation to the file that it reads, or with the reason why it sends nothing.
+    fn first_word(&mut self) -> Result<()> {
+        let Some(event) = self.log.next(Wait::Until(Instant::now() + FIRST_WORD))? else {
+            return Err(Error::transient(format!(
+                "the server did not begin its log within {} s",
+                FIRST_WORD.as_secs()
+            )));
+        };
+        let bytes = self.log.take();
+        let applied = self.apply(event, &bytes, None);
+        self.log.put(bytes);
+        applied
     }
 
     fn finish(&mut self, end: Boundary) -> Result<Option<Batch>> {

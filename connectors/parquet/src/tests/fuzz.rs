@@ -29,6 +29,7 @@ fn table(column: &str) -> Arc<TableSchema> {
         foreign_keys: vec![],
         origin: None,
         pending: vec![],
+        number: 0,
     })
 }
 

@@ -67,6 +67,7 @@ fn table(logicals: Vec<Logical>) -> Arc<TableSchema> {
         foreign_keys: vec![],
         origin: None,
         pending: vec![],
+        number: 0,
     })
 }
 
