@@ -301,14 +301,7 @@ fn event<'a>(tag: u8, body: &'a [u8], scratch: &'a mut Scratch) -> Read<Option<E
             Event::Delete { relation, old: old(kind, body, &scratch.old)? }
         }
         b'T' => Event::Truncate(truncated(&mut r)?),
-        b'M' => {
-            let transactional = r.u8()? & 1 != 0;
-            let _at = r.u64()?;
-            r.until_nul()?;
-            let length = r.u32()?;
-            r.take(usize::try_from(length).map_err(|_| Short)?)?;
-            Event::Message { transactional }
-        }
+        b'M' => Event::Message { transactional: message(&mut r)? },
         b'S' => Event::StreamStart { xid: r.u32()?, first: r.u8()? == 1 },
         b'E' => Event::StreamStop,
         b'c' => {
@@ -353,6 +346,16 @@ fn relation(r: &mut Reader<'_>) -> Read<Relation> {
     // pg_catalog is written as an empty name.
     let schema = if schema.is_empty() { "pg_catalog".to_owned() } else { schema };
     Ok(Relation { id, schema, name, identity, columns })
+}
+
+/// Whether a message belongs to the open transaction.
+fn message(r: &mut Reader<'_>) -> Read<bool> {
+    let transactional = r.u8()? & 1 != 0;
+    let _at = r.u64()?;
+    r.until_nul()?;
+    let length = r.u32()?;
+    r.take(usize::try_from(length).map_err(|_| Short)?)?;
+    Ok(transactional)
 }
 
 fn truncated(r: &mut Reader<'_>) -> Read<Vec<u32>> {
