@@ -285,6 +285,14 @@ impl Writer for Faulty<dyn Writer> {
         self.0.call("commit", || self.1.commit(checkpoint))
     }
 
+    fn commit_soon(&mut self, checkpoint: &Checkpoint) -> Result<bool> {
+        self.0.call("commit soon", || self.1.commit_soon(checkpoint))
+    }
+
+    fn harden(&mut self) -> Result<()> {
+        self.0.call("harden", || self.1.harden())
+    }
+
     fn finish_copy(&mut self, tables: &[Arc<TableSchema>]) -> Result<()> {
         self.0.call("finish_copy", || self.1.finish_copy(tables))
     }

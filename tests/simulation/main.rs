@@ -69,5 +69,6 @@ fn every_transaction_arrives_once_and_whole() {
     eprintln!("{count} runs: {total:?}");
     assert!(failures.is_empty(), "{} of {count} runs failed:\n{}", failures.len(), failures.join("\n"));
     assert!(count < 100 || total.again > 0, "no table was copied again");
+    assert!(count < 100 || total.undone > 0, "no crash of a target undid a commit");
     assert!(total.transactions > 0 && total.samples > 0, "a simulation without changes proves nothing: {total:?}");
 }

@@ -23,6 +23,7 @@ pub struct Tally {
     pub restarts: u64,
     pub stops: u64,
     pub again: u64,
+    pub undone: u64,
     pub equal: u64,
     pub unknown: u64,
     pub samples: u64,
@@ -35,6 +36,7 @@ impl Tally {
         self.restarts += other.restarts;
         self.stops += other.stops;
         self.again += other.again;
+        self.undone += other.undone;
         self.equal += other.equal;
         self.unknown += other.unknown;
         self.samples += other.samples;
@@ -64,6 +66,7 @@ pub fn simulate(seed: u64) -> Result<Tally> {
         at_the_end(&world.store, target)?;
     }
     tally.transactions = world.store.end();
+    tally.undone = world.targets.iter().map(|t| t.lock().undone).sum();
     tally.samples = samples.load(Ordering::SeqCst);
     tally.restarts = world.pipeline.progress.view().restarts;
     Ok(tally)
