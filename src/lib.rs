@@ -7,6 +7,7 @@ mod bag;
 pub mod cli;
 pub mod config;
 pub mod fold;
+mod numbering;
 pub mod pipeline;
 pub mod registry;
 pub mod service;
