@@ -5,13 +5,13 @@
 //! is which. What remains of a row is either insertions or deletions, so deletions may go first and the order is lost
 //! without harm. Rows are equal if every bit of every value is (`arrow_row`), never by a collation.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;
-use arrow_row::{OwnedRow, RowConverter, SortField};
 use arrow_select::interleave::interleave_record_batch;
 use crossfade_core::{Error, Op, Result, Rows, TableSchema};
+
+use crate::numbering::Numbering;
 
 /// Where a row stands: (index into [`Bag::parts`], row).
 type At = (usize, usize);
@@ -27,18 +27,17 @@ struct Balance {
 pub struct Bag {
     /// The table.
     pub table: Arc<TableSchema>,
-    converter: RowConverter,
     parts: Vec<Rows>,
-    rows: HashMap<OwnedRow, usize>,
+    images: Numbering,
+    /// By the row's number.
     balances: Vec<Balance>,
 }
 
 impl Bag {
     /// Nothing has changed yet.
     pub fn new(table: Arc<TableSchema>) -> Result<Self> {
-        let fields = table.columns.iter().map(|c| SortField::new(c.logical.arrow())).collect();
-        let converter = RowConverter::new(fields).map_err(|e| broken(&table, e))?;
-        Ok(Bag { table, converter, parts: Vec::new(), rows: HashMap::new(), balances: Vec::new() })
+        let images = Numbering::new(table.columns.iter().map(|c| c.logical.arrow())).map_err(|e| broken(&table, e))?;
+        Ok(Bag { table, parts: Vec::new(), images, balances: Vec::new() })
     }
 
     /// Adds changes.
@@ -46,14 +45,13 @@ impl Bag {
         if rows.absent.iter().any(Option::is_some) {
             return Err(Error::corrupt(format!("table {}: it has no key, and a row came in part", self.table.name)));
         }
-        let images = self.converter.convert_columns(rows.batch.columns()).map_err(|e| broken(&self.table, e))?;
+        let images = self.images.add(rows.batch.columns()).map_err(|e| broken(&self.table, e))?;
         let part = self.parts.len();
-        for (row, &op) in rows.ops.iter().enumerate() {
-            let at = *self.rows.entry(images.row(row).owned()).or_insert_with(|| {
+        for ((row, &op), image) in rows.ops.iter().enumerate().zip(images) {
+            if image as usize == self.balances.len() {
                 self.balances.push(Balance::default());
-                self.balances.len() - 1
-            });
-            let balance = &mut self.balances[at];
+            }
+            let balance = &mut self.balances[image as usize];
             let (against, with) = match op {
                 Op::Insert => (&mut balance.deletes, &mut balance.inserts),
                 Op::Delete => (&mut balance.inserts, &mut balance.deletes),

@@ -22,16 +22,15 @@
 //! Invariants: `apply(fold(b))` equals `apply(b)` (a property test holds it), and a change of shape or a truncation of
 //! a table stays between the rows before and after it.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow_array::{ArrayRef, RecordBatch, new_null_array};
 use arrow_buffer::BooleanBuffer;
-use arrow_row::{OwnedRow, RowConverter, SortField};
 use arrow_select::interleave::{interleave, interleave_record_batch};
 use crossfade_core::{Error, Item, Op, Result, Rows, TableName, TableSchema};
 
 use crate::bag::Bag;
+use crate::numbering::Numbering;
 
 /// Folds items in log order to their net effect.
 pub fn fold(items: Vec<Item>) -> Result<Vec<Item>> {
@@ -130,30 +129,28 @@ struct Entry {
 /// The net effect on one table, as it grows.
 struct Net {
     table: Arc<TableSchema>,
-    converter: RowConverter,
     parts: Vec<Rows>,
-    keys: HashMap<OwnedRow, usize>,
+    keys: Numbering,
+    /// By the key's number.
     entries: Vec<Entry>,
 }
 
 impl Net {
     fn new(table: Arc<TableSchema>) -> Result<Self> {
-        let fields = table.key_columns().map(|c| SortField::new(c.logical.arrow())).collect();
-        let converter = RowConverter::new(fields).map_err(|e| broken(&table, e))?;
-        Ok(Net { table, converter, parts: Vec::new(), keys: HashMap::new(), entries: Vec::new() })
+        let keys = Numbering::new(table.key_columns().map(|c| c.logical.arrow())).map_err(|e| broken(&table, e))?;
+        Ok(Net { table, parts: Vec::new(), keys, entries: Vec::new() })
     }
 
     fn add(&mut self, rows: Rows) -> Result<()> {
         let key_arrays: Vec<ArrayRef> = self.table.key.iter().map(|&i| Arc::clone(rows.batch.column(i))).collect();
-        let keys = self.converter.convert_columns(&key_arrays).map_err(|e| broken(&self.table, e))?;
+        let keys = self.keys.add(&key_arrays).map_err(|e| broken(&self.table, e))?;
         let part = self.parts.len();
-        for (row, &op) in rows.ops.iter().enumerate() {
+        for ((row, &op), key) in rows.ops.iter().enumerate().zip(keys) {
             let absent = if rows.absent.is_empty() { None } else { absent_columns(&rows, row) };
-            match self.keys.get(&keys.row(row).owned()) {
-                Some(&at) => self.entries[at].follow(op, (part, row), absent.as_deref()),
+            match self.entries.get_mut(key as usize) {
+                Some(entry) => entry.follow(op, (part, row), absent.as_deref()),
                 None => {
                     let columns = absent.map(|a| a.iter().map(|&gone| (!gone).then_some((part, row))).collect());
-                    self.keys.insert(keys.row(row).owned(), self.entries.len());
                     self.entries.push(Entry { op, existed: op != Op::Insert, last: (part, row), columns });
                 }
             }

@@ -4,6 +4,10 @@
 //! waits, so commits get larger under load by themselves). A target that keeps history commits every so often, since
 //! files want size. A batch that only advances the position is committed at most once a second.
 //!
+//! While streaming, commits are not waited for to become durable: changes show as soon as they are committed, and
+//! [`Writer::harden`], or a commit that does wait, makes them durable every [`HARDEN`] and at the end. Only then is the source
+//! told; if the target crashes before, it comes back at an earlier checkpoint, and the log of what it lost is still there.
+//!
 //! At the end of the initial copy this thread builds indexes, foreign keys and sequences and turns the phase to
 //! streaming, once its checkpoint has passed everything that the copy's reads may have seen. A change of shape before
 //! that ends the session once it is committed, since the copy's chunks are cut for the old shape.
@@ -30,6 +34,9 @@ pub struct CommitPolicy {
 /// How often positions without changes are committed.
 const IDLE_COMMIT: Duration = Duration::from_secs(1);
 
+/// How long a commit may stay in danger of a crash of the target.
+const HARDEN: Duration = Duration::from_millis(500);
+
 /// One target at work.
 pub struct Applier<'a> {
     shared: &'a Shared<'a>,
@@ -41,6 +48,8 @@ pub struct Applier<'a> {
     tables: Vec<Arc<TableSchema>>,
     closed: Closed<'a>,
     pending: Option<Pending>,
+    /// Since when there have been commits that a crash of the target would undo.
+    soft: Option<Instant>,
 }
 
 /// Written, not committed.
@@ -68,7 +77,7 @@ impl<'a> Applier<'a> {
         tables: Vec<Arc<TableSchema>>,
     ) -> Self {
         let closed = shared.gate.closer();
-        Applier { shared, index, history, policy, writer, tables, closed, pending: None }
+        Applier { shared, index, history, policy, writer, tables, closed, pending: None, soft: None }
     }
 
     /// Writes until the queue ends; then commits what is whole.
@@ -96,6 +105,7 @@ impl<'a> Applier<'a> {
                 Err(RecvTimeoutError::Disconnected) => {
                     if !self.shared.halt.aborted() {
                         self.commit_if(|_| true)?;
+                        self.harden_after(Duration::ZERO)?;
                     }
                     return Ok(());
                 }
@@ -106,6 +116,7 @@ impl<'a> Applier<'a> {
                 let due = if p.changes { interval } else { IDLE_COMMIT };
                 flush || p.since.elapsed() >= due || p.bytes >= bytes
             })?;
+            self.harden_after(HARDEN)?;
             self.finish_copy()?;
         }
     }
@@ -215,14 +226,38 @@ impl<'a> Applier<'a> {
         let last = self.checkpoint()?;
         let commit_micros = commit_micros.or(last.commit_micros);
         let next = Checkpoint { seq: last.seq + 1, position, commit_micros, ..last };
-        self.writer.commit(&next)?;
+        let durable = match self.soft {
+            _ if self.copying() => self.writer.commit(&next).map(|()| true)?,
+            Some(since) if since.elapsed() >= HARDEN => self.writer.commit(&next).map(|()| true)?,
+            _ => self.writer.commit_soon(&next)?,
+        };
         self.shared.committed(self.index, &next, rows);
+        match durable {
+            true => self.hardened(&next.position),
+            false => self.soft = self.soft.or(Some(Instant::now())),
+        }
         if let Some(table) = reshaped {
             // The copy holds the old shape; a new session plans the rest of it in the new one.
             return Err(Error::transient(format!("table {table} changed its shape during the initial copy")));
         }
         self.closed.open();
         Ok(())
+    }
+
+    /// Makes durable what has been in danger for so long. Inside a transaction that is left to its commit.
+    fn harden_after(&mut self, time: Duration) -> Result<()> {
+        let written = self.pending.as_ref().is_some_and(|p| p.changes);
+        if !written && self.soft.is_some_and(|since| since.elapsed() >= time) {
+            self.writer.harden()?;
+            let position = self.checkpoint()?.position;
+            self.hardened(&position);
+        }
+        Ok(())
+    }
+
+    fn hardened(&mut self, position: &Position) {
+        self.soft = None;
+        self.shared.hardened(self.index, position);
     }
 
     fn checkpoint(&self) -> Result<Checkpoint> {
@@ -255,6 +290,7 @@ impl<'a> Applier<'a> {
         let next = Checkpoint { seq: last.seq + 1, position: passed, phase: Phase::Streaming, ..last };
         self.writer.commit(&next)?;
         self.shared.committed(self.index, &next, 0);
+        self.hardened(&next.position);
         tracing::info!(destination = self.index, position = %next.position, "initial copy complete, streaming");
         Ok(())
     }

@@ -103,25 +103,40 @@ pub struct Shared<'a> {
     carried: Mutex<Vec<Mapped>>,
     /// The checkpoints of all the pipeline's targets, also of those that this session does not run.
     checkpoints: Mutex<Vec<Checkpoint>>,
+    /// Per target the last position that a crash of it cannot take back.
+    durable: Mutex<Vec<Position>>,
     /// Set when the copy has ended: the last position after a read, if anything was read at all.
     copied: Mutex<Option<Option<Position>>>,
 }
 
 impl Shared<'_> {
     /// What every target holds.
-    pub fn durable(&self) -> Position {
+    pub fn held(&self) -> Position {
         let all = self.checkpoints.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut least = all[0].position.clone();
-        for c in all.iter().skip(1) {
-            // Positions of one log always compare; if they did not, acknowledging nothing new would be the safe answer.
-            if self.source.order(&c.position, &least).is_ok_and(|o| o.is_lt()) {
-                least = c.position.clone();
-            }
-        }
-        least
+        self.least(all.iter().map(|c| &c.position))
     }
 
-    /// A target has committed.
+    /// What every target holds, and keeps through a crash: the source may discard its log of that.
+    pub fn durable(&self) -> Position {
+        let all = self.durable.lock().unwrap_or_else(PoisonError::into_inner);
+        self.least(all.iter())
+    }
+
+    fn least<'p>(&self, positions: impl Iterator<Item = &'p Position>) -> Position {
+        // Positions of one log always compare; if they did not, acknowledging nothing new would be the safe answer.
+        let less = |a: &'p Position, b: &'p Position| match self.source.order(b, a).is_ok_and(|o| o.is_lt()) {
+            true => b,
+            false => a,
+        };
+        positions.reduce(less).cloned().expect("a pipeline has a target")
+    }
+
+    /// What a target has committed up to this position is durable.
+    pub fn hardened(&self, index: usize, position: &Position) {
+        self.durable.lock().unwrap_or_else(PoisonError::into_inner)[index] = position.clone();
+    }
+
+    /// A target has committed; whether durably, [`Shared::hardened`] tells.
     pub fn committed(&self, index: usize, checkpoint: &Checkpoint, rows: u64) {
         self.checkpoints.lock().unwrap_or_else(PoisonError::into_inner)[index] = checkpoint.clone();
         self.progress.update(|v| {
@@ -281,6 +296,8 @@ pub fn run(attempt: Attempt<'_>, mut members: Vec<Member<'_>>) -> Result<End> {
         uncopied: Mutex::new(uncopied),
         wish: Mutex::new(None),
         flush: AtomicBool::new(goal != Goal::Forever),
+        // To open a target makes durable what is found there, and a session that ends in order what it has committed.
+        durable: Mutex::new(checkpoints.iter().map(|c| c.position.clone()).collect()),
         checkpoints: Mutex::new(checkpoints),
         copied: Mutex::new(None),
     };
@@ -473,13 +490,13 @@ fn reached(shared: &Shared<'_>, members: &[usize], goal: &Goal) -> Result<bool> 
 /// Compares both ends for the picture of progress.
 fn look(shared: &Shared<'_>) -> Result<()> {
     let end = shared.source.position()?;
-    let durable = shared.durable();
+    let held = shared.held();
     // Another server may answer now than the one whose log is read: opening its log anew tells what is wrong with it.
     let other = |e| Error::transient("the source's log is not the one that is read").caused_by(e);
-    let behind = shared.source.order(&durable, &end).map_err(other)?.is_lt();
-    let bytes = if behind { shared.source.distance(&durable, &end)? } else { Some(0) };
+    let behind = shared.source.order(&held, &end).map_err(other)?.is_lt();
+    let bytes = if behind { shared.source.distance(&held, &end)? } else { Some(0) };
     let reached_mark = match shared.progress.mark() {
-        Some(mark) => shared.source.order(&durable, &mark.end)?.is_ge(),
+        Some(mark) => shared.source.order(&held, &mark.end)?.is_ge(),
         None => false,
     };
     shared.progress.tick();

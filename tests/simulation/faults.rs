@@ -44,6 +44,8 @@ pub enum Call {
     Since,
     Write,
     Commit,
+    CommitSoon,
+    Harden,
     FinishCopy,
     BeginChunk,
     WriteChunk,
@@ -52,7 +54,7 @@ pub enum Call {
 
 impl Call {
     /// All of them.
-    pub const ALL: [Call; 26] = [
+    pub const ALL: [Call; 28] = [
         Call::SourceTables,
         Call::SourceBegin,
         Call::SourcePosition,
@@ -75,6 +77,8 @@ impl Call {
         Call::Since,
         Call::Write,
         Call::Commit,
+        Call::CommitSoon,
+        Call::Harden,
         Call::FinishCopy,
         Call::BeginChunk,
         Call::WriteChunk,
@@ -387,6 +391,14 @@ impl Writer for Faulty<dyn Writer> {
 
     fn commit(&mut self, checkpoint: &Checkpoint) -> Result<()> {
         self.0.call(Call::Commit, || self.1.commit(checkpoint))
+    }
+
+    fn commit_soon(&mut self, checkpoint: &Checkpoint) -> Result<bool> {
+        self.0.call(Call::CommitSoon, || self.1.commit_soon(checkpoint))
+    }
+
+    fn harden(&mut self) -> Result<()> {
+        self.0.call(Call::Harden, || self.1.harden())
     }
 
     fn finish_copy(&mut self, tables: &[Arc<TableSchema>]) -> Result<()> {

@@ -28,6 +28,8 @@ pub struct Tally {
     pub again: u64,
     /// The same while no pipeline ran.
     pub again_at_rest: u64,
+    /// Commits that crashes of a target have undone.
+    pub undone: u64,
     pub equal: u64,
     pub unknown: u64,
     pub samples: u64,
@@ -43,6 +45,7 @@ impl Tally {
         self.kills += other.kills;
         self.again += other.again;
         self.again_at_rest += other.again_at_rest;
+        self.undone += other.undone;
         self.equal += other.equal;
         self.unknown += other.unknown;
         self.samples += other.samples;
@@ -80,6 +83,7 @@ pub fn simulate(world: &World) -> Result<Tally> {
     })?;
     judges.iter_mut().try_for_each(Judge::at_the_end)?;
     tally.transactions = world.store.end();
+    tally.undone = world.targets.iter().map(|t| t.lock().undone).sum();
     tally.samples = judges.iter().map(|j| j.samples).sum();
     tally.restarts = world.pipeline.progress.view().restarts;
     tally.hits = world.faults.hits();

@@ -2,7 +2,8 @@
 //! is all or nothing.
 //!
 //! It is stricter than any database: what the pipeline promises is checked where it can be seen, and what is broken is
-//! kept in [`TargetStore::violations`]. While streaming, an insert must be of a new row and an update of one that is
+//! kept in [`TargetStore::violations`]. Every second time that it is opened it has crashed before: what was committed and
+//! not durable is gone. While streaming, an insert must be of a new row and an update of one that is
 //! there; a chunk must not be older than the last change of its table; unique indexes hold at every commit.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -55,6 +56,20 @@ pub struct Inner {
     pub violations: Vec<String>,
     /// What every commit left to be seen, until somebody takes it.
     pub shown: Vec<Sample>,
+    /// What a crash leaves; `None`: everything.
+    durable: Option<Durable>,
+    /// Commits that crashes have undone.
+    pub undone: u64,
+}
+
+/// What was there before the first commit that is not durable.
+struct Durable {
+    checkpoint: Option<Checkpoint>,
+    checkpoints: usize,
+    shapes: Vec<Arc<TableSchema>>,
+    tables: Tables,
+    history: usize,
+    touched: BTreeMap<TableName, u64>,
 }
 
 /// The store of one pipeline.
@@ -84,6 +99,16 @@ impl Inner {
 
     fn violated(&mut self, what: String) {
         self.violations.push(what);
+    }
+
+    fn crash(&mut self) {
+        let Some(durable) = self.durable.take() else { return };
+        self.undone += (self.checkpoints.len() - durable.checkpoints) as u64;
+        self.checkpoint = durable.checkpoint;
+        self.checkpoints.truncate(durable.checkpoints);
+        self.times.truncate(durable.checkpoints);
+        (self.shapes, self.tables, self.touched) = (durable.shapes, durable.tables, durable.touched);
+        self.history.truncate(durable.history);
     }
 
     /// Unique indexes as the source has them.
@@ -137,6 +162,10 @@ impl Target for MemoryTarget {
         }
         inner.owner = Some(owner.clone());
         inner.epoch += 1;
+        if inner.epoch % 2 == 0 {
+            inner.crash();
+        }
+        inner.durable = None;
         inner.alive = true;
         inner.pending.clear();
         let (epoch, checkpoint) = (inner.epoch, inner.checkpoint.clone());
@@ -275,7 +304,31 @@ impl Writer for MemoryWriter {
         inner.times.push(tick());
         let shown = Sample::of(&inner);
         inner.shown.push(shown);
+        inner.durable = None;
         self.checkpoint = Some(checkpoint.clone());
+        Ok(())
+    }
+
+    fn commit_soon(&mut self, checkpoint: &Checkpoint) -> Result<bool> {
+        let mut inner = self.store.lock();
+        let before = inner.durable.take().unwrap_or_else(|| Durable {
+            checkpoint: inner.checkpoint.clone(),
+            checkpoints: inner.checkpoints.len(),
+            shapes: inner.shapes.clone(),
+            tables: inner.tables.clone(),
+            history: inner.history.len(),
+            touched: inner.touched.clone(),
+        });
+        drop(inner);
+        let committed = self.commit(checkpoint);
+        self.store.lock().durable = Some(before);
+        committed.map(|()| false)
+    }
+
+    fn harden(&mut self) -> Result<()> {
+        let mut inner = self.store.lock();
+        inner.guard(self.epoch)?;
+        inner.durable = None;
         Ok(())
     }
 
@@ -304,6 +357,7 @@ impl Writer for MemoryWriter {
         inner.checkpoint = Some(next.clone());
         inner.checkpoints.push(next.clone());
         inner.times.push(tick());
+        inner.durable = None;
         self.checkpoint = Some(next);
         Ok(())
     }

@@ -48,7 +48,8 @@ pub trait Target: Send + Sync {
     /// Who has the pipeline open now, where that can be told.
     fn owner(&self, pipeline: &str) -> Result<Option<Owner>>;
 
-    /// Takes the pipeline: refuses while another owner is alive, completes what a dead one left half done, fences it out.
+    /// Takes the pipeline: refuses while another owner is alive, completes what a dead one left half done, fences it out,
+    /// and makes durable what is found.
     fn open(&self, owner: &Owner) -> Result<Box<dyn Writer>>;
 
     /// A further connection that writes chunks of the initial copy under the writer's epoch.
@@ -91,6 +92,18 @@ pub trait Writer: Send {
     /// Makes everything written since the last commit visible and durable together with the checkpoint, whose `seq` is
     /// one more than the last and whose `epoch` is this writer's. An error if another owner has taken over.
     fn commit(&mut self, checkpoint: &Checkpoint) -> Result<()>;
+
+    /// As [`Writer::commit`], but the commit need not be durable yet, if waiting for that would cost time; returns whether it
+    /// is. A crash of the target may undo such commits, the last ones first, each whole and with its checkpoint: until
+    /// [`Writer::harden`], or a commit that is durable, the source must keep its log of them.
+    fn commit_soon(&mut self, checkpoint: &Checkpoint) -> Result<bool> {
+        self.commit(checkpoint).map(|()| true)
+    }
+
+    /// Makes every commit durable.
+    fn harden(&mut self) -> Result<()> {
+        Ok(())
+    }
 
     /// Takes a table in, or anew, in one commit that leaves the position where it is: its rows at the target are gone (a
     /// history tells of it by a truncation), it has this shape, no plan, and the phase is copying. `since` is a position

@@ -13,8 +13,9 @@ use tokio_postgres::error::SqlState;
 
 use crate::catalog::{self, Existing};
 use crate::classify::{classify, classify_in};
+use crate::ddl::{self, Key};
 use crate::quote::{self, ident};
-use crate::{ddl, shape};
+use crate::shape;
 
 /// Foreign keys that refer to a table: table and name of each.
 const REFERRING: &str = "\
@@ -25,11 +26,12 @@ const REFERRING: &str = "\
 /// Leaves the table in this shape, without rows. `carried` are the pipeline's tables.
 pub async fn empty(client: &Client, table: &TableSchema, carried: &[Arc<TableSchema>]) -> Result<()> {
     let Some(existing) = catalog::table(client, &table.name).await? else {
-        return ddl::prepare(client, table).await;
+        return ddl::prepare(client, table, Key::There).await;
     };
     release(client, &existing, carried).await?;
     let name = quote::table(&table.name);
-    let differences = ddl::differences(table, &existing);
+    let key = if carried.iter().any(|t| t.name == table.name) { Key::ToCome } else { Key::There };
+    let differences = ddl::differences(table, &existing, key);
     if differences.is_empty() {
         drop_unique_indexes(client, table, &existing).await?;
         // Not by TRUNCATE: see `Applier::truncate`.
@@ -44,7 +46,7 @@ pub async fn empty(client: &Client, table: &TableSchema, carried: &[Arc<TableSch
             .context("dropping it, to make it in its new shape")
             .hint("drop what depends on it first (views, foreign keys of tables that are not carried), then try again")
     })?;
-    ddl::prepare(client, table).await
+    ddl::prepare(client, table, Key::There).await
 }
 
 /// Drops the foreign keys of other carried tables that refer to this one.

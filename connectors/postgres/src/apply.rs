@@ -14,7 +14,8 @@
 //! with such an index lose all touched rows before they get the new ones.
 //!
 //! Few rows (`FEW`) travel as array parameters, and statements of one batch are sent without waiting for one another's
-//! answers ([`Applier::flush`]): a small batch costs one round trip. Many rows travel by COPY. `UPDATE .. FROM` costs the
+//! answers, with the commit where none of their answers matters ([`Applier::commit`]): a small batch costs one round trip, or
+//! two. Many rows travel by COPY. `UPDATE .. FROM` costs the
 //! server less than `ON CONFLICT`, which locks each row first, with a log record of its own; but it finds only rows that are
 //! there, and while the initial copy runs they often are not.
 
@@ -22,7 +23,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crossfade_core::{Error, Phase, Result, Rows, SchemaChange, TableName, TableSchema};
-use futures::future::join_all;
+use futures::future::{join, join_all, join3};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Statement};
 
@@ -98,9 +99,9 @@ impl Applier {
         self.session.forget_statements();
     }
 
-    /// Whether a transaction has been started.
+    /// Whether something has been written since the last commit.
     pub fn in_transaction(&self) -> bool {
-        self.in_transaction
+        self.in_transaction || !self.pending.is_empty()
     }
 
     /// The transaction has been committed.
@@ -127,7 +128,10 @@ impl Applier {
         if self.pending.iter().any(|call| call.table.name == rows.table.name) {
             self.flush().await?;
         }
-        let shape = self.shape(&rows.table).await?;
+        let mut shape = self.shape(&rows.table).await?;
+        if phase == Phase::Copying && !shape.keyed && !rows.table.key.is_empty() {
+            shape = self.make_key(&rows.table).await?;
+        }
         let split = Split::new(rows)?;
         let all: Vec<usize> = (0..rows.table.columns.len()).collect();
         if rows.table.key.is_empty() {
@@ -162,6 +166,14 @@ impl Applier {
         let shape = Arc::new(shape::load(&self.session.client, table).await?);
         self.shapes.insert(table.name.clone(), Arc::clone(&shape));
         Ok(shape)
+    }
+
+    /// The copy has made do without the key so far; from here on rows are found by it.
+    async fn make_key(&mut self, table: &Arc<TableSchema>) -> Result<Arc<Shape>> {
+        self.flush().await?;
+        ddl::make_key(&self.session.client, table).await?;
+        self.shapes.remove(&table.name);
+        self.shape(table).await
     }
 
     async fn delete(&mut self, part: &Part<'_>) -> Result<()> {
@@ -311,21 +323,58 @@ impl Applier {
         Ok(())
     }
 
+    /// Sends what waits, unless the commit may send it along: a statement whose answer may ask for another may not wait.
+    pub async fn settle(&mut self) -> Result<()> {
+        match self.pending.iter().all(|call| matches!(call.expect, Expect::Any)) {
+            true => Ok(()),
+            false => self.flush().await,
+        }
+    }
+
     /// Starts the transaction if there is none, and waits for all statements on their way.
     pub async fn flush(&mut self) -> Result<()> {
-        let calls = std::mem::take(&mut self.pending);
-        self.pending_bytes = 0;
-        let client = &self.session.client;
-        if !self.in_transaction {
-            // Sent in this order, because a request goes out when its future is first polled.
-            self.in_transaction = true;
-            let (begun, results) =
-                futures::future::join(client.batch_execute(self.session.begin()), Self::send(client, &calls)).await;
-            begun.map_err(classify)?;
-            return self.judge(calls, results).await;
-        }
-        let results = Self::send(client, &calls).await;
+        let calls = self.take_calls();
+        let (begun, results) = join(self.begin(), Self::send(&self.session.client, &calls)).await;
+        self.in_transaction = true;
+        begun.map_err(classify)?;
         self.judge(calls, results).await
+    }
+
+    /// Sends what waits, one more statement and COMMIT at once. What counts is that statement, which fails where nothing may be
+    /// committed: COMMIT then rolls back. Its error is the inner one.
+    pub async fn commit(
+        &mut self,
+        last: &Statement,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> Result<std::result::Result<(), tokio_postgres::Error>> {
+        self.settle().await?;
+        let calls = self.take_calls();
+        let client = &self.session.client;
+        let ended = join(client.query_one(last, params), client.batch_execute("COMMIT"));
+        let (begun, results, (moved, commit)) = join3(self.begin(), Self::send(client, &calls), ended).await;
+        begun.map_err(classify)?;
+        self.judge(calls, results).await?;
+        if let Err(e) = moved {
+            return Ok(Err(e));
+        }
+        commit.map_err(classify)?;
+        self.in_transaction = false;
+        self.session.committed();
+        Ok(Ok(()))
+    }
+
+    fn take_calls(&mut self) -> Vec<Call> {
+        self.pending_bytes = 0;
+        std::mem::take(&mut self.pending)
+    }
+
+    /// Starts the transaction if there is none. A request goes out when its future is first polled, and so in the order in
+    /// which futures are joined.
+    async fn begin(&self) -> std::result::Result<(), tokio_postgres::Error> {
+        match self.in_transaction {
+            true => Ok(()),
+            false => self.session.client.batch_execute(self.session.begin()).await,
+        }
     }
 
     async fn send(client: &Client, calls: &[Call]) -> Vec<std::result::Result<u64, tokio_postgres::Error>> {

@@ -279,7 +279,9 @@ async fn there(
 ) -> Result<Vec<Finding>> {
     let setting = format!("table {}", table.name);
     let name = quote::table(&table.name);
-    let mut found: Vec<Finding> = ddl::differences(table, existing)
+    let ours = carried.by_us(&table.name) && !carried.streaming;
+    let key = if ours { ddl::Key::ToCome } else { ddl::Key::There };
+    let mut found: Vec<Finding> = ddl::differences(table, existing, key)
         .into_iter()
         .map(|d| Finding::critical(format!("{setting}, {}", d.what), d.expected, d.actual, d.fix))
         .collect();

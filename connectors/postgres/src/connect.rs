@@ -4,6 +4,9 @@
 //! each in the ways that `sslmode` allows, as libpq does (`PQconnectPoll` in fe-connect.c), because the driver knows neither
 //! `allow`, nor `prefer`'s second attempt, nor all of `target_session_attrs`.
 //!
+//! A session lives on the shared runtime's threads, or ([`Server::alone`]) on the thread that waits for it: where the log is
+//! read, batches are written and chunks are copied, waking another thread for each answer would cost more than the answer.
+//!
 //! Every session gets the same settings, so that values mean the same whatever the server's defaults are. `row_security`
 //! off turns a policy that would hide rows into an error.
 
@@ -12,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossfade_core::{Endpoint, Error, Result};
-use tokio::runtime::Handle;
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio_postgres::Client;
 use tokio_postgres::config::SslMode as Negotiate;
 use tokio_postgres::error::SqlState;
@@ -39,7 +42,34 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 pub struct Server {
     options: Arc<Options>,
     tls: Arc<Tls>,
-    runtime: Handle,
+    drive: Drive,
+}
+
+/// Who moves the sessions' bytes.
+#[derive(Clone)]
+enum Drive {
+    /// The threads of the runtime that all share.
+    Shared(Handle),
+    /// Whoever waits for an answer; nobody else.
+    Alone(Arc<Own>),
+}
+
+/// A runtime without threads. It is given up, not waited for: a name that is being looked up may take its time.
+struct Own(Option<Runtime>);
+
+impl Own {
+    fn block_on<F: Future>(&self, future: F) -> F::Output {
+        let runtime = self.0.as_ref().expect("it is taken by drop only");
+        runtime.block_on(future)
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 impl Server {
@@ -47,17 +77,23 @@ impl Server {
     pub fn new(endpoint: &Endpoint, runtime: Handle) -> Result<Server> {
         let options = Options::parse(endpoint, &|name| std::env::var(name).ok())?;
         let tls = Tls::new(&options)?;
-        Ok(Server { options: Arc::new(options), tls: Arc::new(tls), runtime })
+        Ok(Server { options: Arc::new(options), tls: Arc::new(tls), drive: Drive::Shared(runtime) })
+    }
+
+    /// The same server for sessions of one thread at a time: they live while somebody is in [`Server::block_on`] of this
+    /// handle or a clone of it, and end with the last of them.
+    pub fn alone(&self) -> Result<Server> {
+        let runtime = Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|e| Error::unavailable("cannot start the I/O of a session").caused_by(e))?;
+        Ok(Server { drive: Drive::Alone(Arc::new(Own(Some(runtime)))), ..self.clone() })
     }
 
     /// Runs I/O to its end on this thread.
     pub fn block_on<F: Future>(&self, future: F) -> F::Output {
-        self.runtime.block_on(future)
-    }
-
-    /// The runtime that connections live on.
-    pub fn runtime(&self) -> &Handle {
-        &self.runtime
+        match &self.drive {
+            Drive::Shared(runtime) => runtime.block_on(future),
+            Drive::Alone(own) => own.block_on(future),
+        }
     }
 
     /// Where and how to connect.
@@ -143,7 +179,8 @@ impl Server {
         let mut config = self.options.config(host);
         config.ssl_mode(way);
         let (client, connection) = config.connect((*self.tls).clone()).await?;
-        self.runtime.spawn(async move {
+        // Inside of `block_on`: on the runtime that it drives.
+        tokio::spawn(async move {
             // Whoever waits for an answer gets this error too; a session that idles has nobody to hand it to.
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a Postgres session ended");

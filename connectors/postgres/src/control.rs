@@ -18,6 +18,7 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row, Statement};
 
 use crate::classify::classify;
+use crate::session::DURABLE;
 
 /// What the target remembers of a pipeline.
 #[derive(Debug, Clone)]
@@ -133,7 +134,11 @@ pub async fn lock_holder(client: &Client, pipeline: &str) -> Result<Option<i32>>
 }
 
 /// Makes `owner` the pipeline's owner under the next epoch, in a transaction of its own. The caller holds the session lock.
+///
+/// That transaction is durable, and with it what the owner before has committed without waiting: a commit that waits
+/// flushes the log, of which all commits before it are a part.
 pub async fn take_over(client: &Client, owner: &Owner) -> Result<State> {
+    client.batch_execute(DURABLE).await.map_err(classify)?;
     client.batch_execute("BEGIN").await.map_err(classify)?;
     let json = to_json(owner)?;
     let insert = "INSERT INTO crossfade.checkpoint (pipeline, seq, phase, epoch, owner) \

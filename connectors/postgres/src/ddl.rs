@@ -1,12 +1,16 @@
 //! Tables as Crossfade makes them, and how a table that is there already differs from that.
 //!
-//! A table gets its primary key at once and everything else (secondary indexes, foreign keys, sequence values: see
-//! [`crate::finish`]) when the initial copy has ended. Names longer than 63 bytes are refused: the server would cut them,
+//! A table is made without any index: to build one of rows that are there costs the server a fraction of what it costs to
+//! keep it while they come. It gets its primary key when the initial copy has ended, or ([`make_key`]) when the stream
+//! brings the first change of its rows, which are told apart by it; everything else (secondary indexes, foreign keys,
+//! sequence values: see [`crate::finish`]) at the end of the copy. Until then no row can come twice: chunks hold disjoint
+//! ranges of the key, and each is committed once. Names longer than 63 bytes are refused: the server would cut them,
 //! and two could become one.
 
 use crossfade_core::batch::SchemaStep;
 use crossfade_core::{Column, Error, Logical, Result, SchemaChange, TableSchema};
 use tokio_postgres::GenericClient;
+use tokio_postgres::error::SqlState;
 
 use crate::catalog::{self, Existing, ExistingColumn};
 use crate::classify::classify_in;
@@ -26,8 +30,18 @@ pub struct Difference {
     pub fix: String,
 }
 
-/// Makes the table if it is missing; if it is there, an error lists every way in which it will not do.
-pub async fn prepare(client: &impl GenericClient, table: &TableSchema) -> Result<()> {
+/// Whether a table that is there must have its key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Key {
+    /// It must.
+    There,
+    /// The pipeline has made the table and not ended its copy: the key may be still to come.
+    ToCome,
+}
+
+/// Makes the table if it is missing; if it is there, an error lists every way in which it will not do. `key` tells whether
+/// its key may be still to come.
+pub async fn prepare(client: &impl GenericClient, table: &TableSchema, key: Key) -> Result<()> {
     check_names(table)?;
     let failed = |e| classify_in(&table.name, e).context(format!("creating table {}", table.name));
     let Some(existing) = catalog::table(client, &table.name).await? else {
@@ -37,7 +51,7 @@ pub async fn prepare(client: &impl GenericClient, table: &TableSchema) -> Result
         }
         return client.batch_execute(&statements.join("; ")).await.map_err(failed);
     };
-    let differences = differences(table, &existing);
+    let differences = differences(table, &existing, key);
     if differences.is_empty() {
         return Ok(());
     }
@@ -55,7 +69,7 @@ pub fn create_schema(schema: &str) -> String {
     format!("CREATE SCHEMA IF NOT EXISTS {}", ident(schema))
 }
 
-/// The statements that make a table with its primary key, its schema being there. They fail if the table exists.
+/// The statements that make a table, its schema being there. They fail if the table exists.
 pub fn create(table: &TableSchema) -> Result<Vec<String>> {
     check_names(table)?;
     let name = quote::table(&table.name);
@@ -66,12 +80,25 @@ pub fn create(table: &TableSchema) -> Result<Vec<String>> {
         let numbered = if column.auto_increment { numbering(table, column, &mut after)? } else { "" };
         parts.push(format!("{} {}{not_null}{numbered}", ident(&column.name), types::sql(&column.logical)));
     }
-    if !table.key.is_empty() {
-        parts.push(format!("PRIMARY KEY ({})", quote::idents(table.key_columns().map(|c| c.name.as_str()))));
-    }
     let mut statements = vec![format!("CREATE TABLE {name} ({})", parts.join(", "))];
     statements.append(&mut after);
     Ok(statements)
+}
+
+/// Makes the primary key of a table that has none, of the rows that are there. Nobody else may be writing to it.
+pub async fn make_key(client: &impl GenericClient, table: &TableSchema) -> Result<()> {
+    let key = quote::idents(table.key_columns().map(|c| c.name.as_str()));
+    let sql = format!("ALTER TABLE {} ADD PRIMARY KEY ({key})", quote::table(&table.name));
+    client.batch_execute(&sql).await.map_err(|e| {
+        let equal = e.code() == Some(&SqlState::UNIQUE_VIOLATION);
+        let error = classify_in(&table.name, e).context("making its primary key");
+        match equal {
+            true => error.hint(
+                "the source tells these keys apart, and Postgres does not, or somebody has written to the table at the target",
+            ),
+            false => error,
+        }
+    })
 }
 
 /// How new rows are numbered after the cutover. Identity columns must be integers; a `bigint unsigned` is a `numeric` here
@@ -133,7 +160,7 @@ pub fn check_names(table: &TableSchema) -> Result<()> {
 }
 
 /// Every way in which a table that is there will not hold the source's rows.
-pub fn differences(table: &TableSchema, existing: &Existing) -> Vec<Difference> {
+pub fn differences(table: &TableSchema, existing: &Existing, key: Key) -> Vec<Difference> {
     let alter = format!("ALTER TABLE {}", quote::table(&table.name));
     let mut found = Vec::new();
     let mut add = |what: String, expected: &str, actual: &str, fix: String| {
@@ -160,7 +187,8 @@ pub fn differences(table: &TableSchema, existing: &Existing) -> Vec<Difference> 
             }
         }
     }
-    if let Some((expected, actual)) = key_difference(table, existing) {
+    let to_come = key == Key::ToCome && !existing.indexes.iter().any(|i| i.primary);
+    if let Some((expected, actual)) = key_difference(table, existing).filter(|_| !to_come) {
         let drop = existing.indexes.iter().find(|i| i.primary).map(|i| format!("DROP CONSTRAINT {}, ", ident(&i.name)));
         let key = quote::idents(table.key_columns().map(|c| c.name.as_str()));
         let fix = format!("{alter} {}ADD PRIMARY KEY ({key})", drop.unwrap_or_default());
@@ -201,6 +229,11 @@ fn column_differences(column: &Column, there: &ExistingColumn, in_key: bool) -> 
         found.push(("NULL admitted, as in the source".into(), "NOT NULL".into(), "DROP NOT NULL".into()));
     }
     found
+}
+
+/// Whether rows can be found, and told apart, by the table's key.
+pub fn is_keyed(table: &TableSchema, existing: &Existing) -> bool {
+    key_difference(table, existing).is_none()
 }
 
 /// Upserts need a unique index on exactly the key's columns, in any order.

@@ -1,4 +1,4 @@
-//! What a table gets when its initial copy has ended: secondary indexes, foreign keys, sequence values.
+//! What a table gets when its initial copy has ended: its primary key, secondary indexes, foreign keys, sequence values.
 //!
 //! Everything here may be run again: an index of the same columns, or of the name that Crossfade would give, is left as it
 //! is, so an operator who wants another index (the source's was on a prefix, say) makes it under that name.
@@ -18,7 +18,7 @@ use tokio_postgres::Client;
 
 use crate::catalog::{self, Existing};
 use crate::classify::{classify, classify_in};
-use crate::ddl::{hashed, short};
+use crate::ddl::{self, hashed, short};
 use crate::quote::{self, MAX_NAME, ident, idents};
 use crate::types::PgType;
 
@@ -32,7 +32,7 @@ pub async fn finish_copy(client: &Client, tables: &[Arc<TableSchema>]) -> Result
         if !taken.contains_key(schema) {
             taken.insert(schema, catalog::relations(client, schema).await?);
         }
-        let existing = catalog::table(client, &table.name).await?.ok_or_else(|| missing(&table.name))?;
+        let existing = keyed(client, table).await?;
         for (name, statement) in indexes(table, tables, &existing, &taken[schema]) {
             taken.entry(schema).or_default().insert(name.clone());
             client.batch_execute(&statement).await.map_err(|e| {
@@ -50,6 +50,17 @@ pub async fn finish_copy(client: &Client, tables: &[Arc<TableSchema>]) -> Result
         add_foreign_keys(client, table, tables).await?;
     }
     Ok(())
+}
+
+/// The table, which has its key now.
+async fn keyed(client: &Client, table: &TableSchema) -> Result<Existing> {
+    let look = async || catalog::table(client, &table.name).await?.ok_or_else(|| missing(&table.name));
+    let existing = look().await?;
+    if ddl::is_keyed(table, &existing) {
+        return Ok(existing);
+    }
+    ddl::make_key(client, table).await?;
+    look().await
 }
 
 fn missing(table: &TableName) -> Error {

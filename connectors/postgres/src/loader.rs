@@ -1,7 +1,7 @@
 //! Writes chunks of the initial copy, on a connection of its own.
 //!
 //! A chunk is one transaction: its rows, then the check of the epoch and the chunk's completion. Rows go straight into the
-//! table by COPY; where they meet rows that the stream brought before, the chunk is given up and read again, to be merged
+//! table by one COPY, which is ended with the chunk, so that the server works on rows while the next are read; where they meet rows that the stream brought before, the chunk is given up and read again, to be merged
 //! through staging. While a chunk is being written the pipeline keeps the stream off its table, so the locks that a chunk
 //! waits for are those of strangers: it does so for a limited time.
 
@@ -12,7 +12,8 @@ use crate::classify::{classify, classify_in};
 use crate::connect::Server;
 use crate::control;
 use crate::copy::Encoders;
-use crate::session::{CopyError, Session};
+use crate::ddl;
+use crate::session::{CopyError, Copying, Session};
 use crate::shape;
 use crate::sql::{self, Fed, Feed};
 
@@ -38,10 +39,9 @@ enum State {
 }
 
 /// How rows go in.
-#[derive(Clone, Copy)]
 enum Way {
-    /// COPY into the table.
-    Straight,
+    /// COPY into the table: started by the first rows, ended by `commit`.
+    Straight(Option<Copying>),
     /// Staging and INSERT, because types differ.
     Insert,
     /// Staging and upsert.
@@ -51,16 +51,25 @@ enum Way {
 impl PostgresLoader {
     /// Connects.
     pub fn open(server: &Server, pipeline: &str, epoch: u64) -> Result<PostgresLoader> {
+        let server = server.alone()?;
         let session = server.block_on(async { Session::new(server.client().await?).await })?;
-        Ok(PostgresLoader { server: server.clone(), session, pipeline: pipeline.to_owned(), epoch, state: State::Idle })
+        Ok(PostgresLoader { server, session, pipeline: pipeline.to_owned(), epoch, state: State::Idle })
     }
 
     async fn start(&mut self, chunk: &Chunk, merge: bool) -> Result<Way> {
         self.session.client.batch_execute("ROLLBACK").await.map_err(classify)?;
         self.session.rolled_back();
         self.session.client.batch_execute("BEGIN").await.map_err(classify)?;
+        // Asked for each chunk: it costs nothing beside the chunk, and an operator may alter tables at any time.
+        let shape = shape::load(&self.session.client, &chunk.table).await?;
         match (merge, chunk.table.key.is_empty()) {
-            (true, false) => return Ok(Way::Merge),
+            (true, false) => {
+                // Not there yet where the chunk was given up for a lock, not for a row.
+                if !shape.keyed {
+                    ddl::make_key(&self.session.client, &chunk.table).await?;
+                }
+                return Ok(Way::Merge);
+            }
             // The chunk is the whole table. Not by TRUNCATE, which readers would have to wait for.
             (true, true) => {
                 let sql = format!("DELETE FROM {}", crate::quote::table(&chunk.table.name));
@@ -69,25 +78,45 @@ impl PostgresLoader {
             }
             (false, _) => {}
         }
-        // Asked for each chunk: it costs nothing beside the chunk, and an operator may alter tables at any time.
-        let shape = shape::load(&self.session.client, &chunk.table).await?;
-        Ok(if shape.cast { Way::Insert } else { Way::Straight })
+        Ok(if shape.cast { Way::Insert } else { Way::Straight(None) })
     }
 
-    async fn rows(&mut self, chunk: &Chunk, way: Way, batch: &RecordBatch) -> Result<(), CopyError> {
+    async fn rows(&mut self, chunk: &Chunk, way: &mut Way, batch: &RecordBatch) -> Result<(), CopyError> {
         let table = &chunk.table;
         let columns: Vec<usize> = (0..table.columns.len()).collect();
-        let all: Vec<usize> = (0..batch.num_rows()).collect();
         let encoders = Encoders::new(table, batch, &columns).map_err(CopyError::Other)?;
-        if let Way::Straight = way {
-            return self.session.copy(&sql::copy_table(table, &columns), &encoders, &all).await.map(drop);
+        if let Way::Straight(copying) = way {
+            let copying = match copying {
+                Some(running) => running,
+                None => copying.insert(self.session.start_copy(&sql::copy_table(table, &columns), table).await?),
+            };
+            return copying.rows(&encoders, 0..batch.num_rows()).await.map_err(CopyError::Other);
         }
+        let all: Vec<usize> = (0..batch.num_rows()).collect();
         let feed = Feed::Stage(self.session.stage(&encoders, &all).await.map_err(CopyError::Other)?);
         let fed = Fed { table, columns: &columns, feed: &feed };
         let text = if let Way::Merge = way { fed.upsert() } else { fed.insert() };
         let statement = self.session.prepare(&text).await.map_err(CopyError::Other)?;
         let run = self.session.client.execute(&statement, &[]).await;
         run.map(drop).map_err(|e| crate::session::copy_error(table, e))
+    }
+
+    /// What becomes of a chunk whose rows were refused: `Collided`, or an error.
+    fn refused(&mut self, chunk: &Chunk, merging: bool, refused: CopyError) -> Result<()> {
+        match refused {
+            CopyError::Duplicate(_) | CopyError::Locked(_) if !merging => {
+                self.state = State::Collided;
+                Ok(())
+            }
+            // A value of a secondary unique index that another row still has: the stream, once further, takes it away.
+            CopyError::Duplicate(e) => {
+                let hint = "if it comes again: drop the target's secondary unique indexes until the copy has ended";
+                Err(Error::transient(format!("chunk {} meets another row's value", chunk.index))
+                    .caused_by(e)
+                    .hint(hint))
+            }
+            e => Err(self.server.block_on(self.session.explain(&chunk.table.name, e.into()))),
+        }
     }
 
     async fn complete(&mut self, chunk: &Chunk, high: &Position) -> Result<()> {
@@ -118,7 +147,7 @@ impl Loader for PostgresLoader {
     }
 
     fn write(&mut self, rows: &RecordBatch) -> Result<()> {
-        let (chunk, way) = match std::mem::replace(&mut self.state, State::Failed) {
+        let (chunk, mut way) = match std::mem::replace(&mut self.state, State::Failed) {
             State::Open { chunk, way } => (chunk, way),
             State::Collided => {
                 self.state = State::Collided;
@@ -127,26 +156,24 @@ impl Loader for PostgresLoader {
             State::Idle | State::Failed => return Err(Error::corrupt("rows of no chunk")),
         };
         let server = self.server.clone();
-        match (server.block_on(self.rows(&chunk, way, rows)), way) {
-            (Ok(()), _) => self.state = State::Open { chunk, way },
-            (Err(CopyError::Duplicate(_) | CopyError::Locked(_)), Way::Straight | Way::Insert) => {
-                self.state = State::Collided;
-            }
-            // A value of a secondary unique index that another row still has: the stream, once further, takes it away.
-            (Err(CopyError::Duplicate(e)), Way::Merge) => {
-                let hint = "if it comes again: drop the target's secondary unique indexes until the copy has ended";
-                return Err(Error::transient(format!("chunk {} meets another row's value", chunk.index))
-                    .caused_by(e)
-                    .hint(hint));
-            }
-            (Err(e), _) => return Err(server.block_on(self.session.explain(&chunk.table.name, e.into()))),
+        if let Err(e) = server.block_on(self.rows(&chunk, &mut way, rows)) {
+            return self.refused(&chunk, matches!(way, Way::Merge), e);
         }
+        self.state = State::Open { chunk, way };
         Ok(())
     }
 
     fn commit(&mut self, high: &Position) -> Result<Loaded> {
         let server = self.server.clone();
-        match std::mem::replace(&mut self.state, State::Failed) {
+        let mut state = std::mem::replace(&mut self.state, State::Failed);
+        if let State::Open { chunk, way: Way::Straight(copying) } = &mut state
+            && let Some(copying) = copying.take()
+            && let Err(e) = server.block_on(copying.finish(&chunk.table))
+        {
+            self.refused(chunk, false, e)?;
+            state = State::Collided;
+        }
+        match state {
             State::Open { chunk, .. } => {
                 server.block_on(self.complete(&chunk, high))?;
                 self.session.committed();

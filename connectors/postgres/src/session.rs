@@ -7,13 +7,14 @@
 //!   aborted and nothing of it can be committed.
 
 use std::collections::HashMap;
+use std::pin::Pin;
 
 use bytes::{Bytes, BytesMut};
 use crossfade_core::{Error, Result, TableName, TableSchema};
-use futures::{SinkExt, pin_mut};
+use futures::SinkExt;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
-use tokio_postgres::{Client, Row, Statement};
+use tokio_postgres::{Client, CopyInSink, Row, Statement};
 
 use crate::classify::{LOCKED, classify, classify_in};
 use crate::copy::{CHUNK, Encoders, HEADER, TRAILER};
@@ -26,8 +27,8 @@ const PLANNER: &str = "SET enable_seqscan = off; SET enable_hashjoin = off; SET 
     SET enable_material = off; SET jit = off; SET plan_cache_mode = auto; SET max_parallel_workers_per_gather = 0";
 
 /// The source is told to discard its log once a commit has returned: then the commit must survive a crash of this server,
-/// whatever its default is. Stricter settings than `on` stay as they are.
-const DURABLE: &str = "SELECT pg_catalog.set_config('synchronous_commit', 'on', false) \
+/// whatever its default is. Stricter settings than `on` stay as they are. [`Session::may_hurry`] has the exception.
+pub const DURABLE: &str = "SELECT pg_catalog.set_config('synchronous_commit', 'on', false) \
     WHERE pg_catalog.current_setting('synchronous_commit') = 'off'";
 
 /// A wait for somebody else's lock that lasts longer is an error, not a standstill without a word. A limit that the operator
@@ -55,6 +56,9 @@ pub struct Session {
     pub client: Client,
     /// Whether triggers and foreign keys of the target keep still.
     pub replica: bool,
+    /// Whether a commit may be left to become durable later, because another that waits comes soon. It may not where commits
+    /// wait for standbys to show them: the operator wants to read there what is read here.
+    pub may_hurry: bool,
     statements: HashMap<String, Statement>,
     /// By their columns' types, under which tables of one shape share them.
     stages: HashMap<Vec<PgType>, Stage>,
@@ -102,7 +106,9 @@ impl Session {
             Err(e) if e.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => false,
             Err(e) => return Err(classify(e)),
         };
-        Ok(Session { client, replica, statements: HashMap::new(), stages: HashMap::new(), next_stage: 0 })
+        let sql = "SELECT pg_catalog.current_setting('synchronous_commit') <> 'remote_apply'";
+        let may_hurry = client.query_one(sql, &[]).await.and_then(|row| row.try_get(0)).map_err(classify)?;
+        Ok(Session { client, replica, may_hurry, statements: HashMap::new(), stages: HashMap::new(), next_stage: 0 })
     }
 
     /// Starts a transaction. Where foreign keys of the target fire, they may do so at its end, since batches are ordered by
@@ -210,27 +216,59 @@ impl Session {
 
     /// Sends rows through one COPY; returns how many the server took.
     pub async fn copy(&mut self, sql: &str, encoders: &Encoders<'_>, rows: &[usize]) -> Result<u64, CopyError> {
-        let table = encoders.table();
+        let mut copying = self.start_copy(sql, encoders.table()).await?;
+        copying.rows(encoders, rows.iter().copied()).await.map_err(CopyError::Other)?;
+        copying.finish(encoders.table()).await
+    }
+
+    /// Starts a COPY into `table`, or into what stages its rows. Nothing else may be asked of the session until it is finished
+    /// or dropped.
+    pub async fn start_copy(&mut self, sql: &str, table: &TableSchema) -> Result<Copying, CopyError> {
         let statement = self.prepare(sql).await.map_err(CopyError::Other)?;
-        let sink = self.client.copy_in::<_, Bytes>(&statement).await.map_err(|e| copy_error(table, e))?;
-        pin_mut!(sink);
-        let mut buffer = Vec::with_capacity(CHUNK + CHUNK / 8);
+        let sink = self.client.copy_in(&statement).await.map_err(|e| copy_error(table, e))?;
+        let mut buffer = Vec::with_capacity(ROOM);
         buffer.extend_from_slice(HEADER);
-        for &row in rows {
-            encoders.row(row, &mut buffer).map_err(CopyError::Other)?;
-            if buffer.len() >= CHUNK {
-                let full = std::mem::replace(&mut buffer, Vec::with_capacity(CHUNK + CHUNK / 8));
-                if sink.send(full.into()).await.is_err() {
-                    break; // the server's own error shows at the end
-                }
+        Ok(Copying { sink: Box::pin(sink), buffer, over: false })
+    }
+}
+
+/// A COPY that runs. Dropped, it is given up: the driver sends CopyFail, and the transaction is aborted.
+pub struct Copying {
+    sink: Pin<Box<CopyInSink<Bytes>>>,
+    buffer: Vec<u8>,
+    /// The connection takes no more: `finish` tells why.
+    over: bool,
+}
+
+/// A buffer is sent when it has passed [`CHUNK`]: room for the row that does it.
+const ROOM: usize = CHUNK + CHUNK / 8;
+
+impl Copying {
+    /// Sends rows. What the server says of them shows in [`Copying::finish`].
+    pub async fn rows(&mut self, encoders: &Encoders<'_>, rows: impl Iterator<Item = usize>) -> Result<()> {
+        for row in rows {
+            encoders.row(row, &mut self.buffer)?;
+            if self.buffer.len() >= CHUNK {
+                self.send().await;
             }
         }
-        buffer.extend_from_slice(TRAILER);
-        // A failed send means a lost connection or an error of the server: `finish` tells which.
-        let sent = sink.send(buffer.into()).await;
-        match sink.finish().await {
-            Ok(taken) => sent.map(|()| taken).map_err(|e| copy_error(table, e)),
-            Err(e) => Err(copy_error(table, e)),
+        Ok(())
+    }
+
+    async fn send(&mut self) {
+        let full = std::mem::replace(&mut self.buffer, Vec::with_capacity(ROOM));
+        self.over = self.over || self.sink.send(full.into()).await.is_err();
+    }
+
+    /// Ends the COPY; returns how many rows the server took.
+    pub async fn finish(mut self, table: &TableSchema) -> Result<u64, CopyError> {
+        self.buffer.extend_from_slice(TRAILER);
+        self.send().await;
+        let taken = self.sink.as_mut().finish().await.map_err(|e| copy_error(table, e))?;
+        match self.over {
+            false => Ok(taken),
+            // A failed send means a lost connection or an error of the server, which `finish` has told.
+            true => Err(CopyError::Other(Error::transient("the connection took no more of a COPY, and then ended it"))),
         }
     }
 }

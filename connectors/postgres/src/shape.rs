@@ -7,6 +7,7 @@ use tokio_postgres::Client;
 
 use crate::catalog::{self, Existing, ExistingColumn, ExistingIndex};
 use crate::classify::classify;
+use crate::ddl;
 use crate::types::{Fit, compatible};
 
 /// A table at the target.
@@ -14,6 +15,8 @@ use crate::types::{Fit, compatible};
 pub struct Shape {
     /// A column has another type than the batch, so rows go through a statement that converts them.
     pub cast: bool,
+    /// Rows can be found by their key: else it is still to be made, or there is none.
+    pub keyed: bool,
     /// There is a unique index beside the key's that is checked row by row.
     pub unique: bool,
     /// It has columns that the source lacks: a row that is deleted and inserted anew would lose their values.
@@ -44,6 +47,7 @@ pub async fn load(client: &Client, table: &TableSchema) -> Result<Shape> {
     Ok(Shape {
         cast: needs_cast(table, &existing)?,
         types: table.columns.iter().filter_map(kind).collect(),
+        keyed: !table.key.is_empty() && ddl::is_keyed(table, &existing),
         unique: secondary_unique(table, &existing).next().is_some(),
         extra: extra_columns(table, &existing).next().is_some(),
         referenced: referenced.and_then(|row| row.try_get(0)).map_err(classify)?,

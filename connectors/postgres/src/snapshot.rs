@@ -25,6 +25,7 @@ pub struct TargetSnapshot {
 impl TargetSnapshot {
     /// Opens the state of now. An error if the pipeline has committed nothing yet.
     pub fn open(server: &Server, pipeline: &str) -> Result<TargetSnapshot> {
+        let server = server.alone()?;
         let (client, row) = server.block_on(async {
             let client = server.client().await?;
             client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await.map_err(classify)?;
@@ -38,7 +39,7 @@ impl TargetSnapshot {
                 .hint("start it first, or name the pipeline that wrote the target")
         })?;
         let position = Position::new(row.try_get::<_, String>(0).map_err(classify)?);
-        Ok(TargetSnapshot { server: server.clone(), client, position })
+        Ok(TargetSnapshot { server, client, position })
     }
 }
 

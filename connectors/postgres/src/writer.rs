@@ -2,9 +2,14 @@
 //!
 //! ```text
 //! open   session lock ─▶ checkpoint row FOR UPDATE, epoch + 1, owner
-//! write  BEGIN, statements of the batch                 one round trip for a small batch
+//! write  BEGIN, statements of the batch                 none, or one round trip for a small batch
 //! commit UPDATE checkpoint WHERE seq, epoch; COMMIT      one more
 //! ```
+//!
+//! `commit_soon` sets `synchronous_commit = off` for its transaction, as the server's own subscriptions do for theirs. What is
+//! lost in a crash of the server is then the log's end, and so the last commits, data and checkpoint together. `harden` is a
+//! commit that waits; it makes those before it durable, because it is behind them in the one log that it flushes (and that
+//! synchronous standbys get). See "Asynchronous Commit" in the server's documentation.
 //!
 //! The session lock keeps two processes from running at once; the epoch is what makes it safe when they do (the lock falls
 //! with a connection that the server gives up, while its process still runs).
@@ -20,9 +25,9 @@ use crossfade_core::{
     Batch, Checkpoint, ChunkState, Error, Item, KeyRange, Owner, Phase, Position, Result, TableName, TableSchema,
     Writer,
 };
+use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Statement};
 
 use crate::apply::Applier;
 use crate::classify::classify;
@@ -48,6 +53,16 @@ const MOVE: &str = "\
         updated_at = pg_catalog.clock_timestamp() WHERE pipeline = $1 AND seq = $2 AND epoch = $3 RETURNING 1) \
     SELECT 1 / pg_catalog.count(*) FROM moved";
 
+/// As [`MOVE`], without a wait for the log's flush.
+const MOVE_SOON: &str = "\
+    WITH moved AS (UPDATE crossfade.checkpoint SET seq = $2 + 1, position = $4, phase = $5, commit_micros = $6, \
+        updated_at = pg_catalog.clock_timestamp() WHERE pipeline = $1 AND seq = $2 AND epoch = $3 RETURNING 1) \
+    SELECT 1 / pg_catalog.count(*), pg_catalog.set_config('synchronous_commit', 'off', true) FROM moved";
+
+/// Writes something, so that the commit has something to wait for.
+const HARDEN: &str = "\
+    UPDATE crossfade.checkpoint SET updated_at = pg_catalog.clock_timestamp() WHERE pipeline = $1 AND epoch = $2";
+
 /// As [`MOVE`], with the tables' shapes.
 const MOVE_WITH_TABLES: &str = "\
     WITH moved AS (UPDATE crossfade.checkpoint SET seq = $2 + 1, position = $4, phase = $5, commit_micros = $6, \
@@ -72,6 +87,7 @@ pub struct PostgresWriter {
 impl PostgresWriter {
     /// Takes the pipeline.
     pub fn open(server: &Server, owner: &Owner) -> Result<PostgresWriter> {
+        let server = server.alone()?;
         let (session, state) = server.block_on(async {
             let client = server.client().await?;
             control::ensure(&client).await?;
@@ -81,7 +97,7 @@ impl PostgresWriter {
         })?;
         let State { checkpoint, epoch, tables, since, .. } = state;
         Ok(PostgresWriter {
-            server: server.clone(),
+            server,
             applier: Applier::new(session),
             pipeline: owner.pipeline.clone(),
             epoch,
@@ -163,10 +179,10 @@ impl PostgresWriter {
                 }
             }
         }
-        if batch.items.is_empty() { Ok(()) } else { self.applier.flush().await }
+        self.applier.settle().await
     }
 
-    async fn move_checkpoint(&mut self, next: &Checkpoint) -> Result<()> {
+    async fn move_checkpoint(&mut self, next: &Checkpoint, wait: Wait) -> Result<()> {
         let previous = self.checkpoint.as_ref().map_or(0, |c| c.seq);
         if next.seq != previous + 1 || next.epoch != self.epoch {
             return Err(Error::corrupt(format!(
@@ -175,7 +191,12 @@ impl PostgresWriter {
             )));
         }
         let tables = if self.reshaped { Some(control::to_json(&self.shapes())?) } else { None };
-        let statement = self.applier.session.prepare(if tables.is_some() { MOVE_WITH_TABLES } else { MOVE }).await?;
+        let sql = match (&tables, wait) {
+            (Some(_), _) => MOVE_WITH_TABLES,
+            (None, Wait::Flush) => MOVE,
+            (None, Wait::No) => MOVE_SOON,
+        };
+        let statement = self.applier.session.prepare(sql).await?;
         let numbers = (i64::try_from(previous), i64::try_from(self.epoch));
         let (Ok(previous), Ok(epoch)) = numbers else { return Err(Error::corrupt("a checkpoint beyond 63 bits")) };
         let (position, phase) = (next.position.as_str(), next.phase.to_string());
@@ -184,33 +205,28 @@ impl PostgresWriter {
         if let Some(tables) = &tables {
             params.push(tables);
         }
-        let begun = self.applier.in_transaction();
-        self.commit_with(&statement, &params, begun).await
+        match self.applier.commit(&statement, &params).await? {
+            Err(e) if e.code() == Some(&SqlState::DIVISION_BY_ZERO) => Err(control::taken(&self.pipeline)),
+            moved => moved.map_err(classify),
+        }
     }
 
     /// Commits what is written under this checkpoint.
-    async fn commit_at(&mut self, checkpoint: &Checkpoint) -> Result<()> {
-        self.move_checkpoint(checkpoint).await?;
-        self.applier.committed();
+    async fn commit_at(&mut self, checkpoint: &Checkpoint, wait: Wait) -> Result<()> {
+        self.move_checkpoint(checkpoint, wait).await?;
         self.reshaped = false;
         self.checkpoint = Some(checkpoint.clone());
         Ok(())
     }
+}
 
-    /// Sends the statement and COMMIT at once. What counts is the statement: if it fails, COMMIT rolls back.
-    async fn commit_with(&self, statement: &Statement, params: &[&(dyn ToSql + Sync)], begun: bool) -> Result<()> {
-        let client = &self.applier.session.client;
-        let begin = async { if begun { Ok(()) } else { client.batch_execute("BEGIN").await } };
-        // Polled, and so sent, in this order.
-        let sent = futures::future::join3(begin, client.query_one(statement, params), client.batch_execute("COMMIT"));
-        let (begin, moved, commit) = sent.await;
-        begin.map_err(classify)?;
-        match moved {
-            Err(e) if e.code() == Some(&SqlState::DIVISION_BY_ZERO) => return Err(control::taken(&self.pipeline)),
-            moved => moved.map_err(classify)?,
-        };
-        commit.map_err(classify)
-    }
+/// What a commit waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wait {
+    /// For what the session's `synchronous_commit` asks for: at least that this server has flushed it.
+    Flush,
+    /// For nothing.
+    No,
 }
 
 impl Writer for PostgresWriter {
@@ -231,7 +247,9 @@ impl Writer for PostgresWriter {
             for some in tables.chunks(TABLES_AT_ONCE) {
                 w.apart(async |w| {
                     for table in some {
-                        ddl::prepare(&w.applier.session.client, table).await?;
+                        let ours = w.phase() == Phase::Copying && w.tables.iter().any(|t| t.name == table.name);
+                        let key = if ours { ddl::Key::ToCome } else { ddl::Key::There };
+                        ddl::prepare(&w.applier.session.client, table, key).await?;
                         w.reshape(table);
                     }
                     w.applier.forget();
@@ -265,7 +283,28 @@ impl Writer for PostgresWriter {
                 w.since.clear(); // the stream has passed them all
                 w.reshaped = true;
             }
-            w.commit_at(checkpoint).await
+            w.commit_at(checkpoint, Wait::Flush).await
+        })
+    }
+
+    fn commit_soon(&mut self, checkpoint: &Checkpoint) -> Result<bool> {
+        // A change of shape is rare, and may be what the next owner depends on.
+        if !self.applier.session.may_hurry || self.reshaped || !self.since.is_empty() {
+            return self.commit(checkpoint).map(|()| true);
+        }
+        self.guarded(async |w| w.commit_at(checkpoint, Wait::No).await)?;
+        Ok(false)
+    }
+
+    fn harden(&mut self) -> Result<()> {
+        self.guarded(async |w| {
+            w.between_batches()?;
+            let epoch = i64::try_from(w.epoch).map_err(|_| Error::corrupt("an epoch beyond 63 bits"))?;
+            let statement = w.applier.session.prepare(HARDEN).await?;
+            match w.applier.session.client.execute(&statement, &[&w.pipeline, &epoch]).await.map_err(classify)? {
+                0 => Err(control::taken(&w.pipeline)),
+                _ => Ok(()),
+            }
         })
     }
 
@@ -282,7 +321,8 @@ impl Writer for PostgresWriter {
             w.since.insert(table.name.clone(), since.clone());
             w.reshaped = true;
             w.applier.forget();
-            w.commit_at(&Checkpoint { seq: last.seq + 1, phase: Phase::Copying, epoch: w.epoch, ..last }).await
+            let next = Checkpoint { seq: last.seq + 1, phase: Phase::Copying, epoch: w.epoch, ..last };
+            w.commit_at(&next, Wait::Flush).await
         })
     }
 

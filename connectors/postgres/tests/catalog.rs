@@ -69,7 +69,7 @@ impl Session {
     }
 
     fn prepare(&self, table: &TableSchema) -> Result<(), Error> {
-        self.server.block_on(ddl::prepare(&self.client, table))
+        self.server.block_on(ddl::prepare(&self.client, table, ddl::Key::There))
     }
 
     fn finish(&self, tables: &[Arc<TableSchema>]) -> Result<(), Error> {

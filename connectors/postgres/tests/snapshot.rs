@@ -58,7 +58,7 @@ impl Lab {
     fn create(&self, table: &TableSchema) {
         self.server.block_on(async {
             let client = self.server.client().await.unwrap();
-            ddl::prepare(&client, table).await.unwrap();
+            ddl::prepare(&client, table, ddl::Key::There).await.unwrap();
         });
     }
 
@@ -235,7 +235,7 @@ fn every_type_comes_back() {
         let client = lab.server.block_on(lab.server.client()).unwrap();
         let mut inserts = String::new();
         for (n, (logical, values)) in &samples {
-            lab.server.block_on(ddl::prepare(&client, &shape(*n, logical))).unwrap();
+            lab.server.block_on(ddl::prepare(&client, &shape(*n, logical), ddl::Key::There)).unwrap();
             let rows: Vec<String> = values.iter().enumerate().map(|(i, v)| format!("({i}, '{v}')")).collect();
             inserts.push_str(&format!("insert into shop.t{n} values {}, (999, null);\n", rows.join(", ")));
         }

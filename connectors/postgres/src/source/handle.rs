@@ -149,8 +149,9 @@ impl Source for PgSource {
         };
         let Names { slot, publication } = &self.names;
         let deadline = Instant::now() + RELEASE;
+        let server = self.server.alone()?;
         loop {
-            match PgStream::start(&self.server, slot, publication, from, tables, Box::new(describe.clone())) {
+            match PgStream::start(&server, slot, publication, from, tables, Box::new(describe.clone())) {
                 // The server lets a slot go a moment after its reader has said goodbye.
                 Err(e) if e.is_transient() && Instant::now() < deadline => {
                     std::thread::sleep(Duration::from_millis(50))

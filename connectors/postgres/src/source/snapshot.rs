@@ -52,8 +52,8 @@ const WRITERS: &str = "\
         AND l.relation IN (SELECT oid FROM parts) \
         AND l.mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')";
 
-/// Sessions that finished snapshots leave for the next: a copy opens one for each chunk.
-pub type Pool = Arc<Mutex<Vec<Client>>>;
+/// Sessions that finished snapshots leave for the next, each with what drives it: a copy opens one for each chunk.
+pub type Pool = Arc<Mutex<Vec<(Server, Client)>>>;
 
 /// See the module's documentation.
 pub struct SourceSnapshot {
@@ -71,9 +71,13 @@ impl SourceSnapshot {
     /// Opens a snapshot of these tables.
     pub fn open(server: &Server, tables: &[Arc<TableSchema>], consistency: Consistency, pool: &Pool) -> Result<Self> {
         let kept = pool.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let client = match kept.filter(|client| !client.is_closed()) {
-            Some(client) => client,
-            None => server.block_on(server.client())?,
+        let (server, client) = match kept.filter(|(_, client)| !client.is_closed()) {
+            Some(kept) => kept,
+            None => {
+                let server = server.alone()?;
+                let client = server.block_on(server.client())?;
+                (server, client)
+            }
         };
         let known = server.block_on(relations(&client, tables))?;
         let partitioned = known.iter().filter(|r| r.partitioned).map(|r| r.name.clone()).collect();
@@ -82,10 +86,10 @@ impl SourceSnapshot {
                 let oids: Vec<u32> = known.iter().map(|r| r.oid).collect();
                 (server.block_on(at_least(&client, &oids))?, Some(Arc::clone(pool)))
             }
-            Consistency::Exact => (exact(server, &client)?, None),
+            Consistency::Exact => (exact(&server, &client)?, None),
         };
         let position = position.to_position();
-        Ok(SourceSnapshot { server: server.clone(), client: Some(client), position, partitioned, pool })
+        Ok(SourceSnapshot { server, client: Some(client), position, partitioned, pool })
     }
 
     fn client(&self) -> Result<&Client> {
@@ -105,7 +109,7 @@ impl SourceSnapshot {
 impl Drop for SourceSnapshot {
     fn drop(&mut self) {
         if let (Some(pool), Some(client)) = (self.pool.take(), self.client.take()) {
-            pool.lock().unwrap_or_else(PoisonError::into_inner).push(client);
+            pool.lock().unwrap_or_else(PoisonError::into_inner).push((self.server.clone(), client));
         }
     }
 }
