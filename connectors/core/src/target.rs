@@ -86,7 +86,7 @@ pub trait Writer: Send {
     /// All planned chunks and which of them are done.
     fn chunks(&mut self) -> Result<Vec<ChunkState>>;
 
-    /// Writes a batch, inside the transaction that the next commit ends.
+    /// Writes a batch, inside the transaction that the next commit ends. What is wrong with it may show at that commit only.
     fn write(&mut self, batch: &Batch) -> Result<()>;
 
     /// Makes everything written since the last commit visible and durable together with the checkpoint, whose `seq` is

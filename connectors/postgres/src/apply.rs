@@ -129,7 +129,7 @@ impl Applier {
             self.flush().await?;
         }
         let mut shape = self.shape(&rows.table).await?;
-        if phase == Phase::Copying && !shape.keyed && !rows.table.key.is_empty() {
+        if !shape.keyed && !rows.table.key.is_empty() {
             shape = self.make_key(&rows.table).await?;
         }
         let split = Split::new(rows)?;
@@ -168,7 +168,8 @@ impl Applier {
         Ok(shape)
     }
 
-    /// The copy has made do without the key so far; from here on rows are found by it.
+    /// The copy has made do without the key so far; from here on rows are found by it. No chunk of the table is on its way:
+    /// the pipeline sees to that.
     async fn make_key(&mut self, table: &Arc<TableSchema>) -> Result<Arc<Shape>> {
         self.flush().await?;
         ddl::make_key(&self.session.client, table).await?;

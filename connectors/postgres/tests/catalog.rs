@@ -69,7 +69,7 @@ impl Session {
     }
 
     fn prepare(&self, table: &TableSchema) -> Result<(), Error> {
-        self.server.block_on(ddl::prepare(&self.client, table, ddl::Key::There))
+        self.server.block_on(ddl::prepare(&self.client, table, ddl::Key::ToCome))
     }
 
     fn finish(&self, tables: &[Arc<TableSchema>]) -> Result<(), Error> {

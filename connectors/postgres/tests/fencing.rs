@@ -41,6 +41,11 @@ fn prepared(site: &Site) -> (PostgresTarget, Arc<TableSchema>) {
     (target, table)
 }
 
+/// With its key, as after the stream's first change of it.
+fn keyed(site: &Site) {
+    site.sql("alter table shop.t add primary key (id)");
+}
+
 fn ids(site: &Site) -> String {
     site.sql("select coalesce(string_agg(id::text, ' ' order by id), '') from shop.t")
 }
@@ -208,6 +213,7 @@ fn chunks_are_done_once_and_under_their_epoch() {
         assert!(chunks.iter().zip(&ranges).enumerate().all(|(n, (c, r))| c.index == n as u32 && c.range == *r));
         chunks.into_iter().map(|c| c.done.map(|p| p.to_string())).collect()
     };
+    keyed(&site);
     let mut loader = target.loader("p", writer.epoch()).unwrap();
     loader.begin(&chunk(&table, 0), false).unwrap();
     loader.write(&loaded(&table, 0..5, "copy")).unwrap();
@@ -251,6 +257,7 @@ fn a_loader_in_flight_holds_back_a_new_owner_not_the_writer() {
     let (target, table) = prepared(&site);
     let mut writer = site.writer();
     writer.plan(&table.name, &[KeyRange::ALL]).unwrap();
+    keyed(&site);
     let mut loader = target.loader("p", writer.epoch()).unwrap();
     loader.begin(&chunk(&table, 0), false).unwrap();
     loader.write(&loaded(&table, 0..5, "copy")).unwrap();

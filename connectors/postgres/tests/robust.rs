@@ -122,6 +122,12 @@ fn rows_of_another_pipeline_are_not_ours() {
     assert!(critical("p").contains("table shop.t: it holds rows; TRUNCATE TABLE"), "{}", critical("p"));
 }
 
+/// A small batch may go out with its commit.
+fn refused(writer: &mut PostgresWriter, batch: &crossfade_core::Batch) -> crossfade_core::Error {
+    let next = next(writer, Phase::Copying);
+    writer.write(batch).and_then(|()| writer.commit(&next)).unwrap_err()
+}
+
 #[test]
 fn unique_indexes_are_named_until_the_copy_has_ended() {
     let site = Site::new(PgVersion::V15);
@@ -135,7 +141,7 @@ fn unique_indexes_are_named_until_the_copy_has_ended() {
     let mut writer = site.writer();
     writer.prepare(&[Arc::clone(&table)]).unwrap();
     write(&mut writer, vec![changes(&table, Op::Insert, &[(1, 10, "a")])], Phase::Copying);
-    let error = writer.write(&batch(vec![changes(&table, Op::Insert, &[(2, 10, "b")])])).unwrap_err();
+    let error = refused(&mut writer, &batch(vec![changes(&table, Op::Insert, &[(2, 10, "b")])]));
     assert!(matches!(error.class(), Class::Data(place) if place.table == "shop.t"), "{error:?}");
     assert!(error.hint_text().is_some_and(|h| h.contains("until it ends")), "{error:?}");
     drop(writer);
@@ -252,7 +258,7 @@ fn a_lock_that_lasts_is_told_with_its_holder() {
             assert!(hint.contains(&format!("pg_terminate_backend({pid})")), "{lock}: {error:?}");
         };
         let update = || batch(vec![changes(&table, Op::Update, &[(1, 1, "b")])]);
-        told(writer.write(&update()).unwrap_err());
+        told(refused(&mut writer, &update()));
         drop(writer);
         let mut writer = PostgresWriter::open(&server, &owner("p")).unwrap();
         let mut loader = target.loader("p", writer.epoch()).unwrap();
