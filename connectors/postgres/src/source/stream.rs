@@ -4,7 +4,7 @@
 //! Between ──Begin──> Announced ──rows──> Within ──Commit──> Between
 //! ```
 //!
-//! A transaction that the server sends while it is open waits in a spool ([`super::spool`]), and takes the same way once it has
+//! A transaction that the server sends while it is open waits in a spool (`spool.rs`), and takes the same way once it has
 //! committed: Stream Commit is its Begin, the spool holds its rows, and the spool's end is its Commit.
 //!
 //! Invariants:
