@@ -25,9 +25,9 @@ use crossfade_core::{
     Batch, Checkpoint, ChunkState, Error, Item, KeyRange, Owner, Phase, Position, Result, TableName, TableSchema,
     Writer,
 };
+use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::Client;
 
 use crate::apply::Applier;
 use crate::classify::classify;

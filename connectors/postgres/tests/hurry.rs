@@ -86,7 +86,9 @@ fn the_key_comes_with_the_streams_first_change_or_at_the_end_of_the_copy() {
         let mut writer = site.writer();
         writer.prepare(&tables).unwrap();
         write(&mut writer, vec![], Phase::Copying);
-        let keys = || site.sql("select coalesce(string_agg(indexrelid::regclass::text, ' ' order by indexrelid::regclass::text), '') from pg_index where indisprimary and indrelid::regclass::text like 'shop.%'");
+        let keys = || {
+            site.sql("select coalesce(string_agg(indexrelid::regclass::text, ' ' order by indexrelid::regclass::text), '') from pg_index where indisprimary and indrelid::regclass::text like 'shop.%'")
+        };
         for table in &tables {
             writer.plan(&table.name, &[KeyRange::ALL]).unwrap();
             let mut loader = target.loader("p", writer.epoch()).unwrap();
