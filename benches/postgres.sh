@@ -1,6 +1,6 @@
 # Postgres to Postgres: the comparisons of benches/compare that need no other server. Sourced by it.
 #
-# Two servers of version 15, without autovacuum, whose work would fall into one run and not into the next. What a server spends
+# Two servers of one version, without autovacuum, whose work would fall into one run and not into the next. What a server spends
 # is that of all its processes: those that have ended (the postmaster's reaped children) and those that live.
 
 pg_settings="
@@ -149,7 +149,7 @@ backlog_ceiling() {
 backlog_pg_table_of_figures() {
   local ours=$dir/backlog.times theirs=$dir/builtin.times log=$dir/ceiling.times changes=$((transactions * 4)) a b c
   a=$(median "$ours" '$1') b=$(median "$theirs" '$1') c=$(median "$log" '$1')
-  head_of "Backlog: $transactions transactions of pgbench (scale 10), $changes row changes, $2 MiB of log, Postgres 15 to Postgres 15" "$1"
+  head_of "Backlog: $transactions transactions of pgbench (scale 10), $changes row changes, $2 MiB of log, Postgres $postgres to Postgres $postgres" "$1"
   say "| | Crossfade | built-in logical replication | pg_recvlogical into /dev/null |"
   say "|---|--:|--:|--:|"
   say "| seconds | $a | $b | $c |"
@@ -233,7 +233,7 @@ copy_pg() {
 copy_pg_table_of_figures() {
   local ours=$dir/copy.times theirs=$dir/psql.times a b c
   a=$(median "$ours" '$1') b=$(median "$theirs" '$1') c=$(median "$theirs" '$2')
-  head_of "Initial copy: $rows rows of 20 columns and the primary key, Postgres 15 to Postgres 15" "$1"
+  head_of "Initial copy: $rows rows of 20 columns and the primary key, Postgres $postgres to Postgres $postgres" "$1"
   say "| | Crossfade | COPY (binary), psql to psql, then the primary key | the pipe alone, no key |"
   say "|---|--:|--:|--:|"
   say "| seconds | $a | $b | $c |"
@@ -345,7 +345,7 @@ latency_pg() {
 
 latency_pg_table_of_figures() {
   local name label
-  head_of "Latency: $seconds s a run, 1,000 transactions a second asked for, Postgres 15 to Postgres 15, from the commit to visible" "$1"
+  head_of "Latency: $seconds s a run, 1,000 transactions a second asked for, Postgres $postgres to Postgres $postgres, from the commit to visible" "$1"
   say "| | transactions a second | p50, ms | p90, ms | p99, ms | longest, ms | CPU seconds of source server, target server, program |"
   say "|---|--:|--:|--:|--:|--:|--:|"
   for name in crossfade subscription; do

@@ -3,6 +3,10 @@
 //! A source that cannot hand on a batch (the budget or the channel is full) stops reading and keeps its connection
 //! alive: every wait in here is short and followed by an acknowledgement when one is due. Only positions that all
 //! targets have committed are acknowledged.
+//!
+//! A log that comes as fast as it is read comes in small pieces, and each costs all threads behind this one, and the source,
+//! which wakes us for it, nearly as much as a large one. So where batches wait to be written anyway, the next is given
+//! a moment to grow ([`LINGER`]). Where none waits, nothing is held back.
 
 use std::time::{Duration, Instant};
 
@@ -24,6 +28,10 @@ pub struct Parcel {
 
 /// How long `next` waits for something to come: also how long it takes to notice a new rule on an idle log.
 const IDLE: Duration = Duration::from_millis(20);
+/// How long a small batch may grow while others wait before it.
+const LINGER: Duration = Duration::from_micros(500);
+/// A batch of fewer than this part of what it may hold is small.
+const SMALL: usize = 8;
 /// Longest silence towards the source.
 const ACK_EVERY: Duration = Duration::from_secs(2);
 /// How long one wait for room takes before the connection is looked after.
@@ -33,6 +41,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
 pub fn read(shared: &Shared<'_>, mut stream: Box<dyn Stream>, out: &Sender<Parcel>) -> Result<()> {
     let mut acks = Acks { last: Instant::now(), position: None };
     let mut at_commit = true;
+    let mut small = false;
     while !shared.halt.aborted() {
         let until = match shared.reins.rule(at_commit) {
             Rule::Stop if at_commit => return Ok(()),
@@ -53,9 +62,13 @@ pub fn read(shared: &Shared<'_>, mut stream: Box<dyn Stream>, out: &Sender<Parce
             Rule::Free | Rule::Stop | Rule::Hold => None,
         };
         let limits = shared.limits;
+        if small && !out.is_empty() {
+            std::thread::sleep(LINGER);
+        }
         let limit = Limit { deadline: Instant::now() + IDLE, bytes: limits.read_bytes, rows: limits.read_rows, until };
         if let Some(batch) = stream.next(&limit)? {
             let end = batch.end.clone();
+            small = batch.rows() < limits.read_rows / SMALL && batch.bytes() < limits.read_bytes / SMALL;
             if !hand_on(shared, stream.as_mut(), batch, out, &mut acks)? {
                 return Ok(());
             }

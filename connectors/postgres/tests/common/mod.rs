@@ -58,7 +58,7 @@ impl Site {
     }
 }
 
-fn endpoint(db: &Database) -> Endpoint {
+pub fn endpoint(db: &Database) -> Endpoint {
     Endpoint::new(format!("{}?sslmode=disable", db.url()), None)
 }
 

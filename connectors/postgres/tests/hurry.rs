@@ -1,0 +1,119 @@
+//! Commits that are not waited for, and the key that is not made before it is needed.
+
+mod common;
+
+use std::sync::Arc;
+
+use common::*;
+use crossfade_core::{Chunk, Item, KeyRange, Level, Loaded, Logical, Op, Owner, Phase, Position, TableSchema};
+use crossfade_core::{Target, Writer};
+use crossfade_harness::{Options, PgVersion, Postgres};
+use crossfade_postgres::PostgresTarget;
+use crossfade_postgres::connect::Server;
+use crossfade_postgres::writer::PostgresWriter;
+use tokio::runtime::Runtime;
+
+fn simple(name: &str) -> Arc<TableSchema> {
+    table(name, &[("id", Logical::Int32), ("v", Logical::Text)], &[0])
+}
+
+fn row(table: &Arc<TableSchema>, id: i128) -> Item {
+    Item::Rows(rows(table, &[(Op::Insert, vec![V::I(id), t("v")])]))
+}
+
+/// The server is killed; what it had not written of its log is gone, and with each row the checkpoint that came with it.
+#[test]
+fn a_crash_undoes_the_last_commits_whole_and_none_before_a_durable_one() {
+    let server = Postgres::start(PgVersion::V18, Options::new().set("wal_writer_delay", "10s"));
+    let db = server.fresh_database("crash");
+    let runtime = Runtime::new().unwrap();
+    let way = Server::new(&endpoint(&db), runtime.handle().clone()).unwrap();
+    let target = PostgresTarget::new(&endpoint(&db), runtime.handle().clone()).unwrap();
+    let table = simple("t");
+    let mut durable = 0;
+    for round in 0..4 {
+        let mut writer = PostgresWriter::open(&way, &owner("p")).unwrap();
+        writer.prepare(&[Arc::clone(&table)]).unwrap();
+        for n in 0..60 {
+            let next = next(&writer, Phase::Streaming);
+            writer.write(&batch(vec![row(&table, i128::from(next.seq))])).unwrap();
+            assert!(!writer.commit_soon(&next).unwrap(), "it is not waited for");
+            if n == 20 + round {
+                writer.harden().unwrap();
+                durable = next.seq;
+            }
+        }
+        server.kill();
+        server.restart();
+        let left = target.recover("p").unwrap().unwrap().seq;
+        assert!(left >= durable, "{left} of {durable} that were durable");
+        assert_eq!(db.sql("select count(*) || ' ' || max(id) from shop.t"), format!("{left} {left}"));
+    }
+}
+
+/// Whoever opens a pipeline reports its position as durable: then it has to be.
+#[test]
+fn what_is_found_at_the_opening_is_durable() {
+    let server = Postgres::start(PgVersion::V15, Options::new().set("wal_writer_delay", "10s"));
+    server.sql("postgres", "alter system set synchronous_commit = off; select pg_reload_conf()");
+    let db = server.fresh_database("opened");
+    let runtime = Runtime::new().unwrap();
+    let way = Server::new(&endpoint(&db), runtime.handle().clone()).unwrap();
+    let target = PostgresTarget::new(&endpoint(&db), runtime.handle().clone()).unwrap();
+    let table = simple("t");
+    let mut writer = PostgresWriter::open(&way, &owner("p")).unwrap();
+    writer.prepare(&[Arc::clone(&table)]).unwrap();
+    for _ in 0..40 {
+        let next = next(&writer, Phase::Streaming);
+        writer.write(&batch(vec![row(&table, i128::from(next.seq))])).unwrap();
+        writer.commit_soon(&next).unwrap();
+    }
+    drop(writer);
+    let writer = PostgresWriter::open(&way, &owner("p")).unwrap();
+    let found = writer.checkpoint().unwrap().seq;
+    server.kill();
+    server.restart();
+    assert_eq!((found, target.recover("p").unwrap().unwrap().seq), (40, 40));
+}
+
+#[test]
+fn the_key_comes_with_the_streams_first_change_or_at_the_end_of_the_copy() {
+    for version in [PgVersion::V15, PgVersion::V18] {
+        let site = Site::new(version);
+        let target = PostgresTarget::new(&site.endpoint(), site.runtime.handle().clone()).unwrap();
+        let (quiet, busy) = (simple("quiet"), simple("busy"));
+        let tables = [Arc::clone(&quiet), Arc::clone(&busy)];
+        let mut writer = site.writer();
+        writer.prepare(&tables).unwrap();
+        write(&mut writer, vec![], Phase::Copying);
+        let keys = || {
+            site.sql("select coalesce(string_agg(indexrelid::regclass::text, ' ' order by indexrelid::regclass::text), '') from pg_index where indisprimary and indrelid::regclass::text like 'shop.%'")
+        };
+        for table in &tables {
+            writer.plan(&table.name, &[KeyRange::ALL]).unwrap();
+            let mut loader = target.loader("p", writer.epoch()).unwrap();
+            let chunk = Chunk { table: Arc::clone(table), index: 0, range: KeyRange::ALL, low: Position::new("at 1") };
+            loader.begin(&chunk, false).unwrap();
+            let Item::Rows(read) = row(table, 1) else { unreachable!("rows are rows") };
+            loader.write(&read.batch).unwrap();
+            assert_eq!(loader.commit(&Position::new("high")).unwrap(), Loaded::Done);
+        }
+        assert_eq!(keys(), "");
+        // A restart finds tables without their key, and nothing wrong with them.
+        drop(writer);
+        let found = target.check("p", &tables).unwrap();
+        assert!(found.iter().all(|f| f.level != Level::Critical), "{found:?}");
+        let mut writer = site.writer();
+        writer.prepare(&tables).unwrap();
+        write(&mut writer, vec![row(&busy, 1), row(&busy, 2)], Phase::Copying);
+        assert_eq!((keys().as_str(), site.sql("select count(*) from shop.busy").as_str()), ("shop.busy_pkey", "2"));
+        writer.finish_copy(&tables).unwrap();
+        assert_eq!(keys(), "shop.busy_pkey shop.quiet_pkey");
+        // Of another pipeline's name, a table without a key is nobody's.
+        site.sql("alter table shop.quiet drop constraint quiet_pkey");
+        let strange = Owner { pipeline: "q".into(), ..owner("q") };
+        let mut writer = target.open(&strange).unwrap();
+        let error = writer.prepare(&tables).unwrap_err();
+        assert!(error.to_string().contains("a primary key or unique index on (id)"), "{error}");
+    }
+}
