@@ -156,7 +156,7 @@ impl Target for MemoryTarget {
         }
         inner.owner = Some(owner.clone());
         inner.epoch += 1;
-        if inner.epoch % 2 == 0 {
+        if inner.epoch.is_multiple_of(2) {
             inner.crash();
         }
         inner.durable = None;
