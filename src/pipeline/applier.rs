@@ -5,7 +5,7 @@
 //! files want size. A batch that only advances the position is committed at most once a second.
 //!
 //! While streaming, commits are not waited for to become durable: changes show as soon as they are committed, and
-//! [`Writer::harden`], or a commit that does wait, makes them durable every half a second and at the end. Only then is the source
+//! [`Writer::harden`], or a commit that does wait, makes them durable twice a second and at the end. Only then is the source
 //! told; if the target crashes before, it comes back at an earlier checkpoint, and the log of what it lost is still there.
 //!
 //! At the end of the initial copy this thread builds indexes, foreign keys and sequences and turns the phase to

@@ -9,8 +9,10 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crossfade_core::{Checkpoint, Finding, Phase, Position, Retained};
+use crossfade_core::{Checkpoint, Error, Finding, Phase, Position, Result, Retained};
 use serde::{Deserialize, Serialize};
+
+use super::session::Shared;
 
 /// What a pipeline is up to.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -253,6 +255,24 @@ impl Progress {
     fn lock(&self) -> MutexGuard<'_, View> {
         self.view.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Compares both ends for the picture of progress.
+pub fn look(shared: &Shared<'_>) -> Result<()> {
+    let end = shared.source.position()?;
+    let held = shared.held();
+    // Another server may answer now than the one whose log is read: opening its log anew tells what is wrong with it.
+    let other = |e| Error::transient("the source's log is not the one that is read").caused_by(e);
+    let behind = shared.source.order(&held, &end).map_err(other)?.is_lt();
+    let bytes = if behind { shared.source.distance(&held, &end)? } else { Some(0) };
+    let reached_mark = match shared.progress.mark() {
+        Some(mark) => shared.source.order(&held, &mark.end)?.is_ge(),
+        None => false,
+    };
+    shared.progress.tick();
+    shared.progress.looked(behind, reached_mark, end, Moment::now());
+    shared.progress.update(|v| v.lag_bytes = bytes);
+    Ok(())
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ use super::applier::Applier;
 use super::budget::Budget;
 use super::copier::{Destination, Plan, copy, lacking};
 use super::gate::Gate;
-use super::progress::{CopyProgress, Moment, Progress, State};
+use super::progress::{self, CopyProgress, Progress, State};
 use super::reader::read;
 use super::reins::{Reins, Rule};
 use super::shaper::{Outlet, shape};
@@ -459,7 +459,7 @@ fn conduct(
             return Ok(End::Reached);
         }
         if looked.is_none_or(|at| at.elapsed() >= Duration::from_secs(1)) {
-            look(shared)?;
+            progress::look(shared)?;
             retention::look(shared.source, shared.limits, shared.progress, retention::EVERY)?;
             looked = Some(Instant::now());
         }
@@ -485,22 +485,4 @@ fn reached(shared: &Shared<'_>, members: &[usize], goal: &Goal) -> Result<bool> 
         }
     }
     Ok(true)
-}
-
-/// Compares both ends for the picture of progress.
-fn look(shared: &Shared<'_>) -> Result<()> {
-    let end = shared.source.position()?;
-    let held = shared.held();
-    // Another server may answer now than the one whose log is read: opening its log anew tells what is wrong with it.
-    let other = |e| Error::transient("the source's log is not the one that is read").caused_by(e);
-    let behind = shared.source.order(&held, &end).map_err(other)?.is_lt();
-    let bytes = if behind { shared.source.distance(&held, &end)? } else { Some(0) };
-    let reached_mark = match shared.progress.mark() {
-        Some(mark) => shared.source.order(&held, &mark.end)?.is_ge(),
-        None => false,
-    };
-    shared.progress.tick();
-    shared.progress.looked(behind, reached_mark, end, Moment::now());
-    shared.progress.update(|v| v.lag_bytes = bytes);
-    Ok(())
 }
