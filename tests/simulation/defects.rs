@@ -300,6 +300,17 @@ impl Writer for FlawedWriter {
         if self.gathers() { self.commit_gathered(checkpoint) } else { self.inner.commit(checkpoint) }
     }
 
+    fn commit_soon(&mut self, checkpoint: &Checkpoint) -> Result<bool> {
+        match self.gathers() {
+            true => self.commit_gathered(checkpoint).map(|()| true),
+            false => self.inner.commit_soon(checkpoint),
+        }
+    }
+
+    fn harden(&mut self) -> Result<()> {
+        self.inner.harden()
+    }
+
     fn finish_copy(&mut self, tables: &[Arc<TableSchema>]) -> Result<()> {
         self.inner.finish_copy(tables)
     }
