@@ -139,17 +139,24 @@ pub fn code(ended: &Ended) -> i32 {
     ended.status.code().unwrap_or(-1)
 }
 
-/// Runs `play` while so many others write; `write` is given a writer's number, and ends when it is told to stop.
-pub fn while_writing(writers: usize, write: impl Fn(usize, &AtomicBool) + Sync, play: impl FnOnce(&AtomicBool)) {
+/// Runs `play` while so many others write; `write` is given a writer's number, ends when it is told to stop, and tells how often it
+/// wrote. Returns that of all of them: a test without writes would prove nothing.
+pub fn while_writing(
+    writers: usize,
+    write: impl Fn(usize, &AtomicBool) -> usize + Sync,
+    play: impl FnOnce(&AtomicBool),
+) -> usize {
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
         let _stopped = StopOnDrop(&stop);
-        for writer in 0..writers {
-            let (write, stop) = (&write, &stop);
-            scope.spawn(move || write(writer, stop));
-        }
+        let (write, told) = (&write, &stop);
+        let writing: Vec<_> = (0..writers).map(|n| scope.spawn(move || write(n, told))).collect();
         play(&stop);
-    });
+        stop.store(true, Ordering::SeqCst);
+        let written: Vec<usize> = writing.into_iter().map(|w| w.join().expect("a writer")).collect();
+        assert!(written.iter().all(|n| *n > 0), "a writer did not write: {written:?}");
+        written.into_iter().sum()
+    })
 }
 
 /// Lets the writer of a test end when the test ends early: a scope waits for its threads, also when it panics.

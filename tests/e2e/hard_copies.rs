@@ -51,7 +51,7 @@ const WRITES: [&str; 12] = [
     "UPDATE g SET b = 'moved {n}', f = NOW(3) WHERE a = 2 LIMIT 5;",
 ];
 
-fn write_until(source: &Database, stop: &AtomicBool) {
+fn write_until(source: &Database, stop: &AtomicBool) -> usize {
     let mut n = 0;
     while !stop.load(Ordering::SeqCst) {
         let mut script = String::from("SET SESSION sql_mode='';\n");
@@ -63,6 +63,7 @@ fn write_until(source: &Database, stop: &AtomicBool) {
         source.sql(&script);
         thread::sleep(Duration::from_millis(10));
     }
+    n
 }
 
 /// Kills the daemon within the copy, lets it end, and compares; then without a writer.

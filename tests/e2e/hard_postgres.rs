@@ -62,8 +62,9 @@ const WRITES: [&str; 18] = [
     "BEGIN; INSERT INTO g SELECT * FROM g WHERE a = 4 LIMIT 2; SAVEPOINT a; DELETE FROM g WHERE a = 3; ROLLBACK TO a; COMMIT;",
 ];
 
-fn write_until(source: &Database, writer: usize, stop: &AtomicBool) {
-    let mut n = 1 + writer * 977;
+fn write_until(source: &Database, writer: usize, stop: &AtomicBool) -> usize {
+    let start = 1 + writer * 977;
+    let mut n = start;
     while !stop.load(Ordering::SeqCst) {
         let mut script = String::from("\\set ON_ERROR_STOP 0\nSET deadlock_timeout = '20ms';\n");
         if writer % 2 == 1 {
@@ -78,6 +79,7 @@ fn write_until(source: &Database, writer: usize, stop: &AtomicBool) {
         source.sql(&script);
         thread::sleep(Duration::from_millis(100));
     }
+    n - start
 }
 
 /// A pipeline with small chunks, each an occasion for a wrong position.

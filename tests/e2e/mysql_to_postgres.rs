@@ -48,8 +48,8 @@ pub const SAKILA: Sample = Sample {
     ],
 };
 
-/// Writes to the sample until told to stop.
-pub fn write_until(client: &Client, database: &str, sample: &Sample, stop: &AtomicBool) {
+/// Writes to the sample until told to stop; returns the number of statements.
+pub fn write_until(client: &Client, database: &str, sample: &Sample, stop: &AtomicBool) -> usize {
     let mut n = 0;
     while !stop.load(Ordering::SeqCst) {
         let mut script = String::from("SET SESSION sql_mode='', foreign_key_checks=0;\n");
@@ -62,6 +62,7 @@ pub fn write_until(client: &Client, database: &str, sample: &Sample, stop: &Atom
         client.sql(database, &script);
         thread::sleep(Duration::from_millis(20));
     }
+    n
 }
 
 fn with_a_writer_running(client: &Client, sample: &Sample, target: &Postgres) {
@@ -69,11 +70,12 @@ fn with_a_writer_running(client: &Client, sample: &Sample, target: &Postgres) {
     load_sample(client, sample.files, sample.original, &source);
     let database = target.fresh_database("dst");
     let pipeline = Pipeline::new("e2e", &source.url(), &[&database.url()]);
-    while_writing(
+    let written = while_writing(
         1,
         |_, stop| write_until(client, source.name(), sample, stop),
         |stop| pipeline.level_under_load(sample.tables, stop),
     );
+    assert!(written > 20, "{written} statements");
     pipeline.level(sample.tables);
     counts_agree(&source, &database);
 }

@@ -84,8 +84,8 @@ impl Sample {
         source
     }
 
-    /// Writes to the sample until told to stop.
-    pub fn write_until(&self, source: &Database, stop: &AtomicBool) {
+    /// Writes to the sample until told to stop; returns the number of statements.
+    pub fn write_until(&self, source: &Database, stop: &AtomicBool) -> usize {
         let mut n = 0;
         while !stop.load(Ordering::SeqCst) {
             let mut script = String::new();
@@ -97,6 +97,7 @@ impl Sample {
             source.sql(&script);
             thread::sleep(Duration::from_millis(20));
         }
+        n
     }
 
     /// Does for each table without a key what `check` says: it offers two statements, and the second needs no thought.

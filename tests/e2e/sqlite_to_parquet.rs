@@ -27,7 +27,7 @@ fn chinook(folder: &Path) -> std::path::PathBuf {
     path
 }
 
-fn write_until(database: &Path, stop: &AtomicBool) {
+fn write_until(database: &Path, stop: &AtomicBool) -> usize {
     let mut n = 0;
     while !stop.load(Ordering::SeqCst) {
         n += 1;
@@ -44,6 +44,7 @@ fn write_until(database: &Path, stop: &AtomicBool) {
         );
         thread::sleep(Duration::from_millis(10));
     }
+    n
 }
 
 /// Rows per table, by DuckDB over the files alone, against SQLite's own counts; and the money, to the cent.
