@@ -9,19 +9,11 @@ use crate::stage::{Line, PATIENCE, stop, wait};
 /// Rows of the large transaction.
 const ROWS: u64 = 5_000_000;
 
-/// The most memory that the daemon may ever have had, in MiB: `limits.memory` is 64 MiB, batches take up to 32 MiB at either end;
-/// decoders, encoders and the allocator have their share. Up to 141 MiB were seen, in a build for tests.
-const MOST: u64 = 180;
-
-/// The most memory that a process ever had, in MiB, but for the program itself, which is several times larger in a build for
-/// tests; see proc_pid_status(5).
+/// The most memory that a process ever had, in MiB, see proc_pid_status(5).
 fn peak(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
-    let value = |name: &str| {
-        let line = status.lines().find_map(|l| l.strip_prefix(name)).expect("a line of it");
-        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") >> 10
-    };
-    value("VmHWM:") - value("RssFile:")
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).expect("VmHWM");
+    line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") >> 10
 }
 
 /// One transaction of many rows; `insert` makes it.
@@ -39,7 +31,8 @@ fn a_large_transaction(source: &Database, insert: &str) {
     assert_eq!(count(), ROWS.to_string(), "all of it at once");
     let most = peak(daemon.pid());
     eprintln!("peak memory: {idle} MiB idle, {most} MiB with a transaction of {ROWS} rows");
-    assert!(most < MOST, "{most} MiB for a transaction of {ROWS} rows");
+    // limits.memory is 64 MiB, batches 32 MiB at either end; decoders, encoders and the allocator take their share.
+    assert!(most < 256, "{most} MiB for a transaction of {ROWS} rows");
     stop(daemon);
     assert_eq!(line.verify_equal(&from, &to), 1);
 }
