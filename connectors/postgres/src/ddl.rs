@@ -1,11 +1,11 @@
 //! Tables as Crossfade makes them, and how a table that is there already differs from that.
 //!
 //! A table is made without any index: to build one of rows that are there costs the server a fraction of what it costs to
-//! keep it while they come. It gets its primary key when the initial copy has ended, or ([`make_key`]) when the stream
-//! brings the first change of its rows, which are told apart by it; everything else (secondary indexes, foreign keys,
-//! sequence values: see [`crate::finish`]) at the end of the copy. Until then no row can come twice: chunks hold disjoint
-//! ranges of the key, and each is committed once. Names longer than 63 bytes are refused: the server would cut them,
-//! and two could become one.
+//! keep it while they come. The key's index comes when the initial copy has ended, or ([`make_key`]) when the stream
+//! brings the first change of its rows, which are told apart by it. All else comes at the end of the copy: that it is the
+//! primary key's ([`make_primary`]), secondary indexes, foreign keys, sequence values (see [`crate::finish`]). Until then no
+//! row can come twice: chunks hold disjoint ranges of the key, and each is committed once. Names longer than 63 bytes are
+//! refused: the server would cut them, and two could become one.
 
 use crossfade_core::batch::SchemaStep;
 use crossfade_core::{Column, Error, Logical, Result, SchemaChange, TableSchema};
@@ -85,11 +85,10 @@ pub fn create(table: &TableSchema) -> Result<Vec<String>> {
     Ok(statements)
 }
 
-/// Makes the primary key of a table that has none, of the rows that are there. Nobody else may be writing to it.
+/// Makes the unique index by which rows are found, of the rows that are there. Readers go on meanwhile; nobody else may be
+/// writing to the table. [`make_primary`] makes it the primary key.
 pub async fn make_key(client: &impl GenericClient, table: &TableSchema) -> Result<()> {
-    let key = quote::idents(table.key_columns().map(|c| c.name.as_str()));
-    let sql = format!("ALTER TABLE {} ADD PRIMARY KEY ({key})", quote::table(&table.name));
-    client.batch_execute(&sql).await.map_err(|e| {
+    let failed = |e: tokio_postgres::Error| {
         let equal = e.code() == Some(&SqlState::UNIQUE_VIOLATION);
         let error = classify_in(&table.name, e).context("making its primary key");
         match equal {
@@ -98,7 +97,31 @@ pub async fn make_key(client: &impl GenericClient, table: &TableSchema) -> Resul
             ),
             false => error,
         }
-    })
+    };
+    let [wanted, other] = key_names(table);
+    let place = format!("{}.{}", ident(&table.name.schema), ident(&wanted));
+    let sql = "SELECT pg_catalog.to_regclass($1) IS NULL";
+    let free: bool = client.query_one(sql, &[&place]).await.and_then(|row| row.try_get(0)).map_err(failed)?;
+    let (name, key) = (if free { wanted } else { other }, quote::idents(table.key_columns().map(|c| c.name.as_str())));
+    let sql = format!("CREATE UNIQUE INDEX {} ON {} ({key})", ident(&name), quote::table(&table.name));
+    client.batch_execute(&sql).await.map_err(failed)
+}
+
+/// Names of the index that [`make_key`] makes: the server's own for a primary key, and one that nobody else has.
+fn key_names(table: &TableSchema) -> [String; 2] {
+    let name = format!("{}_pkey", table.name.name);
+    let identity = format!("{:?}", (&table.name.schema, &table.name.name));
+    [short(&name, &identity), hashed(&name, &identity)]
+}
+
+/// The statement that makes [`make_key`]'s index the primary key, if it is not. It waits for all who read the table, and
+/// whoever comes after waits for it: to be run with little patience.
+pub fn make_primary(table: &TableSchema, existing: &Existing) -> Option<String> {
+    let ours = existing.indexes.iter().find(|i| i.unique && key_names(table).contains(&i.name))?;
+    let primary = existing.indexes.iter().any(|i| i.primary);
+    let key: Vec<&str> = table.key_columns().map(|c| c.name.as_str()).collect();
+    (!primary && !key.is_empty() && ours.columns == key)
+        .then(|| format!("ALTER TABLE {} ADD PRIMARY KEY USING INDEX {}", quote::table(&table.name), ident(&ours.name)))
 }
 
 /// How new rows are numbered after the cutover. Identity columns must be integers; a `bigint unsigned` is a `numeric` here

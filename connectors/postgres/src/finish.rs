@@ -12,9 +12,11 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crossfade_core::{Error, ForeignKey, Index, Result, TableName, TableSchema};
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 
 use crate::catalog::{self, Existing};
 use crate::classify::{classify, classify_in};
@@ -52,15 +54,43 @@ pub async fn finish_copy(client: &Client, tables: &[Arc<TableSchema>]) -> Result
     Ok(())
 }
 
-/// The table, which has its key now.
+/// The table, whose rows are found by a unique index now.
 async fn keyed(client: &Client, table: &TableSchema) -> Result<Existing> {
     let look = async || catalog::table(client, &table.name).await?.ok_or_else(|| missing(&table.name));
-    let existing = look().await?;
-    if ddl::is_keyed(table, &existing) {
-        return Ok(existing);
+    let mut existing = look().await?;
+    if !ddl::is_keyed(table, &existing) {
+        ddl::make_key(client, table).await?;
+        existing = look().await?;
     }
-    ddl::make_key(client, table).await?;
-    look().await
+    if let Some(statement) = ddl::make_primary(table, &existing) {
+        promote(client, table, &statement).await?;
+        existing = look().await?;
+    }
+    Ok(existing)
+}
+
+/// How long one attempt to make an index the primary key may keep readers waiting, and how many are made.
+const MOMENT: (&str, u32) = ("100ms", 10);
+
+/// Makes the key's index the primary key's, unless somebody reads the table all the time. The index serves without that: the
+/// stream must not wait for a reader, nor other readers for us.
+async fn promote(client: &Client, table: &TableSchema, statement: &str) -> Result<()> {
+    let sql = format!("BEGIN; SET LOCAL lock_timeout = '{}'; {statement}; COMMIT", MOMENT.0);
+    for _ in 0..MOMENT.1 {
+        let Err(e) = client.batch_execute(&sql).await else { return Ok(()) };
+        let locked = e.code() == Some(&SqlState::LOCK_NOT_AVAILABLE);
+        client.batch_execute("ROLLBACK").await.map_err(classify)?;
+        if !locked {
+            return Err(classify_in(&table.name, e).context("making its primary key"));
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    tracing::warn!(
+        table = %table.name,
+        hint = statement,
+        "somebody reads the table all the time: its key is a unique index, and not its primary key"
+    );
+    Ok(())
 }
 
 fn missing(table: &TableName) -> Error {

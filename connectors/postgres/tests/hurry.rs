@@ -76,6 +76,37 @@ fn what_is_found_at_the_opening_is_durable() {
     assert_eq!((found, target.recover("p").unwrap().unwrap().seq), (40, 40));
 }
 
+/// The unique indexes of all tables.
+fn unique(site: &Site, more: &str) -> String {
+    let name = "indexrelid::regclass::text";
+    site.sql(&format!(
+        "select coalesce(string_agg({name}, ' ' order by {name}), '') from pg_index where indisunique {more} and indrelid::regclass::text like 'shop.%'"
+    ))
+}
+
+/// A reader that never ends holds up neither the stream's first change nor the end of the copy.
+#[test]
+fn a_reader_at_the_target_holds_nothing_up() {
+    for version in [PgVersion::V15, PgVersion::V18] {
+        let site = Site::new(version);
+        let tables = [simple("first"), simple("second")];
+        let mut writer = site.writer();
+        writer.prepare(&tables).unwrap();
+        let server = Server::new(&site.endpoint(), site.runtime.handle().clone()).unwrap();
+        let reader = server.block_on(server.client()).unwrap();
+        server.block_on(reader.batch_execute("begin; select from shop.first; select from shop.second")).unwrap();
+        write(&mut writer, vec![row(&tables[0], 1)], Phase::Copying);
+        writer.finish_copy(&tables).unwrap();
+        write(&mut writer, vec![row(&tables[0], 2), row(&tables[1], 1)], Phase::Streaming);
+        assert_eq!(unique(&site, "and indisprimary"), "");
+        assert_eq!(unique(&site, ""), "shop.first_pkey shop.second_pkey");
+        assert_eq!(site.sql("select (select count(*) from shop.first), (select count(*) from shop.second)"), "2\t1");
+        server.block_on(reader.batch_execute("commit")).unwrap();
+        writer.finish_copy(&tables).unwrap();
+        assert_eq!(unique(&site, "and indisprimary"), "shop.first_pkey shop.second_pkey");
+    }
+}
+
 #[test]
 fn the_key_comes_with_the_streams_first_change_or_at_the_end_of_the_copy() {
     for version in [PgVersion::V15, PgVersion::V18] {
@@ -86,9 +117,7 @@ fn the_key_comes_with_the_streams_first_change_or_at_the_end_of_the_copy() {
         let mut writer = site.writer();
         writer.prepare(&tables).unwrap();
         write(&mut writer, vec![], Phase::Copying);
-        let keys = || {
-            site.sql("select coalesce(string_agg(indexrelid::regclass::text, ' ' order by indexrelid::regclass::text), '') from pg_index where indisprimary and indrelid::regclass::text like 'shop.%'")
-        };
+        let keys = || unique(&site, "");
         for table in &tables {
             writer.plan(&table.name, &[KeyRange::ALL]).unwrap();
             let mut loader = target.loader("p", writer.epoch()).unwrap();
@@ -109,6 +138,7 @@ fn the_key_comes_with_the_streams_first_change_or_at_the_end_of_the_copy() {
         assert_eq!((keys().as_str(), site.sql("select count(*) from shop.busy").as_str()), ("shop.busy_pkey", "2"));
         writer.finish_copy(&tables).unwrap();
         assert_eq!(keys(), "shop.busy_pkey shop.quiet_pkey");
+        assert_eq!(unique(&site, "and indisprimary"), keys(), "both are primary keys");
         // Of another pipeline's name, a table without a key is nobody's.
         site.sql("alter table shop.quiet drop constraint quiet_pkey");
         let strange = Owner { pipeline: "q".into(), ..owner("q") };
