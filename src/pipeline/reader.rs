@@ -4,9 +4,10 @@
 //! alive: every wait in here is short and followed by an acknowledgement when one is due. Only positions that all
 //! targets have committed are acknowledged.
 //!
-//! A log that comes as fast as it is read comes in small pieces, and each costs all threads behind this one, and the source,
-//! which wakes us for it, nearly as much as a large one. So where batches wait to be written anyway, the next is given
-//! a moment to grow ([`LINGER`]). Where none waits, nothing is held back.
+//! A log that comes as fast as it is read comes in small pieces, and each costs all threads behind this one, the target, and the
+//! source, which wakes us for it, nearly as much as a large one. So a piece is given a moment to grow ([`LINGER`]) where that
+//! delays nobody: where batches wait to be written anyway, and where the changes are old already ([`LATE`]), because the
+//! pipeline catches up. Else what has come is handed on at once.
 
 use std::time::{Duration, Instant};
 
@@ -28,10 +29,14 @@ pub struct Parcel {
 
 /// How long `next` waits for something to come: also how long it takes to notice a new rule on an idle log.
 const IDLE: Duration = Duration::from_millis(20);
-/// How long a small batch may grow while others wait before it.
-const LINGER: Duration = Duration::from_micros(500);
+/// How long a batch may grow.
+const LINGER: Duration = Duration::from_millis(30);
+/// Changes that were committed so long ago are not made much older by waiting for more.
+const LATE: Duration = Duration::from_secs(1);
+/// How often we look whether they still wait.
+const LOOK: Duration = Duration::from_micros(500);
 /// A batch of fewer than this part of what it may hold is small.
-const SMALL: usize = 8;
+const SMALL: usize = 2;
 /// Longest silence towards the source.
 const ACK_EVERY: Duration = Duration::from_secs(2);
 /// How long one wait for room takes before the connection is looked after.
@@ -41,7 +46,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
 pub fn read(shared: &Shared<'_>, mut stream: Box<dyn Stream>, out: &Sender<Parcel>) -> Result<()> {
     let mut acks = Acks { last: Instant::now(), position: None };
     let mut at_commit = true;
-    let mut small = false;
+    let (mut small, mut late) = (false, false);
     while !shared.halt.aborted() {
         let until = match shared.reins.rule(at_commit) {
             Rule::Stop if at_commit => return Ok(()),
@@ -62,12 +67,13 @@ pub fn read(shared: &Shared<'_>, mut stream: Box<dyn Stream>, out: &Sender<Parce
             Rule::Free | Rule::Stop | Rule::Hold => None,
         };
         let limits = shared.limits;
-        if small && !out.is_empty() {
-            std::thread::sleep(LINGER);
+        if small {
+            linger(out, late);
         }
         let limit = Limit { deadline: Instant::now() + IDLE, bytes: limits.read_bytes, rows: limits.read_rows, until };
         if let Some(batch) = stream.next(&limit)? {
             let end = batch.end.clone();
+            late = batch.commit_micros.is_some_and(|at| crate::now_micros() - at > LATE.as_micros() as i64);
             small = batch.rows() < limits.read_rows / SMALL && batch.bytes() < limits.read_bytes / SMALL;
             if !hand_on(shared, stream.as_mut(), batch, out, &mut acks)? {
                 return Ok(());
@@ -87,6 +93,14 @@ pub fn read(shared: &Shared<'_>, mut stream: Box<dyn Stream>, out: &Sender<Parce
         acks.keep_alive(shared, stream.as_mut())?;
     }
     Ok(())
+}
+
+/// Lets the log's next piece grow: while batches wait that were read before, and always if it is late.
+fn linger(out: &Sender<Parcel>, late: bool) {
+    let until = Instant::now() + LINGER;
+    while (late || !out.is_empty()) && Instant::now() < until {
+        std::thread::sleep(LOOK);
+    }
 }
 
 /// Waits for room and sends. False: the session is over.
