@@ -16,7 +16,7 @@ CREATE TABLE IF NOT EXISTS crossfade.checkpoint (
     updated_at    timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     CHECK ((seq = 0) = (position IS NULL))
 );
-COMMENT ON TABLE crossfade.checkpoint IS 'One row per pipeline: what its last commit brought';
+COMMENT ON TABLE crossfade.checkpoint IS 'One row per pipeline: what its commits have brought, but for those in crossfade.commit';
 COMMENT ON COLUMN crossfade.checkpoint.pipeline IS 'Name of the pipeline';
 COMMENT ON COLUMN crossfade.checkpoint.seq IS 'Commits so far; 0 before the first';
 COMMENT ON COLUMN crossfade.checkpoint.position IS 'Position in the source''s log up to which everything is here; NULL before the first commit';
@@ -26,6 +26,22 @@ COMMENT ON COLUMN crossfade.checkpoint.commit_micros IS 'Commit time, at the sou
 COMMENT ON COLUMN crossfade.checkpoint.owner IS 'The process that took the pipeline last: {"pipeline", "host", "pid"}';
 COMMENT ON COLUMN crossfade.checkpoint.tables IS 'The tables in the shape that they have at position';
 COMMENT ON COLUMN crossfade.checkpoint.updated_at IS 'When this row was last written, by this server''s clock';
+
+-- A row that is updated with each commit would leave a version behind each time, through all of which the next update has to go for
+-- as long as some reader of any table might still want them. So commits that nobody waits for are added here, and twice a second
+-- the checkpoint's row tells of them.
+CREATE TABLE IF NOT EXISTS crossfade.commit (
+    pipeline      text NOT NULL,
+    seq           bigint NOT NULL,
+    position      text NOT NULL,
+    commit_micros bigint,
+    PRIMARY KEY (pipeline, seq)
+);
+COMMENT ON TABLE crossfade.commit IS 'The commits that the checkpoint of their pipeline does not tell of yet: half a second of them, the last one counts';
+COMMENT ON COLUMN crossfade.commit.pipeline IS 'Name of the pipeline';
+COMMENT ON COLUMN crossfade.commit.seq IS 'As in crossfade.checkpoint';
+COMMENT ON COLUMN crossfade.commit.position IS 'As in crossfade.checkpoint';
+COMMENT ON COLUMN crossfade.commit.commit_micros IS 'As in crossfade.checkpoint';
 
 CREATE TABLE IF NOT EXISTS crossfade.chunk (
     pipeline     text NOT NULL,

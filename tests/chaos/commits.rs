@@ -211,7 +211,7 @@ fn target_restarted_while_a_commit_waits(source: &Client) {
     let target = server.fresh_database("dst");
     let (line, from, to) = (Line::new("restart"), bank.url(), target.url());
     let waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock'
-                   and query like '%UPDATE crossfade.checkpoint%'";
+                   and query like '%crossfade.checkpoint%'";
     bank.watched(&target, || {
         bank.in_use(|| {
             let mut daemon = line.start(&from, &to);

@@ -3,7 +3,7 @@
 //! Locks, in the order in which everybody takes them: the pipeline's session lock (writers only, held as long as the
 //! writer lives), rows of the data, the checkpoint's row, the chunk's row. A commit updates the checkpoint's row without
 //! its key (`FOR NO KEY UPDATE`), which a loader's `FOR KEY SHARE` admits, so loaders and writer never wait for one
-//! another there. A new owner takes the row `FOR UPDATE`, which waits for both: a loader that saw its epoch confirmed has
+//! another there. A commit that is not waited for takes it `FOR KEY SHARE`, too, and adds a row to `crossfade.commit`. A new owner takes the row `FOR UPDATE`, which waits for both: a loader that saw its epoch confirmed has
 //! committed before the epoch changes.
 
 use std::collections::BTreeMap;
@@ -57,6 +57,7 @@ pub fn lock_key(pipeline: &str) -> i64 {
 /// Whether the control tables are there.
 pub async fn exists(client: &Client) -> Result<bool> {
     let sql = "SELECT pg_catalog.to_regclass('crossfade.checkpoint') IS NOT NULL \
+               AND pg_catalog.to_regclass('crossfade.commit') IS NOT NULL \
                AND pg_catalog.to_regclass('crossfade.chunk') IS NOT NULL";
     client.query_one(sql, &[]).await.and_then(|row| row.try_get(0)).map_err(classify)
 }
@@ -71,11 +72,21 @@ pub async fn ensure(client: &Client) -> Result<()> {
     client.batch_execute(&sql).await.map_err(|e| classify(e).context("creating Crossfade's control tables"))
 }
 
+/// Where a pipeline's last commit is told of: its checkpoint `c`, and in `l` a later one that was not waited for, if there is one.
+pub const LAST: &str = "\
+    FROM crossfade.checkpoint c LEFT JOIN LATERAL ( \
+        SELECT seq, position, commit_micros FROM crossfade.commit \
+        WHERE pipeline = c.pipeline AND seq > c.seq ORDER BY seq DESC LIMIT 1) l ON true \
+    WHERE c.pipeline = $1";
+
 /// What is remembered of a pipeline. The caller has seen that the control tables are there.
 pub async fn read(client: &Client, pipeline: &str) -> Result<Option<State>> {
-    let sql = "SELECT seq, position, phase, epoch, commit_micros, owner::text, tables::text, updated_at::text \
-               FROM crossfade.checkpoint WHERE pipeline = $1";
-    let row = client.query_opt(sql, &[&pipeline]).await.map_err(classify)?;
+    let sql = format!(
+        "SELECT COALESCE(l.seq, c.seq), COALESCE(l.position, c.position), c.phase, c.epoch, \
+             CASE WHEN l.seq IS NULL THEN c.commit_micros ELSE l.commit_micros END, \
+             c.owner::text, c.tables::text, c.updated_at::text {LAST}"
+    );
+    let row = client.query_opt(&sql, &[&pipeline]).await.map_err(classify)?;
     row.map(|row| state(&row, pipeline)).transpose()
 }
 
@@ -150,6 +161,12 @@ pub async fn take_over(client: &Client, owner: &Owner) -> Result<State> {
     let update = "UPDATE crossfade.checkpoint SET epoch = epoch + 1, owner = $2::text::jsonb, \
                   updated_at = pg_catalog.clock_timestamp() WHERE pipeline = $1";
     client.execute(update, &[&owner.pipeline, &json]).await.map_err(classify)?;
+    let last = "UPDATE crossfade.checkpoint c SET seq = l.seq, position = l.position, commit_micros = l.commit_micros \
+                FROM (SELECT * FROM crossfade.commit WHERE pipeline = $1 ORDER BY seq DESC LIMIT 1) l \
+                WHERE c.pipeline = $1 AND c.seq < l.seq";
+    client.execute(last, &[&owner.pipeline]).await.map_err(classify)?;
+    let told = "DELETE FROM crossfade.commit WHERE pipeline = $1";
+    client.execute(told, &[&owner.pipeline]).await.map_err(classify)?;
     let state = read(client, &owner.pipeline).await?;
     client.batch_execute("COMMIT").await.map_err(classify)?;
     state.ok_or_else(|| Error::corrupt(format!("pipeline {}: its row has gone", owner.pipeline)))

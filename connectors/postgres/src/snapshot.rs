@@ -10,6 +10,7 @@ use tokio_postgres::Client;
 
 use crate::classify::classify;
 use crate::connect::Server;
+use crate::control;
 use crate::quote::{self, ident};
 use crate::ranges::{self, Relation};
 use crate::sql::feed_value;
@@ -30,8 +31,8 @@ impl TargetSnapshot {
             let client = server.client().await?;
             client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await.map_err(classify)?;
             // The snapshot is taken by the first statement: this one.
-            let sql = "SELECT position FROM crossfade.checkpoint WHERE pipeline = $1 AND position IS NOT NULL";
-            let row = client.query_opt(sql, &[&pipeline]).await.map_err(classify)?;
+            let sql = format!("SELECT COALESCE(l.position, c.position) {} AND c.position IS NOT NULL", control::LAST);
+            let row = client.query_opt(&sql, &[&pipeline]).await.map_err(classify)?;
             Ok::<_, Error>((client, row))
         })?;
         let row = row.ok_or_else(|| {

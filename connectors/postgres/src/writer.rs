@@ -4,6 +4,8 @@
 //! open   session lock ─▶ checkpoint row FOR UPDATE, epoch + 1, owner
 //! write  BEGIN, statements of the batch                 none, or one round trip for a small batch
 //! commit UPDATE checkpoint WHERE seq, epoch; COMMIT      one more
+//! soon   INSERT commit, if the checkpoint is ours; COMMIT
+//! harden UPDATE checkpoint, DELETE those commits; COMMIT
 //! ```
 //!
 //! `commit_soon` sets `synchronous_commit = off` for its transaction, as the server's own subscriptions do for theirs. What is
@@ -46,29 +48,30 @@ const GRACE: Duration = Duration::from_secs(3);
 /// its connections.
 const TABLES_AT_ONCE: usize = 100;
 
-/// Moves the checkpoint. It fails by dividing by zero when no row is this writer's, so that the COMMIT sent behind it,
-/// without waiting, rolls back.
+/// Moves the checkpoint's row from `$2` to `$4`, and forgets the commits between, which it tells of now. It fails by dividing by
+/// zero when no row is this writer's, so that the COMMIT sent behind it, without waiting, rolls back.
 const MOVE: &str = "\
-    WITH moved AS (UPDATE crossfade.checkpoint SET seq = $2 + 1, position = $4, phase = $5, commit_micros = $6, \
-        updated_at = pg_catalog.clock_timestamp() WHERE pipeline = $1 AND seq = $2 AND epoch = $3 RETURNING 1) \
+    WITH moved AS (UPDATE crossfade.checkpoint SET seq = $4, position = $5, phase = $6, commit_micros = $7, \
+        updated_at = pg_catalog.clock_timestamp() WHERE pipeline = $1 AND seq = $2 AND epoch = $3 RETURNING 1), \
+    told AS (DELETE FROM crossfade.commit WHERE pipeline = $1 AND seq > $2 AND seq <= $4) \
     SELECT 1 / pg_catalog.count(*) FROM moved";
-
-/// As [`MOVE`], without a wait for the log's flush.
-const MOVE_SOON: &str = "\
-    WITH moved AS (UPDATE crossfade.checkpoint SET seq = $2 + 1, position = $4, phase = $5, commit_micros = $6, \
-        updated_at = pg_catalog.clock_timestamp() WHERE pipeline = $1 AND seq = $2 AND epoch = $3 RETURNING 1) \
-    SELECT 1 / pg_catalog.count(*), pg_catalog.set_config('synchronous_commit', 'off', true) FROM moved";
-
-/// Writes something, so that the commit has something to wait for.
-const HARDEN: &str = "\
-    UPDATE crossfade.checkpoint SET updated_at = pg_catalog.clock_timestamp() WHERE pipeline = $1 AND epoch = $2";
 
 /// As [`MOVE`], with the tables' shapes.
 const MOVE_WITH_TABLES: &str = "\
-    WITH moved AS (UPDATE crossfade.checkpoint SET seq = $2 + 1, position = $4, phase = $5, commit_micros = $6, \
-        updated_at = pg_catalog.clock_timestamp(), tables = $7::text::jsonb \
-        WHERE pipeline = $1 AND seq = $2 AND epoch = $3 RETURNING 1) \
+    WITH moved AS (UPDATE crossfade.checkpoint SET seq = $4, position = $5, phase = $6, commit_micros = $7, \
+        updated_at = pg_catalog.clock_timestamp(), tables = $8::text::jsonb \
+        WHERE pipeline = $1 AND seq = $2 AND epoch = $3 RETURNING 1), \
+    told AS (DELETE FROM crossfade.commit WHERE pipeline = $1 AND seq > $2 AND seq <= $4) \
     SELECT 1 / pg_catalog.count(*) FROM moved";
+
+/// Adds commit `$4` to those behind the checkpoint's row at `$2`, without a wait for the log's flush. The row is not written, only
+/// kept from a new owner until the commit: see schemas/postgres-control.sql.
+const ADD: &str = "\
+    WITH mine AS (SELECT FROM crossfade.checkpoint \
+        WHERE pipeline = $1 AND seq = $2 AND epoch = $3 AND phase = $6 FOR KEY SHARE), \
+    added AS (INSERT INTO crossfade.commit (pipeline, seq, position, commit_micros) \
+        SELECT $1, $4, $5, $7 FROM mine RETURNING 1) \
+    SELECT 1 / pg_catalog.count(*), pg_catalog.set_config('synchronous_commit', 'off', true) FROM added";
 
 /// A pipeline's writer. The session lock falls with its connection.
 pub struct PostgresWriter {
@@ -77,6 +80,8 @@ pub struct PostgresWriter {
     pipeline: String,
     epoch: u64,
     checkpoint: Option<Checkpoint>,
+    /// The checkpoint that its row tells of: those after it are rows of `crossfade.commit`.
+    told: u64,
     tables: Vec<Arc<TableSchema>>,
     since: BTreeMap<TableName, Position>,
     /// The stored shapes are older than `tables`.
@@ -101,6 +106,7 @@ impl PostgresWriter {
             applier: Applier::new(session),
             pipeline: owner.pipeline.clone(),
             epoch,
+            told: checkpoint.as_ref().map_or(0, |c| c.seq),
             checkpoint,
             tables,
             since,
@@ -182,7 +188,8 @@ impl PostgresWriter {
         self.applier.settle().await
     }
 
-    async fn move_checkpoint(&mut self, next: &Checkpoint, wait: Wait) -> Result<()> {
+    /// Commits what is written under this checkpoint.
+    async fn commit_at(&mut self, next: &Checkpoint, wait: Wait) -> Result<()> {
         let previous = self.checkpoint.as_ref().map_or(0, |c| c.seq);
         if next.seq != previous + 1 || next.epoch != self.epoch {
             return Err(Error::corrupt(format!(
@@ -190,32 +197,36 @@ impl PostgresWriter {
                 self.pipeline, next.seq, next.epoch, self.epoch
             )));
         }
+        self.move_checkpoint(next, wait).await?;
+        self.reshaped = false;
+        self.checkpoint = Some(next.clone());
+        Ok(())
+    }
+
+    /// Commits, and remembers `next` in the checkpoint's row or behind it.
+    async fn move_checkpoint(&mut self, next: &Checkpoint, wait: Wait) -> Result<()> {
         let tables = if self.reshaped { Some(control::to_json(&self.shapes())?) } else { None };
         let sql = match (&tables, wait) {
             (Some(_), _) => MOVE_WITH_TABLES,
             (None, Wait::Flush) => MOVE,
-            (None, Wait::No) => MOVE_SOON,
+            (None, Wait::No) => ADD,
         };
         let statement = self.applier.session.prepare(sql).await?;
-        let numbers = (i64::try_from(previous), i64::try_from(self.epoch));
-        let (Ok(previous), Ok(epoch)) = numbers else { return Err(Error::corrupt("a checkpoint beyond 63 bits")) };
+        let numbers = (i64::try_from(self.told), i64::try_from(self.epoch), i64::try_from(next.seq));
+        let (Ok(told), Ok(epoch), Ok(seq)) = numbers else { return Err(Error::corrupt("a checkpoint beyond 63 bits")) };
         let (position, phase) = (next.position.as_str(), next.phase.to_string());
         let mut params: Vec<&(dyn ToSql + Sync)> =
-            vec![&self.pipeline, &previous, &epoch, &position, &phase, &next.commit_micros];
+            vec![&self.pipeline, &told, &epoch, &seq, &position, &phase, &next.commit_micros];
         if let Some(tables) = &tables {
             params.push(tables);
         }
         match self.applier.commit(&statement, &params).await? {
-            Err(e) if e.code() == Some(&SqlState::DIVISION_BY_ZERO) => Err(control::taken(&self.pipeline)),
-            moved => moved.map_err(classify),
+            Err(e) if e.code() == Some(&SqlState::DIVISION_BY_ZERO) => return Err(control::taken(&self.pipeline)),
+            moved => moved.map_err(classify)?,
         }
-    }
-
-    /// Commits what is written under this checkpoint.
-    async fn commit_at(&mut self, checkpoint: &Checkpoint, wait: Wait) -> Result<()> {
-        self.move_checkpoint(checkpoint, wait).await?;
-        self.reshaped = false;
-        self.checkpoint = Some(checkpoint.clone());
+        if sql != ADD {
+            self.told = next.seq;
+        }
         Ok(())
     }
 }
@@ -288,8 +299,9 @@ impl Writer for PostgresWriter {
     }
 
     fn commit_soon(&mut self, checkpoint: &Checkpoint) -> Result<bool> {
+        let turns = self.checkpoint.as_ref().is_none_or(|c| c.phase != checkpoint.phase);
         // A change of shape is rare, and may be what the next owner depends on.
-        if !self.applier.session.may_hurry || self.reshaped || !self.since.is_empty() {
+        if !self.applier.session.may_hurry || self.reshaped || turns || !self.since.is_empty() {
             return self.commit(checkpoint).map(|()| true);
         }
         self.guarded(async |w| w.commit_at(checkpoint, Wait::No).await)?;
@@ -299,11 +311,10 @@ impl Writer for PostgresWriter {
     fn harden(&mut self) -> Result<()> {
         self.guarded(async |w| {
             w.between_batches()?;
-            let epoch = i64::try_from(w.epoch).map_err(|_| Error::corrupt("an epoch beyond 63 bits"))?;
-            let statement = w.applier.session.prepare(HARDEN).await?;
-            match w.applier.session.client.execute(&statement, &[&w.pipeline, &epoch]).await.map_err(classify)? {
-                0 => Err(control::taken(&w.pipeline)),
-                _ => Ok(()),
+            // Written even if it tells of the last commit already: so that there is something to wait for.
+            match w.checkpoint.clone() {
+                Some(last) => w.move_checkpoint(&last, Wait::Flush).await,
+                None => Ok(()),
             }
         })
     }

@@ -12,6 +12,7 @@ use crossfade_core::{
 use crossfade_core::{KeyPart, Logical};
 use crossfade_harness::PgVersion;
 use crossfade_postgres::PostgresTarget;
+use crossfade_postgres::writer::PostgresWriter;
 
 fn target(site: &Site) -> PostgresTarget {
     PostgresTarget::new(&site.endpoint(), site.runtime.handle().clone()).unwrap()
@@ -87,6 +88,12 @@ fn the_lock_of_a_dead_process_is_waited_for_and_then_ended() {
     assert!(next.chunks().unwrap().is_empty());
 }
 
+fn write_soon(writer: &mut PostgresWriter, items: Vec<Item>) {
+    let next = next(writer, Phase::Streaming);
+    writer.write(&batch(items)).unwrap();
+    assert!(!writer.commit_soon(&next).unwrap());
+}
+
 #[test]
 fn a_stale_epoch_commits_nothing() {
     let site = Site::new(PgVersion::V15);
@@ -109,6 +116,22 @@ fn a_stale_epoch_commits_nothing() {
     let stale = next(&old, Phase::Streaming);
     assert_owned(old.commit(&stale));
     drop(old);
+    // Nor by a commit that is not waited for, or by making durable what was.
+    for other in ["epoch = epoch + 1", "seq = seq + 1"] {
+        let mut old = site.writer();
+        write_soon(&mut old, vec![row(&table, 4, "seen")]);
+        site.sql(&format!("update crossfade.checkpoint set {other}"));
+        old.write(&batch(vec![row(&table, 5, "old")])).unwrap();
+        let stale = next(&old, Phase::Streaming);
+        assert_owned(old.commit_soon(&stale).map(drop));
+        drop(old);
+        let mut old = site.writer();
+        write_soon(&mut old, vec![Item::Truncate(Arc::clone(&table)), row(&table, 1, "seen")]);
+        site.sql(&format!("update crossfade.checkpoint set {other}"));
+        assert_owned(old.harden());
+        drop(old);
+        assert_eq!(ids(&site), "1");
+    }
     let mut old = site.writer();
     site.sql("update crossfade.checkpoint set epoch = epoch + 1");
     assert_owned(old.plan(&table.name, &[KeyRange::ALL]));

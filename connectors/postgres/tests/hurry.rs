@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use common::*;
 use crossfade_core::{Chunk, Item, KeyRange, Level, Loaded, Logical, Op, Owner, Phase, Position, TableSchema};
-use crossfade_core::{Target, Writer};
+use crossfade_core::{Snapshot, Target, Writer};
 use crossfade_harness::{Options, PgVersion, Postgres};
 use crossfade_postgres::PostgresTarget;
 use crossfade_postgres::connect::Server;
+use crossfade_postgres::snapshot::TargetSnapshot;
 use crossfade_postgres::writer::PostgresWriter;
 use tokio::runtime::Runtime;
 
@@ -37,7 +38,8 @@ fn a_crash_undoes_the_last_commits_whole_and_none_before_a_durable_one() {
         for n in 0..60 {
             let next = next(&writer, Phase::Streaming);
             writer.write(&batch(vec![row(&table, i128::from(next.seq))])).unwrap();
-            assert!(!writer.commit_soon(&next).unwrap(), "it is not waited for");
+            // But for the one that turns the phase.
+            assert_eq!(writer.commit_soon(&next).unwrap(), next.seq == 1, "it is not waited for");
             if n == 20 + round {
                 writer.harden().unwrap();
                 durable = next.seq;
@@ -74,6 +76,46 @@ fn what_is_found_at_the_opening_is_durable() {
     server.kill();
     server.restart();
     assert_eq!((found, target.recover("p").unwrap().unwrap().seq), (40, 40));
+}
+
+/// A version of the checkpoint's row for each commit would stand in the way of the next commits, as long as any reader may want it.
+#[test]
+fn commits_that_are_not_waited_for_leave_the_checkpoints_row_alone() {
+    for version in [PgVersion::V15, PgVersion::V18] {
+        let site = Site::new(version);
+        let table = simple("t");
+        let target = PostgresTarget::new(&site.endpoint(), site.runtime.handle().clone()).unwrap();
+        let server = Server::new(&site.endpoint(), site.runtime.handle().clone()).unwrap();
+        let mut writer = site.writer();
+        writer.prepare(&[Arc::clone(&table)]).unwrap();
+        write(&mut writer, vec![row(&table, 1)], Phase::Streaming);
+        let version = || site.sql("select xmin, ctid, seq from crossfade.checkpoint");
+        let behind = || site.sql("select count(*) from crossfade.commit");
+        for round in 0..3 {
+            let before = version();
+            for _ in 0..20 {
+                let next = next(&writer, Phase::Streaming);
+                writer.write(&batch(vec![row(&table, i128::from(next.seq))])).unwrap();
+                assert!(!writer.commit_soon(&next).unwrap());
+                assert_eq!(target.recover("p").unwrap().unwrap(), next);
+            }
+            assert_eq!((version(), behind().as_str()), (before, "20"));
+            let last = writer.checkpoint().unwrap().clone();
+            let seen = TargetSnapshot::open(&server, "p").unwrap();
+            assert_eq!(seen.position(), &last.position, "a proof starts at the last commit");
+            match round {
+                0 => writer.harden().unwrap(),
+                1 => write(&mut writer, vec![row(&table, 1000)], Phase::Streaming),
+                _ => {
+                    drop(writer);
+                    writer = site.writer();
+                }
+            }
+            let told = writer.checkpoint().unwrap().seq;
+            assert_eq!((told, behind().as_str()), (last.seq + u64::from(round == 1), "0"));
+            assert_eq!(site.sql("select seq from crossfade.checkpoint"), told.to_string());
+        }
+    }
 }
 
 /// The unique indexes of all tables.
