@@ -30,7 +30,7 @@ pub struct Parcel {
 /// How long `next` waits for something to come: also how long it takes to notice a new rule on an idle log.
 const IDLE: Duration = Duration::from_millis(20);
 /// How long a batch may grow.
-const LINGER: Duration = Duration::from_millis(30);
+const LINGER: Duration = Duration::from_millis(10);
 /// Changes that were committed so long ago are not made much older by waiting for more.
 const LATE: Duration = Duration::from_secs(1);
 /// How often we look whether they still wait.
