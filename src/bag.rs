@@ -8,9 +8,9 @@
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;
-use arrow_select::interleave::interleave_record_batch;
 use crossfade_core::{Error, Op, Result, Rows, TableSchema};
 
+use crate::gather;
 use crate::numbering::Numbering;
 
 /// Where a row stands: (index into [`Bag::parts`], row).
@@ -72,19 +72,20 @@ impl Bag {
 
     /// Deletions, then insertions.
     pub fn finish(self) -> Result<Rows> {
-        let deletes: Vec<At> = self.balances.iter().flat_map(|b| b.deletes.iter().copied()).collect();
-        let mut picks: Vec<At> = deletes;
+        let Bag { table, parts, images, balances } = self;
+        drop(images);
+        let mut picks: Vec<At> = balances.iter().flat_map(|b| b.deletes.iter().copied()).collect();
         let mut ops = vec![Op::Delete; picks.len()];
-        picks.extend(self.balances.iter().flat_map(|b| b.inserts.iter().copied()));
+        picks.extend(balances.iter().flat_map(|b| b.inserts.iter().copied()));
+        drop(balances);
         ops.resize(picks.len(), Op::Insert);
-        let batches: Vec<&RecordBatch> = self.parts.iter().map(|p| &p.batch).collect();
-        let batch = match picks.is_empty() {
-            true => RecordBatch::new_empty(self.table.arrow()),
-            false => interleave_record_batch(&batches, &picks).map_err(|e| broken(&self.table, e))?,
-        };
-        let commit_micros = picks.iter().map(|&(part, row)| self.parts[part].commit_micros[row]).collect();
+        let commit_micros = picks.iter().map(|&(part, row)| parts[part].commit_micros[row]).collect();
         let order = (0..ops.len() as u32).collect();
-        Ok(Rows { table: self.table, ops, batch, absent: Vec::new(), commit_micros, order })
+        let batch = match picks.is_empty() {
+            true => RecordBatch::new_empty(table.arrow()),
+            false => gather::pick(parts, &picks).map_err(|e| broken(&table, e))?,
+        };
+        Ok(Rows { table, ops, batch, absent: Vec::new(), commit_micros, order })
     }
 }
 

@@ -24,12 +24,15 @@
 
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, RecordBatch, new_null_array};
+use arrow_array::{Array, ArrayRef, RecordBatch, new_null_array};
 use arrow_buffer::BooleanBuffer;
-use arrow_select::interleave::{interleave, interleave_record_batch};
+use arrow_schema::ArrowError;
+use arrow_select::interleave::interleave;
 use crossfade_core::{Error, Item, Op, Result, Rows, TableName, TableSchema};
+use hashbrown::HashMap;
 
 use crate::bag::Bag;
+use crate::gather;
 use crate::numbering::Numbering;
 
 /// Folds items in log order to their net effect.
@@ -113,8 +116,11 @@ impl Open {
     }
 }
 
-/// Where a value stands: (index into [`Net::parts`], row).
-type At = (usize, usize);
+/// Where a value stands: (index into [`Net::parts`], row). Half the bytes of a `usize` count: there is one for each row.
+type At = (u32, u32);
+
+/// Per column, where its value stands; `None`: no image carried it.
+type Images = Box<[Option<At>]>;
 
 /// What is known of one key.
 struct Entry {
@@ -122,8 +128,6 @@ struct Entry {
     /// Whether the key existed before the batch's first change of it.
     existed: bool,
     last: At,
-    /// Per column, where its value stands; `None` in it: no image carried it. Only kept once a column was absent.
-    columns: Option<Box<[Option<At>]>>,
 }
 
 /// The net effect on one table, as it grows.
@@ -133,25 +137,36 @@ struct Net {
     keys: Numbering,
     /// By the key's number.
     entries: Vec<Entry>,
+    /// By the key's number, for rows of which the last change lacked a column.
+    partly: HashMap<u32, Images>,
 }
 
 impl Net {
     fn new(table: Arc<TableSchema>) -> Result<Self> {
         let keys = Numbering::new(table.key_columns().map(|c| c.logical.arrow())).map_err(|e| broken(&table, e))?;
-        Ok(Net { table, parts: Vec::new(), keys, entries: Vec::new() })
+        Ok(Net { table, parts: Vec::new(), keys, entries: Vec::new(), partly: HashMap::new() })
     }
 
     fn add(&mut self, rows: Rows) -> Result<()> {
         let key_arrays: Vec<ArrayRef> = self.table.key.iter().map(|&i| Arc::clone(rows.batch.column(i))).collect();
         let keys = self.keys.add(&key_arrays).map_err(|e| broken(&self.table, e))?;
-        let part = self.parts.len();
+        let part = self.parts.len() as u32;
         for ((row, &op), key) in rows.ops.iter().enumerate().zip(keys) {
+            let at = (part, row as u32);
             let absent = if rows.absent.is_empty() { None } else { absent_columns(&rows, row) };
             match self.entries.get_mut(key as usize) {
-                Some(entry) => entry.follow(op, (part, row), absent.as_deref()),
+                Some(entry) => {
+                    let before = if self.partly.is_empty() { None } else { self.partly.remove(&key) };
+                    if let Some(absent) = absent {
+                        self.partly.insert(key, entry.images(op, at, &absent, before));
+                    }
+                    (entry.op, entry.last) = (op, at);
+                }
                 None => {
-                    let columns = absent.map(|a| a.iter().map(|&gone| (!gone).then_some((part, row))).collect());
-                    self.entries.push(Entry { op, existed: op != Op::Insert, last: (part, row), columns });
+                    if let Some(absent) = absent {
+                        self.partly.insert(key, carried(&absent, at));
+                    }
+                    self.entries.push(Entry { op, existed: op != Op::Insert, last: at });
                 }
             }
         }
@@ -159,73 +174,80 @@ impl Net {
         Ok(())
     }
 
+    /// What is no longer needed goes before the rows are gathered: only then do they exist twice, column by column.
     fn finish(self) -> Result<Rows> {
-        let ops: Vec<Op> = self.entries.iter().map(Entry::net_op).collect();
-        let commit_micros = self.entries.iter().map(|e| self.parts[e.last.0].commit_micros[e.last.1]).collect();
-        let order = (0..ops.len() as u32).collect();
-        let (batch, absent) = if self.entries.iter().all(|e| e.columns.is_none()) {
-            (self.take_rows()?, Vec::new())
+        let Net { table, parts, keys, entries, partly } = self;
+        drop(keys);
+        let order = (0..entries.len() as u32).collect();
+        let whole = partly.is_empty();
+        let changes: usize = parts.iter().map(Rows::len).sum();
+        if whole && entries.len() == changes {
+            // No key came twice: each change is its own net effect.
+            drop(entries);
+            let ops = parts.iter().map(|p| p.ops.as_slice()).collect::<Vec<_>>().concat();
+            let commit_micros = parts.iter().map(|p| p.commit_micros.as_slice()).collect::<Vec<_>>().concat();
+            let batch = gather::join(parts).map_err(|e| broken(&table, e))?;
+            return Ok(Rows { table, ops, batch, absent: Vec::new(), commit_micros, order });
+        }
+        let ops = entries.iter().map(Entry::net_op).collect();
+        let time = |e: &Entry| parts[e.last.0 as usize].commit_micros[e.last.1 as usize];
+        let commit_micros = entries.iter().map(time).collect();
+        let (batch, absent) = if whole {
+            let picks: Vec<(usize, usize)> = entries.iter().map(|e| wide(e.last)).collect();
+            drop(entries);
+            (gather::pick(parts, &picks), Vec::new())
         } else {
-            self.take_columns()?
+            take_columns(&table, parts, &entries, &partly)
         };
-        Ok(Rows { table: self.table, ops, batch, absent, commit_micros, order })
-    }
-
-    /// The usual case: whole rows.
-    fn take_rows(&self) -> Result<RecordBatch> {
-        if let [only] = self.parts.as_slice()
-            && self.entries.len() == only.len()
-        {
-            return Ok(only.batch.clone()); // no key came twice: nothing to pick
-        }
-        let batches: Vec<&RecordBatch> = self.parts.iter().map(|p| &p.batch).collect();
-        let picks: Vec<At> = self.entries.iter().map(|e| e.last).collect();
-        interleave_record_batch(&batches, &picks).map_err(|e| broken(&self.table, e))
-    }
-
-    /// Some values come from other images of the row, or from none.
-    fn take_columns(&self) -> Result<(RecordBatch, Vec<Option<BooleanBuffer>>)> {
-        let mut arrays = Vec::with_capacity(self.table.columns.len());
-        let mut absent = Vec::with_capacity(self.table.columns.len());
-        for (i, column) in self.table.columns.iter().enumerate() {
-            let null = new_null_array(&column.logical.arrow(), 1);
-            let mut sources: Vec<&dyn arrow_array::Array> =
-                self.parts.iter().map(|p| p.batch.column(i).as_ref()).collect();
-            let nowhere: At = (sources.len(), 0);
-            sources.push(null.as_ref());
-            let picks: Vec<At> = self.entries.iter().map(|e| e.at(i).unwrap_or(nowhere)).collect();
-            let gone: BooleanBuffer = picks.iter().map(|&p| p == nowhere).collect();
-            arrays.push(interleave(&sources, &picks).map_err(|e| broken(&self.table, e))?);
-            absent.push((gone.count_set_bits() > 0).then_some(gone));
-        }
-        if absent.iter().all(Option::is_none) {
-            absent.clear();
-        }
-        let batch = RecordBatch::try_new(self.table.arrow(), arrays).map_err(|e| broken(&self.table, e))?;
-        Ok((batch, absent))
+        Ok(Rows { batch: batch.map_err(|e| broken(&table, e))?, table, ops, absent, commit_micros, order })
     }
 }
 
-impl Entry {
-    /// A further change of the same key.
-    fn follow(&mut self, op: Op, at: At, absent: Option<&[bool]>) {
-        let was_there = self.op != Op::Delete;
-        self.columns = match (op, absent) {
-            (Op::Update, Some(absent)) if was_there => {
-                Some(absent.iter().enumerate().map(|(i, &gone)| if gone { self.at(i) } else { Some(at) }).collect())
-            }
-            (_, Some(absent)) => Some(absent.iter().map(|&gone| (!gone).then_some(at)).collect()),
-            (_, None) => None,
+/// Some values come from other images of the row, or from none.
+fn take_columns(
+    table: &TableSchema,
+    parts: Vec<Rows>,
+    entries: &[Entry],
+    partly: &HashMap<u32, Images>,
+) -> (Result<RecordBatch, ArrowError>, Vec<Option<BooleanBuffer>>) {
+    let mut absent = Vec::with_capacity(table.columns.len());
+    let nowhere = (parts.len(), 0);
+    let batch = gather::each_column(parts, |i, sources| {
+        let null = new_null_array(sources[0].data_type(), 1);
+        let sources: Vec<&dyn Array> = sources.iter().copied().chain([null.as_ref()]).collect();
+        let pick = |(key, entry): (usize, &Entry)| match partly.get(&(key as u32)) {
+            Some(images) => images[i].map_or(nowhere, wide),
+            None => wide(entry.last),
         };
-        self.op = op;
-        self.last = at;
+        let picks: Vec<(usize, usize)> = entries.iter().enumerate().map(pick).collect();
+        let gone: BooleanBuffer = picks.iter().map(|&p| p == nowhere).collect();
+        absent.push((gone.count_set_bits() > 0).then_some(gone));
+        interleave(&sources, &picks)
+    });
+    if absent.iter().all(Option::is_none) {
+        absent.clear();
     }
+    (batch, absent)
+}
 
-    fn at(&self, column: usize) -> Option<At> {
-        match &self.columns {
-            Some(columns) => columns[column],
-            None => Some(self.last),
+/// As Arrow wants it.
+fn wide((part, row): At) -> (usize, usize) {
+    (part as usize, row as usize)
+}
+
+/// An image of the row that lacks columns, and nothing before it that could fill them.
+fn carried(absent: &[bool], at: At) -> Images {
+    absent.iter().map(|&gone| (!gone).then_some(at)).collect()
+}
+
+impl Entry {
+    /// The images of the row after a further change that lacks columns; `before` it there were these, or the last one alone.
+    fn images(&self, op: Op, at: At, absent: &[bool], before: Option<Images>) -> Images {
+        if op != Op::Update || self.op == Op::Delete {
+            return carried(absent, at);
         }
+        let earlier = |i: usize| before.as_ref().map_or(Some(self.last), |images| images[i]);
+        absent.iter().enumerate().map(|(i, &gone)| if gone { earlier(i) } else { Some(at) }).collect()
     }
 
     fn net_op(&self) -> Op {
@@ -242,7 +264,7 @@ fn absent_columns(rows: &Rows, row: usize) -> Option<Vec<bool>> {
     flags.contains(&true).then_some(flags)
 }
 
-fn broken(table: &TableSchema, e: arrow_schema::ArrowError) -> Error {
+fn broken(table: &TableSchema, e: ArrowError) -> Error {
     Error::corrupt(format!("table {}: folding its changes", table.name)).caused_by(e)
 }
 

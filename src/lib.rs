@@ -9,6 +9,7 @@ pub mod config;
 pub mod fold;
 #[cfg(test)]
 mod fuzz;
+mod gather;
 mod numbering;
 pub mod pipeline;
 pub mod registry;

@@ -10,8 +10,9 @@ use arrow_schema::{ArrowError, DataType};
 use hashbrown::{DefaultHashBuilder, HashTable};
 use std::hash::BuildHasher;
 
-/// Where a row stands: (index into [`Numbering::parts`], row).
-type At = (usize, usize);
+/// Where a row stands: (index into [`Numbering::parts`], row). A batch has fewer than 2^32 rows (`order` counts them), and
+/// half the bytes count: there is one for each row.
+type At = (u32, u32);
 
 /// The rows that have come so far, and their numbers.
 pub struct Numbering {
@@ -43,7 +44,7 @@ impl Numbering {
             known.unwrap_or_else(|| {
                 let next = firsts.len() as u32;
                 numbers.insert_unique(hash(row), next, |n| hash(row_at(parts, firsts[*n as usize])));
-                firsts.push((part, at));
+                firsts.push((part as u32, at as u32));
                 next
             })
         };
@@ -52,7 +53,7 @@ impl Numbering {
 }
 
 fn row_at(parts: &[Rows], (part, row): At) -> Row<'_> {
-    parts[part].row(row)
+    parts[part as usize].row(row as usize)
 }
 
 #[cfg(test)]

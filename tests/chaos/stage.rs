@@ -243,9 +243,10 @@ impl Line {
     }
 }
 
-/// The built binary.
+/// The built binary; `CROSSFADE` names another, such as a release build.
 pub fn program() -> Program {
-    Program::new(env!("CARGO_BIN_EXE_crossfade"))
+    let built = || env!("CARGO_BIN_EXE_crossfade").into();
+    Program::new(std::env::var_os("CROSSFADE").unwrap_or_else(built))
 }
 
 /// Ends a daemon that is well: it drains and says so.
