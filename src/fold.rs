@@ -272,7 +272,6 @@ fn broken(table: &TableSchema, e: ArrowError) -> Error {
 mod tests {
     use std::collections::BTreeMap;
 
-    use arrow_array::Array;
     use arrow_array::cast::AsArray;
     use arrow_array::types::Int64Type;
     use crossfade_core::{Column, ColumnBuilder, Logical, RowsBuilder};

@@ -3,6 +3,8 @@
 use std::process::ExitCode;
 
 /// Version 2 gives freed pages back after 10 ms, version 3 after a second: on a backlog the process peaked a quarter lower.
+/// Without huge pages (`no_thp`), or 2 MiB would be held for each 64 KiB of them that are in use: 41 MiB idle instead of 17,
+/// and 50 more at the peak of a large transaction.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -7,7 +7,7 @@ use crossfade_harness::{Database, MariaDb, PgVersion, Postgres};
 use crate::stage::{Line, PATIENCE, stop, wait};
 
 /// Rows of the large transaction.
-const ROWS: u64 = 1_500_000;
+const ROWS: u64 = 5_000_000;
 
 /// The most memory that a process ever had, in MiB, see proc_pid_status(5).
 fn peak(pid: u32) -> u64 {
