@@ -6,12 +6,14 @@
 mod bag;
 pub mod cli;
 pub mod config;
+pub mod desk;
 pub mod fold;
 #[cfg(test)]
 mod fuzz;
 mod numbering;
 pub mod pipeline;
 pub mod registry;
+pub mod repair;
 pub mod service;
 pub mod transform;
 pub mod verify;

@@ -54,7 +54,7 @@ fn every_corruption_is_found() -> Result<()> {
             if (0..world.targets.len()).any(|i| shared.checkpoint(i).phase == Phase::Copying) {
                 return Ok(());
             }
-            let verdict = || -> Result<Verdict> { Ok(fence(shared, &world.pipeline, &[])?.compare().verdict) };
+            let verdict = || -> Result<Verdict> { Ok(fence(shared, &world.pipeline, &[])?.compare().proof.verdict) };
             for target in &world.targets {
                 for (name, corrupt) in CORRUPTIONS {
                     assert_eq!(verdict()?, Verdict::Equal, "seed {seed}, before: {name}");
