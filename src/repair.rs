@@ -85,8 +85,8 @@ pub struct Repair {
     apply: bool,
     tables: Vec<TableRepair>,
     open: VecDeque<Piece>,
-    /// Rows written since the last comparison.
-    wrote: u64,
+    /// The keys' hashes of the rows taken up last.
+    last: HashSet<u128>,
 }
 
 /// Rows of one table at one target, by key.
@@ -102,18 +102,21 @@ struct Piece {
 impl Repair {
     /// A repair that writes, or one that only tells.
     pub fn new(apply: bool) -> Repair {
-        Repair { apply, tables: Vec::new(), open: VecDeque::new(), wrote: 0 }
+        Repair { apply, tables: Vec::new(), open: VecDeque::new(), last: HashSet::new() }
     }
 
-    /// Takes up the rows that a comparison found. False: there are none, or no others than those that were just written.
+    /// Takes up the rows that a comparison found. After the first time only where so many differed that not all were looked at,
+    /// and only if those that were are mended: a row that stays different would be written for ever. False: there is nothing to do.
     pub fn take(&mut self, compared: &Compared) -> Result<bool> {
-        let first = self.tables.is_empty();
-        // So many differed that not all were looked at: the next ones show once the first are mended.
-        let more = |at: usize| compared.proof.tables[at].differences.as_ref().is_some_and(|d| d.or_more);
-        if !first && !(self.wrote > 0 && compared.suspected.iter().any(|s| more(s.at))) {
-            return Ok(false);
+        let found = || compared.suspected.iter().flat_map(|s| s.suspects.rows.iter().map(|(key, _)| *key));
+        if !self.tables.is_empty() {
+            let cut_short = |at: usize| compared.proof.tables[at].differences.as_ref().is_some_and(|d| d.or_more);
+            let again = found().any(|key| self.last.contains(&key));
+            if again || !compared.suspected.iter().any(|s| cut_short(s.at)) {
+                return Ok(false);
+            }
         }
-        self.wrote = 0;
+        self.last = found().collect();
         for suspected in &compared.suspected {
             let proof = &compared.proof.tables[suspected.at];
             let (table, target) = (proof.table.clone(), proof.target.clone());
@@ -146,7 +149,6 @@ impl Repair {
                 table.settled += done.settled;
                 table.listed.extend(done.listed);
                 table.refused = done.refused.or(table.refused.take());
-                self.wrote += done.rows;
             }
             // The target refuses a row: the table's other rows are likely to fare no better.
             Err(e) if matches!(e.class(), Class::Data(_)) => {
