@@ -139,8 +139,9 @@ impl Desk {
                     Ok(fenced) => {
                         let back = self.back_in.clone();
                         scope.spawn(move || {
-                            let next = purpose.follow(fenced.compare());
-                            next.map(|job| back.send(job)) // the receiver is gone with the process's pipeline only
+                            if let Some(job) = purpose.follow(fenced.compare()) {
+                                drop(back.send(job)); // the desk is gone only with all that it was asked
+                            }
                         });
                     }
                     Err(e) => purpose.fail(e),
