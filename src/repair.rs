@@ -35,8 +35,13 @@ use crate::verify::{self, Compared, Proof};
 /// Rows for which the pipeline is held once: few enough that replication stands still for a moment only.
 const ROWS: usize = 2_000;
 
-/// Rows of a table of which it is told what is done.
+/// Bytes of such rows that are held, of each side: where they are larger, fewer are taken at a time.
+const HELD: usize = 16 << 20;
+
+/// Rows of a table of which it is told what is done,
 pub const LISTED: usize = 1_000;
+/// and bytes of their statements.
+const LISTED_BYTES: usize = 4 << 20;
 
 /// What a repair came to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -143,8 +148,16 @@ impl Repair {
     pub fn step(&mut self, shared: &Shared<'_>, pipeline: &Pipeline) -> Result<bool> {
         let Some(piece) = self.open.pop_front() else { return Ok(false) };
         let table = &mut self.tables[piece.at];
-        match mend(shared, pipeline, &piece, self.apply, LISTED.saturating_sub(table.listed.len())) {
-            Ok(done) => {
+        let bytes = |d: &Deed| d.statement.as_ref().map_or(0, String::len);
+        let told: usize = table.listed.iter().map(bytes).sum();
+        let list = if told < LISTED_BYTES { LISTED.saturating_sub(table.listed.len()) } else { 0 };
+        match mend(shared, pipeline, &piece, self.apply, list) {
+            Ok(None) => {
+                let [first, second] = piece.halves();
+                self.open.push_front(second);
+                self.open.push_front(first);
+            }
+            Ok(Some(done)) => {
                 table.rows += done.rows;
                 table.settled += done.settled;
                 table.listed.extend(done.listed);
@@ -174,6 +187,19 @@ impl Repair {
     }
 }
 
+impl Piece {
+    fn halves(&self) -> [Piece; 2] {
+        let half = self.hashes.len() / 2;
+        let part = |from: usize, to: usize| Piece {
+            keys: self.keys.slice(from, to - from),
+            hashes: self.hashes[from..to].to_vec(),
+            mapped: self.mapped.clone(),
+            ..*self
+        };
+        [part(0, half), part(half, self.hashes.len())]
+    }
+}
+
 /// Cuts the rows of a table. Those that go come first: they may hold values of a unique index that others need.
 fn pieces(at: usize, suspected: &verify::recheck::Suspected) -> Result<Vec<Piece>> {
     let rows = &suspected.suspects.rows;
@@ -199,11 +225,12 @@ struct Done {
     listed: Vec<Deed>,
 }
 
-fn mend(shared: &Shared<'_>, pipeline: &Pipeline, piece: &Piece, apply: bool, list: usize) -> Result<Done> {
+/// `None`: the rows are too large to be held all at once.
+fn mend(shared: &Shared<'_>, pipeline: &Pipeline, piece: &Piece, apply: bool, list: usize) -> Result<Option<Done>> {
     verify::streams(shared, pipeline)?;
     let name = &piece.mapped.source.name;
     let mut fence = Fence::hold(shared, std::slice::from_ref(&piece.mapped.source), verify::PATIENCE)?;
-    let refused = |why: String| Ok(Done { refused: Some(why), ..Done::default() });
+    let refused = |why: String| Ok(Some(Done { refused: Some(why), ..Done::default() }));
     // What came up to the fence may have changed the table's shape.
     let Some(mapped) = shared.carried().into_iter().find(|m| same_shape(m, &piece.mapped)) else {
         return refused("it has another shape by now: repair again".into());
@@ -213,7 +240,7 @@ fn mend(shared: &Shared<'_>, pipeline: &Pipeline, piece: &Piece, apply: bool, li
     }
     let spec = &pipeline.targets[piece.target];
     let mut target = verify::at_fence(pipeline, spec, std::slice::from_ref(&mapped.target), &fence.position)?;
-    let held = Held::read(piece, fence.snapshot(), target.as_mut())?;
+    let Some(held) = Held::read(piece, fence.snapshot(), target.as_mut())? else { return Ok(None) };
     drop(target);
     let changes = held.changes(piece)?;
     let mut done = Done { settled: changes.settled, rows: changes.ops.len() as u64, ..Done::default() };
@@ -223,7 +250,7 @@ fn mend(shared: &Shared<'_>, pipeline: &Pipeline, piece: &Piece, apply: bool, li
             changes.repeated
         ));
     }
-    let Some(batch) = held.batch(&changes, &mapped)? else { return Ok(done) };
+    let Some(batch) = held.batch(&changes, &mapped)? else { return Ok(Some(done)) };
     let deeds = held.deeds(&changes, &batch, &mapped, spec, if apply { usize::MAX } else { list })?;
     if apply {
         let rows = rows(&changes, batch, &mapped);
@@ -236,7 +263,7 @@ fn mend(shared: &Shared<'_>, pipeline: &Pipeline, piece: &Piece, apply: bool, li
         tell(&deeds, &mapped, spec, &fence.position);
     }
     done.listed = deeds.into_iter().take(list).collect();
-    Ok(done)
+    Ok(Some(done))
 }
 
 /// One line for each row that was written: its key, and no value but at the level of debugging.
@@ -281,19 +308,25 @@ impl Held {
         piece: &Piece,
         source: &mut dyn crossfade_core::Snapshot,
         target: &mut dyn crossfade_core::Snapshot,
-    ) -> Result<Held> {
+    ) -> Result<Option<Held>> {
         let mapped = &piece.mapped;
         let mut source = Side { snapshot: source, mapped, is_source: true };
         let mut target = Side { snapshot: target, mapped, is_source: false };
         let wanted: HashSet<u128> = piece.hashes.iter().copied().collect();
         let (ours, theirs) = beside(&mut source, &mut target, |side| {
-            let mut found: Vec<(RecordBatch, Vec<RowHash>)> = Vec::new();
+            let (mut found, mut bytes): (Vec<(RecordBatch, Vec<RowHash>)>, usize) = (Vec::new(), 0);
             side.fetch(&piece.keys, &wanted, |batch, hashes| {
-                found.push((batch.clone(), hashes.to_vec()));
+                bytes += batch.get_array_memory_size();
+                match bytes > HELD && piece.hashes.len() > 1 {
+                    true => found.clear(),
+                    false if hashes.is_empty() => {}
+                    false => found.push((batch.clone(), hashes.to_vec())),
+                }
                 Ok(())
             })?;
-            Ok(found)
+            Ok((bytes <= HELD || piece.hashes.len() == 1).then_some(found))
         })?;
+        let (Some(ours), Some(theirs)) = (ours, theirs) else { return Ok(None) };
         let hashes = |side: &[(RecordBatch, Vec<RowHash>)]| side.iter().flat_map(|(_, h)| h.clone()).collect();
         let both = paired(hashes(&ours), hashes(&theirs));
         let places = |side: &[(RecordBatch, Vec<RowHash>)], base: usize| {
@@ -304,7 +337,7 @@ impl Held {
         };
         let (source, target) = (places(&ours, 0), places(&theirs, ours.len()));
         let batches = ours.into_iter().chain(theirs).map(|(batch, _)| batch).collect();
-        Ok(Held { batches, both, source, target })
+        Ok(Some(Held { batches, both, source, target }))
     }
 
     fn changes(&self, piece: &Piece) -> Result<Changes> {
