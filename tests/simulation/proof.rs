@@ -22,10 +22,12 @@ use super::world::World;
 /// What it is called, and what it does.
 type Corruption = (&'static str, fn(&mut Table));
 
+const TWICE: &str = "a row is there under a second key";
+
 /// Ways to spoil a table with rows.
 const CORRUPTIONS: [Corruption; 5] = [
     ("a row is missing", |t| drop(t.pop_first())),
-    ("a row is there under a second key", |t| {
+    (TWICE, |t| {
         if let Some((mut key, row)) = t.last_key_value().map(|(k, r)| (k.clone(), r.clone())) {
             Arc::make_mut(&mut key).iter_mut().flatten().for_each(|byte| *byte ^= 1);
             t.insert(key, row);
@@ -67,15 +69,26 @@ fn every_corruption_is_found() -> Result<()> {
                     let table = TableName::new(SCHEMA, "u");
                     let spoil = |by: fn(&mut Table)| {
                         let mut inner = target.lock();
-                        inner.tables.get_mut(&table).map(|t| by(Arc::make_mut(t)))
+                        inner.tables.get_mut(&table).map(|t| {
+                            let before = Arc::clone(t);
+                            by(Arc::make_mut(t));
+                            before
+                        })
                     };
-                    spoil(corrupt).expect("the table is there");
+                    let before = spoil(corrupt).expect("the table is there");
                     assert_eq!(verdict()?, Verdict::Different, "seed {seed}: {name}");
                     let told = repair(shared, &world, false)?;
                     assert_eq!((told.tables.len(), told.proof.verdict), (1, Verdict::Different), "seed {seed}: {name}");
                     assert_eq!(verdict()?, Verdict::Different, "seed {seed}: {name}: it only told");
                     let done = repair(shared, &world, true)?;
-                    assert_eq!(done.proof.verdict, Verdict::Equal, "seed {seed}: {name}: {done:#?}");
+                    match done.tables[0].refused.as_deref() {
+                        // Two rows that say the same key cannot be told apart.
+                        Some(why) if name == TWICE => {
+                            assert!(why.contains("crossfade snapshot"), "seed {seed}: {why}");
+                            drop(target.lock().tables.insert(table, before));
+                        }
+                        refused => assert_eq!((refused, done.proof.verdict), (None, Verdict::Equal), "seed {seed}: {name}"),
+                    }
                     proofs += 1;
                 }
             }
