@@ -87,7 +87,9 @@ fn every_corruption_is_found() -> Result<()> {
                             assert!(why.contains("crossfade snapshot"), "seed {seed}: {why}");
                             drop(target.lock().tables.insert(table, before));
                         }
-                        refused => assert_eq!((refused, done.proof.verdict), (None, Verdict::Equal), "seed {seed}: {name}"),
+                        refused => {
+                            assert_eq!((refused, done.proof.verdict), (None, Verdict::Equal), "seed {seed}: {name}")
+                        }
                     }
                     proofs += 1;
                 }
