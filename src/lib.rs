@@ -6,6 +6,7 @@
 mod bag;
 pub mod cli;
 pub mod config;
+pub mod desk;
 pub mod fold;
 #[cfg(test)]
 mod fuzz;
@@ -13,6 +14,7 @@ mod gather;
 mod numbering;
 pub mod pipeline;
 pub mod registry;
+pub mod repair;
 pub mod service;
 pub mod transform;
 pub mod verify;

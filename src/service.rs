@@ -1,6 +1,6 @@
 //! The daemon's side door: a control socket, systemd's notifications, and signals.
 //!
-//! `lag`, `status`, `catch-up`, `verify` and `snapshot` ask a running daemon over a Unix socket, one JSON line each way; without a
+//! `lag`, `status`, `catch-up`, `verify`, `repair` and `snapshot` ask a running daemon over a Unix socket, one JSON line each way; without a
 //! daemon they do their work on the databases themselves. The socket also makes a second run on the same machine stop at
 //! once; across machines the target's own fencing does that.
 
@@ -15,9 +15,11 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use crossfade_core::{Error, Exit, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::desk::Job;
 use crate::pipeline::Pipeline;
 use crate::pipeline::again::Wish;
 use crate::pipeline::progress::{State, View};
+use crate::repair::Report;
 use crate::verify::Proof;
 
 /// What a command asks.
@@ -30,6 +32,13 @@ pub enum Request {
     Verify {
         /// Globs; empty means all.
         tables: Vec<String>,
+    },
+    /// Write rows that differ again.
+    Repair {
+        /// Globs; empty means all.
+        tables: Vec<String>,
+        /// Whether to write, or only to tell.
+        apply: bool,
     },
     /// Copy tables again.
     Snapshot {
@@ -59,19 +68,15 @@ pub struct Status {
 enum Answer {
     Status(Box<Status>),
     Proof(Proof),
+    Repair(Box<Report>),
     Tables(Vec<String>),
     Error { message: String, hint: Option<String>, exit: i32 },
 }
 
 /// What somebody waits for.
 pub enum Wanted {
-    /// A verification.
-    Proof {
-        /// Globs; empty means all.
-        tables: Vec<String>,
-        /// Where the proof goes.
-        reply: Sender<Result<Proof>>,
-    },
+    /// A comparison, or a repair.
+    Job(Job),
     /// Tables to copy again.
     Again(Wish),
 }
@@ -159,8 +164,13 @@ impl Server {
             Ok(Request::Status) => Answer::Status(Box::new(self.status(pipeline))),
             Ok(Request::Verify { tables }) => {
                 let (reply, proof) = bounded(1);
-                drop(self.wanted_in.send(Wanted::Proof { tables, reply })); // the receiver is ours
+                drop(self.wanted_in.send(Wanted::Job(Job::verify(&tables, reply)))); // the receiver is ours
                 wait(&proof, over).map_or_else(|e| refusal(&e), Answer::Proof)
+            }
+            Ok(Request::Repair { tables, apply }) => {
+                let (reply, report) = bounded(1);
+                drop(self.wanted_in.send(Wanted::Job(Job::repair(&tables, apply, reply)))); // the receiver is ours
+                wait(&report, over).map_or_else(|e| refusal(&e), |report| Answer::Repair(Box::new(report)))
             }
             Ok(Request::Snapshot { tables }) => {
                 let (reply, names) = bounded(1);
@@ -254,6 +264,15 @@ pub fn ask_status(pipeline: &str) -> Option<Result<Status>> {
 pub fn ask_verify(pipeline: &str, tables: &[String]) -> Option<Result<Proof>> {
     Some(match ask(pipeline, &Request::Verify { tables: tables.to_vec() })? {
         Ok(Answer::Proof(proof)) => Ok(proof),
+        Ok(_) => Err(odd()),
+        Err(e) => Err(e),
+    })
+}
+
+/// Asks a running daemon to repair. `None`: no daemon answers.
+pub fn ask_repair(pipeline: &str, tables: &[String], apply: bool) -> Option<Result<Report>> {
+    Some(match ask(pipeline, &Request::Repair { tables: tables.to_vec(), apply })? {
+        Ok(Answer::Repair(report)) => Ok(*report),
         Ok(_) => Err(odd()),
         Err(e) => Err(e),
     })

@@ -122,7 +122,7 @@ fn replicate(pipeline: &Pipeline, shop: &Path, sell: Duration) -> Result<(Proof,
                 );
             }
             if began.elapsed() >= sell && view.phase() == Some(Phase::Streaming) {
-                proof = Some(fence(shared, pipeline, &[])?.compare());
+                proof = Some(fence(shared, pipeline, &[])?.compare().proof);
                 stop.store(true, Ordering::SeqCst);
             }
             Ok(())

@@ -5,6 +5,7 @@ mod demo;
 mod observe;
 pub mod print;
 mod prove;
+mod repair;
 mod run;
 mod slot;
 mod snapshot;
@@ -28,8 +29,10 @@ use crate::registry;
 /// the same rows. Try it without any server: crossfade demo
 #[derive(Debug, Parser)]
 #[command(name = "crossfade", version, propagate_version = true, max_term_width = 100)]
-#[command(after_help = "Exit codes: 0 done or well, 1 warning, 2 critical, 3 unknown (lag, status, verify, check); \
-    64 usage, 65 data, 69 unavailable, 75 try again, 78 configuration.")]
+#[command(
+    after_help = "Exit codes: 0 done or well, 1 warning, 2 critical, 3 unknown (lag, status, verify, repair, check); \
+    64 usage, 65 data, 69 unavailable, 75 try again, 78 configuration."
+)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -89,6 +92,8 @@ enum Command {
     CatchUp(run::CatchUp),
     /// Compare both sides at one position, table by table
     Verify(prove::Verify),
+    /// Write rows that differ again, from the source; by default only tell what would be done
+    Repair(repair::Repair),
     /// Replication slots at a Postgres source, and the log that each holds back
     Slot(slot::SlotArgs),
     /// Copy tables again, or take in tables that came later, while all others stream on
@@ -142,6 +147,7 @@ fn dispatch(command: Command) -> Result<u8> {
         Command::Status(args) => observe::status(&args),
         Command::CatchUp(args) => run::catch_up(&args),
         Command::Verify(args) => prove::verify(&args),
+        Command::Repair(args) => repair::repair(&args),
         Command::Slot(args) => slot::slot(&args),
         Command::Snapshot(args) => snapshot::snapshot(&args),
         Command::Uninstall { which } => run::uninstall(&which),

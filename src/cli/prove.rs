@@ -1,18 +1,17 @@
 //! `verify`: both sides at one position, table by table.
 
 use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
 
 use clap::Args;
 use crossfade_core::{Error, Phase, Result};
 
 use super::print::{self, Progressing, count, table};
 use super::{Which, print_json};
-use crate::pipeline::session::{Goal, Shared};
-use crate::pipeline::{self, Conduct, Pipeline};
+use crate::desk::{self, Job};
+use crate::pipeline::Pipeline;
 use crate::service::{self, Server};
-use crate::verify::difference::{Cell, Kind};
-use crate::verify::{self, Fenced, Proof, TableProof, Verdict, fence};
+use crate::verify::difference::{Cell, Classes, Difference, Kind, Recheck, Settler};
+use crate::verify::{self, Proof, TableProof, Verdict};
 
 /// Compare both sides at one position.
 #[derive(Debug, Args)]
@@ -44,35 +43,33 @@ pub fn verify(args: &Verify) -> Result<u8> {
     } else {
         show(&proof);
     }
-    Ok(match proof.verdict {
-        Verdict::Equal => 0,
-        Verdict::Different => 2,
-        Verdict::Unknown => 3,
-    })
+    Ok(exit(proof.verdict))
 }
 
 /// Without a daemon: bring the target to the source's position here, and compare.
 pub fn alone(pipeline: &Pipeline, tables: &[String], stop: &AtomicBool) -> Result<Proof> {
+    copied(pipeline)?;
+    let _server = Server::bind(&pipeline.name)?;
+    desk::alone(pipeline, stop, |reply| Job::verify(tables, reply))
+}
+
+/// An error while a target still lacks rows of the initial copy.
+pub fn copied(pipeline: &Pipeline) -> Result<()> {
     for spec in &pipeline.targets {
         if spec.target.recover(&pipeline.name)?.is_none_or(|c| c.phase == Phase::Copying) {
             return Err(Error::transient(format!("{}: the initial copy is not complete, so there is nothing to compare yet", spec.name))
                 .hint("run `crossfade catch-up` (or the daemon) first; pipelines are told apart by --name or the configuration's name"));
         }
     }
-    let _server = Server::bind(&pipeline.name)?;
-    let mut fenced: Option<Fenced> = None;
-    let mut serve = |shared: &Shared<'_>| -> Result<()> {
-        if verify::levelling(shared, pipeline) {
-            return Ok(());
-        }
-        fenced = Some(fence(shared, pipeline, tables)?);
-        stop.store(true, Ordering::SeqCst);
-        Ok(())
-    };
-    pipeline::run(pipeline, &Goal::Forever, &mut Conduct { stop, serve: &mut serve })?;
-    match fenced {
-        Some(fenced) => Ok(fenced.compare()),
-        None => Err(Error::transient("interrupted before both sides could be read")),
+    Ok(())
+}
+
+/// The exit code that a verdict is, also where rows were repaired before.
+pub fn exit(verdict: Verdict) -> u8 {
+    match verdict {
+        Verdict::Equal => 0,
+        Verdict::Different => 2,
+        Verdict::Unknown => 3,
     }
 }
 
@@ -99,6 +96,11 @@ pub fn show(proof: &Proof) {
         differences(p);
     }
     let position = proof.position.as_ref().map_or_else(|| "?".to_owned(), ToString::to_string);
+    match (&proof.rechecked, &proof.recheck_error) {
+        (Some(position), _) => println!("\nThe rows that differ were read a second time at {position}."),
+        (None, Some(error)) => println!("\nThe rows that differ were not read a second time: {error}"),
+        (None, None) => {}
+    }
     println!(
         "\n{}: {}, both sides read at {position}; replication stood still for {} ms, the scan took {}.",
         format!("{:?}", proof.verdict).to_uppercase(),
@@ -131,13 +133,44 @@ fn differences(proof: &TableProof) {
             }
             Kind::Missing | Kind::Extra | Kind::Repeated => (rows_of(d.source_rows), rows_of(d.target_rows)),
         };
-        t.add_row([key.collect::<Vec<_>>().join("\n"), format!("{:?}", d.kind).to_lowercase(), source, target]);
+        t.add_row([key.collect::<Vec<_>>().join("\n"), what(d), source, target]);
     }
     println!("{t}");
     if found.rows > PRINTED as u64 {
         println!("  the first {PRINTED} of them; --json lists up to {}", verify::LISTED);
     }
-    println!("  to mend the table while all others stream: crossfade snapshot {}", proof.table);
+    if let Some(classes) = &found.recheck {
+        println!("  a second time: {}", second_look(classes));
+    }
+    println!("  to mend the rows: crossfade repair --table {0}; the whole table: crossfade snapshot {0}", proof.table);
+}
+
+/// What became of a row, and of it since.
+fn what(d: &Difference) -> String {
+    let word = |kind: Kind| format!("{kind:?}").to_lowercase();
+    match &d.recheck {
+        None => word(d.kind),
+        Some(Recheck::Lasting { kind, .. }) if *kind == d.kind => word(d.kind),
+        Some(Recheck::Lasting { kind, .. }) => format!("{}, then {}", word(d.kind), word(*kind)),
+        Some(Recheck::Settled { by: Settler::Source }) => {
+            format!("{}\nsettled: overwritten by\na change at the source", word(d.kind))
+        }
+        Some(Recheck::Settled { by: Settler::Target }) => {
+            format!("{}\nsettled: changed by\nsomebody at the target", word(d.kind))
+        }
+    }
+}
+
+fn second_look(classes: &Classes) -> String {
+    let of = |n: u64, what: &str| (n > 0).then(|| format!("{} {what}", count(n)));
+    let parts = [
+        of(classes.missing, "missing"),
+        of(classes.extra, "extra"),
+        of(classes.different, "different"),
+        of(classes.repeated, "repeated"),
+        of(classes.settled, "settled since"),
+    ];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 fn rows_of(n: u64) -> String {

@@ -1,11 +1,9 @@
 //! `run` and `catch-up`: the daemon, and bringing the target level.
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use crossbeam_channel::Sender;
 use crossfade_core::{Error, Level, Phase, Position, Result};
 use sd_notify::NotifyState;
 
@@ -13,13 +11,13 @@ use super::check::{findings, report};
 use super::print::{self, Progressing};
 use super::{Which, parse_duration};
 use crate::config::Config;
+use crate::desk::Desk;
 use crate::pipeline::again::{self, Wish};
 use crate::pipeline::progress::{State, View};
 use crate::pipeline::session::{Goal, Shared};
 use crate::pipeline::{self, Conduct, Ended, Pipeline};
 use crate::registry;
 use crate::service::{self, Server, Wanted};
-use crate::verify::{self, Proof};
 
 /// Copy, then follow the source.
 #[derive(Debug, Args)]
@@ -103,20 +101,15 @@ fn drive(pipeline: &Pipeline, goal: &Goal, stop: &AtomicBool, server: &Server) -
         scope.spawn(|| server.serve(pipeline, &over));
         let progressing = Progressing::start();
         let mut told: Option<Instant> = None;
-        let mut proofs = VecDeque::new();
+        let mut desk = Desk::default();
         let mut serve = |shared: &Shared<'_>| -> Result<()> {
             while let Ok(wanted) = server.wanted.try_recv() {
                 match wanted {
-                    Wanted::Proof { tables, reply } => proofs.push_back((tables, reply)),
+                    Wanted::Job(job) => desk.put(job),
                     Wanted::Again(wish) => copy_again(shared, pipeline, wish),
                 }
             }
-            // After a crash one target may be a commit behind another: moments later all run together.
-            while !verify::levelling(shared, pipeline)
-                && let Some((tables, reply)) = proofs.pop_front()
-            {
-                prove(scope, shared, pipeline, &tables, reply);
-            }
+            desk.serve(scope, shared, pipeline);
             if told.is_none_or(|at| at.elapsed() >= Duration::from_secs(1)) {
                 told = Some(Instant::now());
                 let line = print::line(&pipeline.progress.view());
@@ -129,21 +122,6 @@ fn drive(pipeline: &Pipeline, goal: &Goal, stop: &AtomicBool, server: &Server) -
         over.store(true, Ordering::SeqCst);
         result
     })
-}
-
-/// Opens both sides at one position here, and compares on a thread of its own.
-fn prove<'scope>(
-    scope: &'scope std::thread::Scope<'scope, '_>,
-    shared: &Shared<'_>,
-    pipeline: &Pipeline,
-    tables: &[String],
-    reply: Sender<Result<Proof>>,
-) {
-    match verify::fence(shared, pipeline, tables) {
-        // Whoever asked may have gone: then nobody needs the answer.
-        Ok(fenced) => drop(scope.spawn(move || drop(reply.send(Ok(fenced.compare()))))),
-        Err(e) => drop(reply.send(Err(e))),
-    }
 }
 
 /// Ends the session for tables that are to be copied again, if there are such.

@@ -8,6 +8,8 @@
 //! [`Writer::harden`], or a commit that does wait, makes them durable twice a second and at the end. Only then is the source
 //! told; if the target crashes before, it comes back at an earlier checkpoint, and the log of what it lost is still there.
 //!
+//! Between two commits it carries out the errands of repairs (`errand.rs`).
+//!
 //! At the end of the initial copy this thread builds indexes, foreign keys and sequences and turns the phase to
 //! streaming, once its checkpoint has passed everything that the copy's reads may have seen. A change of shape before
 //! that ends the session once it is committed, since the copy's chunks are cut for the old shape.
@@ -16,8 +18,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
-use crossfade_core::{Batch, Boundary, Checkpoint, Error, History, Item, Phase, Position, Result, TableSchema, Writer};
+use crossfade_core::{
+    Batch, Boundary, Checkpoint, Class, Error, History, Item, Phase, Position, Result, TableSchema, Writer,
+};
 
+use super::errand::Errand;
 use super::gate::Closed;
 use super::session::Shared;
 use super::shaper::Shaped;
@@ -117,6 +122,9 @@ impl<'a> Applier<'a> {
                 flush || p.since.elapsed() >= due || p.bytes >= bytes
             })?;
             self.harden_after(HARDEN)?;
+            if let Some(errand) = self.shared.errands.take(self.index) {
+                self.carry_out(errand)?;
+            }
             self.finish_copy()?;
         }
     }
@@ -242,6 +250,43 @@ impl<'a> Applier<'a> {
         }
         self.closed.open();
         Ok(())
+    }
+
+    /// Commits the rows of a repair, if the target stands where they were read; tells whoever waits.
+    ///
+    /// A row that the target refuses is that one's news: the writer, which it has broken, is opened anew with the next session,
+    /// and the pipeline goes on without it.
+    fn carry_out(&mut self, errand: Errand) -> Result<()> {
+        self.commit_if(|_| true)?;
+        let last = self.checkpoint()?;
+        let stands = match &errand.batch.end {
+            Boundary::Commit(read_at) => self.shared.source.order(&last.position, read_at)?.is_eq(),
+            Boundary::Open => false,
+        };
+        if !stands || self.pending.is_some() || self.copying() {
+            let moved = Error::transient("the target has moved on from where the rows were read; none was written");
+            drop(errand.reply.send(Err(moved.hint("ask again")))); // who asked may have gone
+            return Ok(());
+        }
+        let next = Checkpoint { seq: last.seq + 1, ..last };
+        let written = self.writer.write(&errand.batch).and_then(|()| self.writer.commit(&next));
+        let (told, result) = match written {
+            Ok(()) => {
+                self.shared.committed(self.index, &next, errand.batch.rows() as u64);
+                self.hardened(&next.position);
+                (Ok(next), Ok(()))
+            }
+            Err(e) if matches!(e.class(), Class::Data(_)) => {
+                let again = Error::transient(format!("rows of a repair were refused, the pipeline goes on: {e}"));
+                (Err(e), Err(again))
+            }
+            Err(e) => {
+                let told = Error::transient(format!("the commit of the repaired rows was interrupted: {e}"));
+                (Err(told.hint("they are there, all of them, or none is; ask again")), Err(e))
+            }
+        };
+        drop(errand.reply.send(told)); // who asked may have gone
+        result
     }
 
     /// Makes durable what has been in danger for so long. Inside a transaction that is left to its commit.

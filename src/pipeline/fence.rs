@@ -56,6 +56,11 @@ impl<'a, 'b> Fence<'a, 'b> {
         Ok(Fence { position, snapshot, _release: release })
     }
 
+    /// The source's tables at the position.
+    pub fn snapshot(&mut self) -> &mut dyn Snapshot {
+        self.snapshot.as_mut()
+    }
+
     /// Lets the pipeline go on; the snapshot stays.
     pub fn release(self) -> (Position, Box<dyn Snapshot>) {
         (self.position, self.snapshot)

@@ -8,6 +8,7 @@ pub mod again;
 pub mod applier;
 pub mod budget;
 mod copier;
+pub mod errand;
 pub mod fence;
 mod gate;
 pub mod progress;

@@ -29,6 +29,7 @@ use super::again::Wish;
 use super::applier::Applier;
 use super::budget::Budget;
 use super::copier::{Destination, Plan, copy, lacking};
+use super::errand::Errands;
 use super::gate::Gate;
 use super::progress::{self, CopyProgress, Progress, State};
 use super::reader::read;
@@ -94,6 +95,8 @@ pub struct Shared<'a> {
     pub throttle: Throttle,
     /// Held by whoever holds the reader at a position.
     pub fence: Mutex<()>,
+    /// Rows of repairs, on their way to the targets' threads.
+    pub errands: Errands,
     flush: AtomicBool,
     /// Tables without a key that a target (by its place in the pipeline) still lacks, see [`super::copier`].
     uncopied: Mutex<HashSet<(usize, TableName)>>,
@@ -293,6 +296,7 @@ pub fn run(attempt: Attempt<'_>, mut members: Vec<Member<'_>>) -> Result<End> {
         progress: &pipeline.progress,
         throttle: Throttle::new(pipeline.limits.copy_rate),
         fence: Mutex::new(()),
+        errands: Errands::default(),
         uncopied: Mutex::new(uncopied),
         wish: Mutex::new(None),
         flush: AtomicBool::new(goal != Goal::Forever),

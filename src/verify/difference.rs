@@ -40,6 +40,55 @@ pub struct Difference {
     pub source_rows: u64,
     /// Rows with this key at the target.
     pub target_rows: u64,
+    /// What a second look, at a later position, came to.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub recheck: Option<Recheck>,
+}
+
+/// A row that differed, at a later position.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "state")]
+pub enum Recheck {
+    /// It differs there too.
+    Lasting {
+        /// In this way.
+        kind: Kind,
+        /// In these columns.
+        #[serde(skip_serializing_if = "Vec::is_empty", default)]
+        columns: Vec<Cell>,
+    },
+    /// Both sides hold the same there.
+    Settled {
+        /// Which side changed.
+        by: Settler,
+    },
+}
+
+/// How a difference went away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Settler {
+    /// The source changed the row, and that change brought the target's row level: whatever had made it different is
+    /// overwritten, and not explained.
+    Source,
+    /// The source's row is what it was, and the target's is not: somebody other than this pipeline changed it, or this
+    /// pipeline's `repair`.
+    Target,
+}
+
+/// What became of the rows that differed, at a later position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Classes {
+    /// The source has them, the target has not.
+    pub missing: u64,
+    /// The target has them, the source has not.
+    pub extra: u64,
+    /// Both have them, with other values.
+    pub different: u64,
+    /// Both have rows like them, not equally many.
+    pub repeated: u64,
+    /// They are the same on both sides there.
+    pub settled: u64,
 }
 
 /// A value with its column.
@@ -71,6 +120,9 @@ pub struct Differences {
     pub or_more: bool,
     /// The first of them.
     pub listed: Vec<Difference>,
+    /// What became of all of them, at a later position.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub recheck: Option<Classes>,
 }
 
 /// A row in words.
@@ -103,7 +155,7 @@ pub fn words(batch: &RecordBatch) -> Result<Vec<Words>> {
 /// What differs between the rows of one key.
 pub fn difference(table: &TableSchema, source: &[Words], target: &[Words]) -> Option<Difference> {
     let any = source.first().or(target.first())?;
-    let named = |i: usize| Named { column: table.columns[i].name.clone(), value: any[i].as_deref().map(cut) };
+    let named = |i: usize| named(table, i, any);
     let key = match table.key.is_empty() {
         true => (0..table.columns.len()).map(named).collect(),
         false => table.key.iter().map(|&i| named(i)).collect(),
@@ -114,7 +166,13 @@ pub fn difference(table: &TableSchema, source: &[Words], target: &[Words]) -> Op
         ([ours], [theirs]) => (Kind::Different, cells(table, ours, theirs)),
         _ => (Kind::Repeated, Vec::new()),
     };
-    Some(Difference { kind, key, columns, source_rows: source.len() as u64, target_rows: target.len() as u64 })
+    let (source_rows, target_rows) = (source.len() as u64, target.len() as u64);
+    Some(Difference { kind, key, columns, source_rows, target_rows, recheck: None })
+}
+
+/// A value of a row with its column.
+pub fn named(table: &TableSchema, column: usize, row: &Words) -> Named {
+    Named { column: table.columns[column].name.clone(), value: row[column].as_deref().map(cut) }
 }
 
 fn cells(table: &TableSchema, ours: &Words, theirs: &Words) -> Vec<Cell> {

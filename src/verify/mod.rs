@@ -9,10 +9,13 @@
 //!
 //! Replication stalls for these four steps only, not for the scans. Then every table is scanned on both sides and the
 //! fingerprints are compared. What could not be read is *unknown*, and unknown is never equal; so is a check that
-//! compared no table. Where a table differs, the same snapshots are read again to find the rows (`narrow.rs`).
+//! compared no table. Where a table differs, the same snapshots are read again to find the rows (`narrow.rs`); these are
+//! looked at once more behind a second fence (`recheck.rs`).
 
 pub mod difference;
-mod narrow;
+pub mod narrow;
+pub mod recheck;
+pub mod side;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,9 +28,12 @@ use serde::{Deserialize, Serialize};
 
 use self::difference::Differences;
 pub use self::narrow::LISTED;
-use crate::pipeline::Pipeline;
+use self::narrow::Suspects;
+pub use self::recheck::Compared;
+use self::recheck::Suspected;
 use crate::pipeline::fence::Fence;
 use crate::pipeline::session::Shared;
+use crate::pipeline::{Pipeline, TargetSpec};
 use crate::transform::Mapped;
 
 /// What a comparison came to.
@@ -81,6 +87,12 @@ pub struct Proof {
     pub seconds: f64,
     /// Each table.
     pub tables: Vec<TableProof>,
+    /// Where the rows that differ were read a second time.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub rechecked: Option<Position>,
+    /// Why they were not.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub recheck_error: Option<String>,
 }
 
 /// Both sides opened at the same position; the comparison needs nothing else.
@@ -94,24 +106,29 @@ pub struct Fenced {
 }
 
 /// How long the stream may take to reach the fence.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Holds the pipeline at one position and opens both sides there.
 pub fn fence(shared: &Shared<'_>, pipeline: &Pipeline, globs: &[String]) -> Result<Fenced> {
+    streams(shared, pipeline)?;
+    let mut fenced = hold(shared, pipeline, &|| tables(shared, globs))?;
+    fenced.drift = drift(pipeline, &fenced.tables, globs);
+    Ok(fenced)
+}
+
+/// An error unless every target streams, beside the others.
+pub fn streams(shared: &Shared<'_>, pipeline: &Pipeline) -> Result<()> {
     for (i, spec) in pipeline.targets.iter().enumerate() {
         if shared.checkpoint(i).phase == Phase::Copying {
             return Err(Error::transient(format!("{}: the initial copy is not complete", spec.name))
-                .hint("run `crossfade catch-up` first, then verify"));
+                .hint("run `crossfade catch-up` first, then ask again"));
         }
     }
     if levelling(shared, pipeline) {
         return Err(Error::transient("a target that lags behind the others is being brought level with them")
-            .hint("run `crossfade catch-up` first, then verify"));
+            .hint("run `crossfade catch-up` first, then ask again"));
     }
-    let fenced = hold(shared, pipeline, globs);
-    let mut fenced = fenced?;
-    fenced.drift = drift(pipeline, &fenced.tables, globs);
-    Ok(fenced)
+    Ok(())
 }
 
 /// Whether targets that stream are being brought level with others, so that the pipeline cannot be held at one position.
@@ -122,7 +139,7 @@ pub fn levelling(shared: &Shared<'_>, pipeline: &Pipeline) -> bool {
 
 /// Tables that the source has now and that cannot be compared as they are carried, and why. Rows alone would be equal
 /// although a column or a whole table is missing at the target.
-fn drift(pipeline: &Pipeline, carried: &[Mapped], globs: &[String]) -> BTreeMap<TableName, String> {
+pub fn drift(pipeline: &Pipeline, carried: &[Mapped], globs: &[String]) -> BTreeMap<TableName, String> {
     let now = match pipeline.source.tables(&pipeline.selection) {
         Ok(now) => now,
         Err(e) => return carried.iter().map(|m| (m.source.name.clone(), e.to_string())).collect(),
@@ -162,24 +179,17 @@ fn tables(shared: &Shared<'_>, globs: &[String]) -> Result<Vec<Mapped>> {
     Ok(all)
 }
 
-fn hold(shared: &Shared<'_>, pipeline: &Pipeline, globs: &[String]) -> Result<Fenced> {
+fn hold(shared: &Shared<'_>, pipeline: &Pipeline, tables: &dyn Fn() -> Result<Vec<Mapped>>) -> Result<Fenced> {
     let began = Instant::now();
-    let sources: Vec<Arc<TableSchema>> = tables(shared, globs)?.into_iter().map(|m| m.source).collect();
+    let sources: Vec<Arc<TableSchema>> = tables()?.into_iter().map(|m| m.source).collect();
     let fence = Fence::hold(shared, &sources, PATIENCE)?;
     let position = fence.position.clone();
     // What came up to the fence may have changed a shape.
-    let tables = tables(shared, globs)?;
+    let tables = tables()?;
     let arriving: Vec<Arc<TableSchema>> = tables.iter().map(|m| Arc::clone(&m.target)).collect();
     let mut targets = Vec::new();
     for spec in &pipeline.targets {
-        let snapshot = spec.target.snapshot(&pipeline.name, &arriving)?;
-        if !pipeline.source.order(snapshot.position(), &position)?.is_eq() {
-            return Err(Error::corrupt(format!(
-                "{}: its snapshot stands at {}, not at the fence {position}",
-                spec.name,
-                snapshot.position()
-            )));
-        }
+        let snapshot = at_fence(pipeline, spec, &arriving, &position)?;
         let name = (pipeline.targets.len() > 1).then(|| spec.name.clone());
         targets.push((name, snapshot));
     }
@@ -187,22 +197,39 @@ fn hold(shared: &Shared<'_>, pipeline: &Pipeline, globs: &[String]) -> Result<Fe
     Ok(Fenced { position, held: began.elapsed(), tables, drift: BTreeMap::new(), source, targets })
 }
 
+/// A target's tables at the position where the pipeline is held.
+pub fn at_fence(
+    pipeline: &Pipeline,
+    spec: &TargetSpec,
+    tables: &[Arc<TableSchema>],
+    position: &Position,
+) -> Result<Box<dyn Snapshot>> {
+    let snapshot = spec.target.snapshot(&pipeline.name, tables)?;
+    if pipeline.source.order(snapshot.position(), position)?.is_eq() {
+        return Ok(snapshot);
+    }
+    let stands = snapshot.position();
+    Err(Error::corrupt(format!("{}: its snapshot stands at {stands}, not at the fence {position}", spec.name)))
+}
+
 impl Fenced {
     /// Scans both sides, compares, and finds the rows that differ.
-    pub fn compare(mut self) -> Proof {
+    pub fn compare(mut self) -> Compared {
         let began = Instant::now();
         let (ours, theirs) = self.scan_all();
         let Fenced { position, held, tables, mut drift, mut source, mut targets } = self;
-        let mut proofs = Vec::new();
+        let (mut proofs, mut suspected) = (Vec::new(), Vec::new());
         for (i, mapped) in tables.iter().enumerate() {
             let wrong = drift.remove(&mapped.source.name);
-            for ((name, snapshot), side) in targets.iter_mut().zip(&theirs) {
+            for (at, ((name, snapshot), side)) in targets.iter_mut().zip(&theirs).enumerate() {
                 let mut proof = proof(&mapped.source.name, name.clone(), &ours[i], &side[i]);
                 if let Some(wrong) = &wrong {
                     proof.verdict = Verdict::Unknown;
                     proof.error = Some(wrong.clone());
-                } else if proof.verdict == Verdict::Different {
-                    explain(&mut proof, mapped, source.as_mut(), snapshot.as_mut());
+                } else if proof.verdict == Verdict::Different
+                    && let Some(suspects) = explain(&mut proof, mapped, source.as_mut(), snapshot.as_mut())
+                {
+                    suspected.push(Suspected { at: proofs.len(), target: at, mapped: mapped.clone(), suspects });
                 }
                 proofs.push(proof);
             }
@@ -211,13 +238,16 @@ impl Fenced {
             let unread = || Err(Error::config(wrong.clone()));
             proofs.push(proof(&name, None, &unread(), &unread()));
         }
-        Proof {
+        let proof = Proof {
             verdict: overall(&proofs),
             position: Some(position),
             held_ms: held.as_millis() as u64,
             seconds: (began.elapsed() + held).as_secs_f64(),
             tables: proofs,
-        }
+            rechecked: None,
+            recheck_error: None,
+        };
+        Compared { proof, suspected }
     }
 
     /// The fingerprints of all tables, of the source and of each target; all sides are read at once.
@@ -238,11 +268,22 @@ impl Fenced {
 }
 
 /// Says which rows differ. That they do stands also where they cannot be found.
-fn explain(proof: &mut TableProof, mapped: &Mapped, source: &mut dyn Snapshot, target: &mut dyn Snapshot) {
+fn explain(
+    proof: &mut TableProof,
+    mapped: &Mapped,
+    source: &mut dyn Snapshot,
+    target: &mut dyn Snapshot,
+) -> Option<Suspects> {
     let rows = proof.source_rows.max(proof.target_rows).unwrap_or(u64::MAX);
     match narrow::narrow(mapped, source, target, rows) {
-        Ok(differences) => proof.differences = Some(differences),
-        Err(e) => proof.error = Some(format!("the rows that differ could not be found: {e}")),
+        Ok((differences, suspects)) => {
+            proof.differences = Some(differences);
+            Some(suspects)
+        }
+        Err(e) => {
+            proof.error = Some(format!("the rows that differ could not be found: {e}"));
+            None
+        }
     }
 }
 

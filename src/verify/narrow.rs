@@ -4,18 +4,20 @@
 //!
 //! 1. each side into buckets by the hash of the key (left out for a small table: there all buckets are looked into);
 //! 2. of the buckets that differ, the hashes of each row: the keys whose rows are not the same;
-//! 3. the rows of the first of those keys, with their values.
+//! 3. the rows of the first of those keys, with their values, and all of those keys, for a second look (`recheck.rs`) and for
+//!    repair.
 //!
 //! Memory is bounded whatever differs: so many hashes, so many rows. Where more differs the count says "or more".
 
 use std::collections::{HashMap, HashSet};
 
-use arrow_array::{BooleanArray, RecordBatch};
-use arrow_select::filter::filter_record_batch;
-use crossfade_core::buckets::{Buckets, RowHash, row_hashes};
-use crossfade_core::{Error, Fingerprint, KeyRange, Result, Snapshot};
+use arrow_array::RecordBatch;
+use arrow_select::concat::concat_batches;
+use crossfade_core::buckets::{Buckets, RowHash};
+use crossfade_core::{Error, Fingerprint, Result, Snapshot};
 
 use super::difference::{Difference, Differences, Words, difference, words};
+use super::side::{Side, beside, pick};
 use crate::transform::Mapped;
 
 /// Rows whose hashes are held, of each side.
@@ -23,22 +25,32 @@ const HASHES: u64 = 200_000;
 /// Rows of a table that are listed.
 pub const LISTED: usize = 100;
 
-/// One side of a table.
-struct Side<'a> {
-    snapshot: &'a mut dyn Snapshot,
-    mapped: &'a Mapped,
-    is_source: bool,
+/// Rows with one key, on each side.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Both {
+    /// At the source.
+    pub source: Fingerprint,
+    /// At the target.
+    pub target: Fingerprint,
 }
 
-/// Rows with one key, on each side.
-#[derive(Default)]
-struct Both {
-    source: Fingerprint,
-    target: Fingerprint,
+/// The keys whose rows were not the same, and what each side had.
+pub struct Suspects {
+    /// The columns of the key, of a table without a key all of them, as they arrive at the target: a row for each key.
+    pub keys: RecordBatch,
+    /// For each row of `keys` the key's hash, and its rows' on each side.
+    pub rows: Vec<(u128, Both)>,
+    /// The hashes of the keys of [`Differences::listed`], in its order.
+    pub listed: Vec<u128>,
 }
 
 /// Finds what differs in a table whose fingerprints differ: `rows` is the larger of both counts.
-pub fn narrow(mapped: &Mapped, source: &mut dyn Snapshot, target: &mut dyn Snapshot, rows: u64) -> Result<Differences> {
+pub fn narrow(
+    mapped: &Mapped,
+    source: &mut dyn Snapshot,
+    target: &mut dyn Snapshot,
+    rows: u64,
+) -> Result<(Differences, Suspects)> {
     within(mapped, source, target, rows, HASHES)
 }
 
@@ -49,19 +61,20 @@ fn within(
     target: &mut dyn Snapshot,
     rows: u64,
     hashes: u64,
-) -> Result<Differences> {
+) -> Result<(Differences, Suspects)> {
     let mut source = Side { snapshot: source, mapped, is_source: true };
     let mut target = Side { snapshot: target, mapped, is_source: false };
     let (picked, or_more) = match rows > hashes {
         true => suspects(&mut source, &mut target, hashes).map(|(picked, more)| (Some(picked), more))?,
         false => (None, false),
     };
-    let mut found = keys(&mut source, &mut target, picked.as_ref())?;
+    let found = keys(&mut source, &mut target, picked.as_ref())?;
     let rows = found.len() as u64;
-    found.sort_unstable();
-    found.truncate(LISTED);
-    let listed = list(mapped, &mut source, &mut target, &found.into_iter().collect())?;
-    Ok(Differences { rows, or_more, listed })
+    let mut first: Vec<u128> = found.keys().copied().collect();
+    first.sort_unstable();
+    first.truncate(LISTED);
+    let (listed, suspects) = list(mapped, &mut source, &mut target, &first.into_iter().collect(), &found)?;
+    Ok((Differences { rows, or_more, listed, recheck: None }, suspects))
 }
 
 /// Buckets that differ, as many as may be looked into, and whether there are more.
@@ -89,7 +102,7 @@ fn suspects(source: &mut Side<'_>, target: &mut Side<'_>, hashes: u64) -> Result
 }
 
 /// The keys, by their hash, whose rows are not the same.
-fn keys(source: &mut Side<'_>, target: &mut Side<'_>, within: Option<&HashSet<usize>>) -> Result<Vec<u128>> {
+fn keys(source: &mut Side<'_>, target: &mut Side<'_>, within: Option<&HashSet<usize>>) -> Result<HashMap<u128, Both>> {
     let (ours, theirs) = beside(source, target, |side| {
         let mut found: Vec<RowHash> = Vec::new();
         side.scan(|_, hashes| {
@@ -98,6 +111,13 @@ fn keys(source: &mut Side<'_>, target: &mut Side<'_>, within: Option<&HashSet<us
         })?;
         Ok(found)
     })?;
+    let mut both = paired(ours, theirs);
+    both.retain(|_, b| b.source != b.target);
+    Ok(both)
+}
+
+/// The rows of both sides, by their key's hash.
+pub fn paired(ours: Vec<RowHash>, theirs: Vec<RowHash>) -> HashMap<u128, Both> {
     let mut both: HashMap<u128, Both> = HashMap::new();
     for row in ours {
         both.entry(row.key).or_default().source.add_hash(row.row);
@@ -105,63 +125,89 @@ fn keys(source: &mut Side<'_>, target: &mut Side<'_>, within: Option<&HashSet<us
     for row in theirs {
         both.entry(row.key).or_default().target.add_hash(row.row);
     }
-    Ok(both.into_iter().filter(|(_, b)| b.source != b.target).map(|(key, _)| key).collect())
+    both
 }
 
-/// The rows with these keys, compared value by value.
+/// What one side has of the rows that differ.
+#[derive(Default)]
+struct Found {
+    /// Of those that are listed, all values.
+    words: HashMap<u128, Vec<Words>>,
+    /// The keys of all.
+    keys: Vec<(RecordBatch, Vec<RowHash>)>,
+}
+
+/// The first of the rows, compared value by value, and the keys of all.
 fn list(
     mapped: &Mapped,
     source: &mut Side<'_>,
     target: &mut Side<'_>,
     wanted: &HashSet<u128>,
-) -> Result<Vec<Difference>> {
+    all: &HashMap<u128, Both>,
+) -> Result<(Vec<Difference>, Suspects)> {
+    let key_columns = key_columns(mapped);
+    let every: HashSet<u128> = all.keys().copied().collect();
     let (ours, theirs) = beside(source, target, |side| {
-        let mut found: HashMap<u128, Vec<Words>> = HashMap::new();
+        let mut found = Found::default();
         side.scan(|batch, hashes| {
-            let mask: BooleanArray = hashes.iter().map(|row| Some(wanted.contains(&row.key))).collect();
-            let picked = filter_record_batch(batch, &mask)
-                .map_err(|e| Error::corrupt("picking rows out of a snapshot").caused_by(e))?;
-            let keys = hashes.iter().filter(|row| wanted.contains(&row.key));
-            keys.zip(words(&picked)?).for_each(|(row, words)| found.entry(row.key).or_default().push(words));
+            let (differing, hashes) = pick(batch, hashes, &every)?;
+            if hashes.is_empty() {
+                return Ok(());
+            }
+            let (picked, of) = pick(&differing, &hashes, wanted)?;
+            of.iter().zip(words(&picked)?).for_each(|(row, words)| found.words.entry(row.key).or_default().push(words));
+            found.keys.push((project(&differing, &key_columns)?, hashes));
             Ok(())
         })?;
         Ok(found)
     })?;
-    let of = |side: &HashMap<u128, Vec<Words>>, key| side.get(key).cloned().unwrap_or_default();
-    let listed = wanted.iter().filter_map(|key| difference(&mapped.target, &of(&ours, key), &of(&theirs, key)));
-    let mut listed: Vec<Difference> = listed.collect();
+    let of = |side: &Found, key: &u128| side.words.get(key).cloned().unwrap_or_default();
+    let one = |key: &u128| Some((*key, difference(&mapped.target, &of(&ours, key), &of(&theirs, key))?));
+    let mut listed: Vec<(u128, Difference)> = wanted.iter().filter_map(one).collect();
     // Shorter texts first: then numbers stand in their order.
-    listed.sort_by_cached_key(|d| {
+    listed.sort_by_cached_key(|(_, d)| {
         d.key.iter().map(|n| (n.value.as_ref().map(String::len), n.value.clone())).collect::<Vec<_>>()
     });
-    Ok(listed)
+    let (hashes, listed) = listed.into_iter().unzip();
+    let suspects = suspects_of(mapped, &key_columns, ours.keys.into_iter().chain(theirs.keys), all, hashes)?;
+    Ok((listed, suspects))
 }
 
-/// Does the same on both sides at once.
-fn beside<T: Send>(
-    source: &mut Side<'_>,
-    target: &mut Side<'_>,
-    work: impl Fn(&mut Side<'_>) -> Result<T> + Sync,
-) -> Result<(T, T)> {
-    let (ours, theirs) = std::thread::scope(|scope| {
-        let theirs = scope.spawn(|| work(target));
-        (work(source), theirs.join())
-    });
-    let theirs = theirs.unwrap_or_else(|_| Err(Error::corrupt("a thread that read the target panicked")));
-    Ok((ours?, theirs?))
-}
-
-impl Side<'_> {
-    /// Reads all rows in the target's shape, with their hashes.
-    fn scan(&mut self, mut sink: impl FnMut(&RecordBatch, &[RowHash]) -> Result<()>) -> Result<()> {
-        let mapped = self.mapped;
-        let table = if self.is_source { &mapped.source } else { &mapped.target };
-        let is_source = self.is_source;
-        self.snapshot.scan(table, &KeyRange::ALL, &mut |batch| {
-            let batch = if is_source { mapped.project(&batch)? } else { batch };
-            sink(&batch, &row_hashes(&batch, &mapped.target.key)?)
-        })
+/// The ordinals by which a row is told from others.
+pub fn key_columns(mapped: &Mapped) -> Vec<usize> {
+    match mapped.target.key.is_empty() {
+        true => (0..mapped.target.columns.len()).collect(),
+        false => mapped.target.key.clone(),
     }
+}
+
+fn project(batch: &RecordBatch, columns: &[usize]) -> Result<RecordBatch> {
+    batch.project(columns).map_err(|e| Error::corrupt("a key beyond its table's columns").caused_by(e))
+}
+
+/// Each key once.
+fn suspects_of(
+    mapped: &Mapped,
+    key_columns: &[usize],
+    found: impl Iterator<Item = (RecordBatch, Vec<RowHash>)>,
+    all: &HashMap<u128, Both>,
+    listed: Vec<u128>,
+) -> Result<Suspects> {
+    let mut left: HashSet<u128> = all.keys().copied().collect();
+    let mut batches = vec![project(&RecordBatch::new_empty(mapped.target.arrow()), key_columns)?];
+    let mut rows = Vec::with_capacity(all.len());
+    for (batch, hashes) in found {
+        let first = |row: &RowHash| left.remove(&row.key);
+        let mask: Vec<bool> = hashes.iter().map(first).collect();
+        let new = arrow_array::BooleanArray::from(mask);
+        let kept = arrow_select::filter::filter_record_batch(&batch, &new)
+            .map_err(|e| Error::corrupt("picking keys out of a snapshot").caused_by(e))?;
+        rows.extend(hashes.iter().zip(new.values()).filter(|(_, new)| *new).map(|(row, _)| (row.key, all[&row.key])));
+        batches.push(kept);
+    }
+    let schema = batches[0].schema();
+    let keys = concat_batches(&schema, &batches).map_err(|e| Error::corrupt("keys form no batch").caused_by(e))?;
+    Ok(Suspects { keys, rows, listed })
 }
 
 #[cfg(test)]
@@ -169,7 +215,7 @@ mod tests {
     use std::sync::Arc;
 
     use arrow_array::{ArrayRef, Int64Array, StringArray};
-    use crossfade_core::{Column, Logical, Position, TableName, TableSchema};
+    use crossfade_core::{Column, KeyRange, Logical, Position, TableName, TableSchema};
 
     use super::super::difference::Kind;
     use super::*;
@@ -229,7 +275,9 @@ mod tests {
         let mapped = Transform::new(Rules::default()).map_all(&[table]).unwrap().remove(0);
         let rows = ours.len().max(theirs.len()) as u64;
         let (mut ours, mut theirs) = (Still(ours, Position::new("1")), Still(theirs, Position::new("1")));
-        within(&mapped, &mut ours, &mut theirs, rows, hashes).unwrap()
+        let (found, suspects) = within(&mapped, &mut ours, &mut theirs, rows, hashes).unwrap();
+        assert_eq!((suspects.rows.len() as u64, suspects.keys.num_rows() as u64), (found.rows, found.rows));
+        found
     }
 
     fn many(n: i64) -> Vec<(i64, &'static str)> {

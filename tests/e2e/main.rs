@@ -16,5 +16,7 @@ mod postgres_samples;
 mod postgres_slots;
 mod postgres_to_parquet;
 mod postgres_to_postgres;
+mod recheck;
 mod refusals;
+mod repairs;
 mod sqlite_to_parquet;

@@ -255,7 +255,7 @@ impl<'a> Play<'a> {
     }
 
     fn prove(&mut self, shared: &Shared<'_>) -> Result<()> {
-        let proof = verify::fence(shared, &self.world.pipeline, &[])?.compare();
+        let proof = verify::fence(shared, &self.world.pipeline, &[])?.compare().proof;
         match proof.verdict {
             Verdict::Equal => self.tally.equal += 1,
             // A scan failed by a fault.

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use arrow_array::RecordBatch;
 use serde::{Deserialize, Serialize};
 
-use crate::batch::Batch;
+use crate::batch::{Batch, Op};
 use crate::error::Result;
 use crate::finding::Finding;
 use crate::position::{Checkpoint, Owner, Position};
@@ -59,6 +59,18 @@ pub trait Target: Send + Sync {
     /// pipeline has caught up, before a cutover. Idempotent; needs no ownership. A target without such things does nothing.
     fn settle(&self, _pipeline: &str) -> Result<()> {
         Ok(())
+    }
+
+    /// What writing a row comes to as a statement of the target's own language, for people who want to see it first. `row` is a
+    /// batch of one row in the table's shape; of an update only the columns `changed` are named. `None`: it has no such language.
+    fn statement(
+        &self,
+        _op: Op,
+        _table: &TableSchema,
+        _row: &RecordBatch,
+        _changed: &[usize],
+    ) -> Result<Option<String>> {
+        Ok(None)
     }
 
     /// The tables at the pipeline's last checkpoint, exactly; [`Snapshot::position`] is that checkpoint's.

@@ -5,11 +5,15 @@
 //! another character set, as its own bytes (`_gbk X'..'`: two codes may be one character), bytes as `X'..'`, enums and sets by number, as ORDER BY has them. Composite keys are compared column by column in OR form
 //! behind a plain bound of the first column, because the optimizer uses an index for that and not for `(a, b) > (1, 2)`.
 
+use arrow_array::RecordBatch;
 use crossfade_core::{Column, Error, KeyPart, KeyRange, Logical, Result, TableSchema};
 
 use crate::catalog::{quote, quote_table};
 use crate::session::{Session, TextRow};
 use crate::types::raw_charset;
+
+/// Keys that one statement names: with the longest keys there are (3,072 bytes) it stays below the least `max_allowed_packet`.
+const KEYS: usize = 200;
 
 /// The condition of a range; `TRUE` for all keys.
 pub fn condition(table: &TableSchema, range: &KeyRange) -> Result<String> {
@@ -20,6 +24,28 @@ pub fn condition(table: &TableSchema, range: &KeyRange) -> Result<String> {
         }
     }
     Ok(if parts.is_empty() { "TRUE".into() } else { parts.join(" AND ") })
+}
+
+/// Conditions that together hold for the rows with these keys, and perhaps for rows with keys that a collation calls equal.
+/// `None` where a literal may not find its own row, or may not be compared: text that is not ASCII (a column's character set may
+/// lack it), or is stored in a character set with two codes for one character.
+pub fn points(table: &TableSchema, keys: &RecordBatch) -> Result<Option<Vec<String>>> {
+    let Some(keys) = KeyPart::of_keys(table, keys) else { return Ok(None) };
+    let is_plain = |part: &KeyPart| !matches!(part, KeyPart::Text(text) if !text.is_ascii());
+    if table.key_columns().any(|c| raw_charset(&c.source_type).is_some()) || !keys.iter().flatten().all(is_plain) {
+        return Ok(None);
+    }
+    let equal = |(column, part): (&Column, &KeyPart)| -> Result<String> {
+        Ok(format!("{} = {}", quote(&column.name), literal(table, column, part)?))
+    };
+    let point = |key: &Vec<KeyPart>| -> Result<String> {
+        let terms = table.key_columns().zip(key).map(equal).collect::<Result<Vec<_>>>()?;
+        Ok(format!("({})", terms.join(" AND ")))
+    };
+    let some = |keys: &[Vec<KeyPart>]| -> Result<String> {
+        Ok(keys.iter().map(point).collect::<Result<Vec<_>>>()?.join(" OR "))
+    };
+    keys.chunks(KEYS).map(some).collect::<Result<_>>().map(Some)
 }
 
 /// `key strict bound`, where `last` takes the place of `strict` for the last column.
@@ -200,6 +226,9 @@ fn by_arithmetic(min: i128, max: i128, estimate: i128, rows: i128) -> Option<Vec
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use arrow_array::{ArrayRef, Int64Array, StringArray};
     use crossfade_core::TableName;
 
     use super::*;
@@ -242,6 +271,25 @@ mod tests {
             KeyRange { after: Some(vec![KeyPart::Text(String::new()), KeyPart::Text("1 or 1".into())]), to: None };
         assert!(condition(&two, &forged).is_err());
         assert!(condition(&one, &forged).is_err());
+    }
+
+    #[test]
+    fn keys_are_named_where_their_literals_find_them() {
+        let column = |values: Vec<i64>| Arc::new(Int64Array::from(values)) as ArrayRef;
+        let keys = RecordBatch::try_from_iter([("id", column(vec![7, -8]))]).unwrap();
+        let one = table(&[("id", Logical::Int64)]);
+        assert_eq!(points(&one, &keys).unwrap().unwrap(), ["(`id` = 7) OR (`id` = -8)"]);
+        let many = RecordBatch::try_from_iter([("id", column((0..450).collect()))]).unwrap();
+        assert_eq!(points(&one, &many).unwrap().unwrap().len(), 3);
+        let of = |text: &str| {
+            RecordBatch::try_from_iter([("a", Arc::new(StringArray::from(vec![text])) as ArrayRef)]).unwrap()
+        };
+        let mut text = table(&[("a", Logical::Text)]);
+        assert_eq!(points(&text, &of("e'")).unwrap().unwrap(), ["(`a` = _utf8mb4 X'6527')"]);
+        assert_eq!(points(&text, &of("é")).unwrap(), None);
+        text.columns[0].source_type = "varchar(20) character set gbk".into();
+        assert_eq!(points(&text, &of("e'")).unwrap(), None);
+        assert_eq!(points(&table(&[("d", Logical::Date)]), &keys).unwrap(), None);
     }
 
     #[test]

@@ -95,15 +95,14 @@ impl ServerSnapshot {
     fn read(
         &mut self,
         table: &TableSchema,
-        range: &KeyRange,
+        condition: &str,
         sink: &mut dyn FnMut(RecordBatch) -> Result<()>,
     ) -> Result<()> {
         let query = format!(
-            "SELECT {} FROM {}.{} WHERE {}",
+            "SELECT {} FROM {}.{} WHERE {condition}",
             select_list(table.columns.iter()),
             quote(&table.name.schema),
-            quote(&table.name.name),
-            keys::condition(table, range)?
+            quote(&table.name.name)
         );
         let server = self.server.clone();
         let session = self.session()?;
@@ -175,7 +174,21 @@ impl Snapshot for ServerSnapshot {
         range: &KeyRange,
         sink: &mut dyn FnMut(RecordBatch) -> Result<()>,
     ) -> Result<()> {
-        let read = self.read(table, range, sink);
+        let read = keys::condition(table, range).and_then(|all| self.read(table, &all, sink));
+        if read.is_err() {
+            self.pool = None;
+        }
+        read
+    }
+
+    fn fetch(
+        &mut self,
+        table: &TableSchema,
+        keys: &RecordBatch,
+        sink: &mut dyn FnMut(RecordBatch) -> Result<()>,
+    ) -> Result<()> {
+        let Some(points) = keys::points(table, keys)? else { return self.scan(table, &KeyRange::ALL, sink) };
+        let read = points.iter().try_for_each(|some| self.read(table, some, sink));
         if read.is_err() {
             self.pool = None;
         }

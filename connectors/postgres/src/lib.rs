@@ -38,6 +38,7 @@ pub mod snapshot;
 pub mod source;
 pub mod split;
 pub mod sql;
+mod statement;
 pub mod target;
 pub mod tls;
 pub mod types;

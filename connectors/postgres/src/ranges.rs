@@ -52,10 +52,41 @@ pub fn scan(
     range: &KeyRange,
     sink: &mut dyn FnMut(RecordBatch) -> Result<()>,
 ) -> Result<()> {
-    let table = relation.table;
-    let sql = copy_out(relation, range)?;
+    read(server, client, relation.table, &copy_out(relation, range)?, sink)
+}
+
+/// Keys that one statement names.
+const KEYS: usize = 500;
+
+/// Reads the rows with these keys, see [`crossfade_core::Snapshot::fetch`].
+pub fn fetch(
+    server: &Server,
+    client: &Client,
+    relation: &Relation<'_>,
+    keys: &RecordBatch,
+    sink: &mut dyn FnMut(RecordBatch) -> Result<()>,
+) -> Result<()> {
+    let Some(keys) = KeyPart::of_keys(relation.table, keys) else {
+        return scan(server, client, relation, &KeyRange::ALL, sink);
+    };
+    let columns = idents(relation.table.key_columns().map(|c| c.name.as_str()));
+    keys.chunks(KEYS).try_for_each(|some| {
+        let row = |key: &Vec<KeyPart>| format!("({})", key.iter().map(literal).collect::<Vec<_>>().join(", "));
+        let filter = format!(" WHERE ({columns}) IN ({})", some.iter().map(row).collect::<Vec<_>>().join(", "));
+        read(server, client, relation.table, &copy_where(relation, &filter), sink)
+    })
+}
+
+/// Reads what a `COPY .. TO STDOUT` of the table's columns gives.
+fn read(
+    server: &Server,
+    client: &Client,
+    table: &TableSchema,
+    sql: &str,
+    sink: &mut dyn FnMut(RecordBatch) -> Result<()>,
+) -> Result<()> {
     let failed = |e| classify_in(&table.name, e).context(format!("reading table {}", table.name));
-    let stream = server.block_on(client.copy_out(&sql)).map_err(failed)?;
+    let stream = server.block_on(client.copy_out(sql)).map_err(failed)?;
     let mut stream = pin!(stream);
     let mut decoder = Decoder::new(table);
     loop {
@@ -133,11 +164,12 @@ pub fn copy_out(relation: &Relation<'_>, range: &KeyRange) -> Result<String> {
         .filter_map(|(operator, key)| key.as_ref().map(|key| bound(relation.table, operator, key)))
         .collect::<Result<Vec<_>>>()?;
     let filter = if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
-    Ok(format!(
-        "COPY (SELECT {} FROM {} AS t{filter}) TO STDOUT (FORMAT binary)",
-        relation.select.join(", "),
-        relation.from
-    ))
+    Ok(copy_where(relation, &filter))
+}
+
+fn copy_where(relation: &Relation<'_>, filter: &str) -> String {
+    let (select, from) = (relation.select.join(", "), &relation.from);
+    format!("COPY (SELECT {select} FROM {from} AS t{filter}) TO STDOUT (FORMAT binary)")
 }
 
 /// `("a", "b") > ('1', 'x')`

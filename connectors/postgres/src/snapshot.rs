@@ -61,6 +61,15 @@ impl Snapshot for TargetSnapshot {
     ) -> Result<()> {
         ranges::scan(&self.server, &self.client, &relation(table), range, sink)
     }
+
+    fn fetch(
+        &mut self,
+        table: &TableSchema,
+        keys: &RecordBatch,
+        sink: &mut dyn FnMut(RecordBatch) -> Result<()>,
+    ) -> Result<()> {
+        ranges::fetch(&self.server, &self.client, &relation(table), keys, sink)
+    }
 }
 
 /// The table with each column cast to the type that its decoder reads. Types have no modifiers in these casts:

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use arrow_array::RecordBatch;
 use crossfade_core::{
-    Checkpoint, Endpoint, Finding, History, Loader, Owner, Result, Snapshot, TableSchema, Target, Writer,
+    Checkpoint, Endpoint, Finding, History, Loader, Op, Owner, Result, Snapshot, TableSchema, Target, Writer,
 };
 use tokio::runtime::Handle;
 use tokio_postgres::Client;
@@ -14,6 +15,7 @@ use crate::control::{self, State};
 use crate::finish;
 use crate::loader::PostgresLoader;
 use crate::snapshot::TargetSnapshot;
+use crate::statement::statement;
 use crate::writer::PostgresWriter;
 
 /// A target from its URL; see [`PostgresTarget::new`].
@@ -80,6 +82,10 @@ impl Target for PostgresTarget {
                 None => Ok(()),
             }
         })
+    }
+
+    fn statement(&self, op: Op, table: &TableSchema, row: &RecordBatch, changed: &[usize]) -> Result<Option<String>> {
+        statement(op, table, row, changed).map(Some)
     }
 
     fn snapshot(&self, pipeline: &str, _: &[Arc<TableSchema>]) -> Result<Box<dyn Snapshot>> {

@@ -207,4 +207,17 @@ impl Snapshot for SourceSnapshot {
         }
         scanned
     }
+
+    fn fetch(
+        &mut self,
+        table: &TableSchema,
+        keys: &RecordBatch,
+        sink: &mut dyn FnMut(RecordBatch) -> Result<()>,
+    ) -> Result<()> {
+        let fetched = ranges::fetch(&self.server, self.client()?, &self.relation(table), keys, sink);
+        if fetched.is_err() {
+            self.pool = None;
+        }
+        fetched
+    }
 }
