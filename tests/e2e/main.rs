@@ -17,4 +17,5 @@ mod postgres_slots;
 mod postgres_to_parquet;
 mod postgres_to_postgres;
 mod refusals;
+mod schema;
 mod sqlite_to_parquet;
