@@ -53,7 +53,12 @@ pub fn findings(pipeline: &Pipeline) -> Result<Vec<(String, Finding)>> {
         Err(e) => return Err(e),
     };
     let arriving = arriving(pipeline, &tables)?;
-    out.extend(arriving.iter().filter_map(|(table, details)| Some(("source".to_owned(), left_out(table, details)?))));
+    // A target that makes no tables for an application has no use for what is left out of them.
+    let mut makes = pipeline.targets.iter().map(|spec| Ok(spec.target.ddl(&[])?.is_some()));
+    if makes.try_fold(false, |any, one: Result<bool>| Ok(any || one?))? {
+        let found = arriving.iter().filter_map(|(table, details)| left_out(table, details));
+        out.extend(found.map(|f| ("source".to_owned(), f)));
+    }
     let arriving: Vec<Arc<TableSchema>> = arriving.into_iter().map(|(table, _)| table).collect();
     for (i, spec) in pipeline.targets.iter().enumerate() {
         let end = if pipeline.targets.len() == 1 { "target".to_owned() } else { format!("target {}", i + 1) };
