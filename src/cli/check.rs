@@ -54,8 +54,9 @@ pub fn findings(pipeline: &Pipeline) -> Result<Vec<(String, Finding)>> {
     };
     let arriving = arriving(pipeline, &tables)?;
     // A target that makes no tables for an application has no use for what is left out of them.
-    let mut makes = pipeline.targets.iter().map(|spec| Ok(spec.target.ddl(&[])?.is_some()));
-    if makes.try_fold(false, |any, one: Result<bool>| Ok(any || one?))? {
+    let makes =
+        pipeline.targets.iter().map(|spec| Ok(spec.target.ddl(&[])?.is_some())).collect::<Result<Vec<bool>>>()?;
+    if makes.contains(&true) {
         let found = arriving.iter().filter_map(|(table, details)| left_out(table, details));
         out.extend(found.map(|f| ("source".to_owned(), f)));
     }
