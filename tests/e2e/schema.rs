@@ -147,7 +147,7 @@ const OF_MYSQL: &str = "create table t (\
     id int auto_increment primary key, \
     n int not null default 42 comment 'how ''many''', \
     d decimal(9,2) default -1.50, u bigint unsigned default 18446744073709551615, f double default 0.1, \
-    s varchar(40) not null default 'it''s \\\\ \"so\"', empty varchar(9) not null default '', \
+    s varchar(40) not null default 'it''s \\\\ \"so\"', blank varchar(9) not null default '', \
     e enum('a','b') default 'b', k set('x','y','z') default 'x,z', b bit(4) default b'101', \
     day date default '2024-02-29', dt datetime(3) default '2024-02-29 23:59:59.125', tm time default '-01:02:03', \
     now0 datetime default current_timestamp, now6 timestamp(6) not null default current_timestamp(6), \
@@ -159,7 +159,7 @@ const OF_MYSQL: &str = "create table t (\
     ) comment 'things; they''re';";
 
 /// What a row of defaults holds, as text that both servers print alike.
-const OF_BOTH: &str = "n, d, u, f, s, empty, e, k, day, none";
+const OF_BOTH: &str = "n, d, u, f, s, blank, e, k, day, none";
 
 fn from_mysql_with_details(client: &Client) {
     let source = client.fresh_database("src");
