@@ -132,12 +132,18 @@ impl Parser<'_> {
             Token::Number(number) => Some(number),
             Token::Name(name) => {
                 let column = &self.table.columns[self.table.ordinal(&name)?];
-                let exact = match &column.logical {
-                    Logical::Int8 | Logical::Int16 | Logical::Int32 | Logical::Int64 => true,
-                    Logical::UInt8 | Logical::UInt16 | Logical::UInt32 | Logical::UInt64 => true,
-                    Logical::Decimal { .. } => true,
-                    _ => false,
-                };
+                let exact = matches!(
+                    &column.logical,
+                    Logical::Int8
+                        | Logical::Int16
+                        | Logical::Int32
+                        | Logical::Int64
+                        | Logical::UInt8
+                        | Logical::UInt16
+                        | Logical::UInt32
+                        | Logical::UInt64
+                        | Logical::Decimal { .. }
+                );
                 let quoted = format!("\"{}\"", name.replace('"', "\"\""));
                 if !self.columns.contains(&name) {
                     self.columns.push(name);

@@ -92,7 +92,7 @@ fn existing(table: &TableSchema, taken: &HashSet<String>) -> Existing {
     let [wanted, other] = ddl::key_names(table);
     let name = if taken.contains(&wanted) { other } else { wanted };
     let columns: Vec<String> = table.key_columns().map(|c| c.name.clone()).collect();
-    let key = (!columns.is_empty()).then(|| ExistingIndex { name, columns, unique: true, primary: true });
+    let key = (!columns.is_empty()).then_some(ExistingIndex { name, columns, unique: true, primary: true });
     Existing { oid: 0, owned: true, kind: 'r', columns: vec![], indexes: key.into_iter().collect() }
 }
 
