@@ -10,7 +10,8 @@ use std::sync::Arc;
 use arrow_array::RecordBatch;
 use crossfade_core::selection::glob_matches;
 use crossfade_core::{
-    Batch, Error, ForeignKey, Index, Item, Result, Rows, SchemaChange, TableName, TableSchema, batch::SchemaStep,
+    Batch, ColumnDetails, Details, Error, ForeignKey, Index, Item, Result, Rows, SchemaChange, TableName, TableSchema,
+    batch::SchemaStep,
 };
 
 /// Rules in the order of the configuration; for routes the first that matches wins, column rules add up.
@@ -77,6 +78,24 @@ impl Mapped {
         let columns = self.keep.iter().map(|&i| Arc::clone(batch.column(i))).collect();
         RecordBatch::try_new(self.target.arrow(), columns)
             .map_err(|e| Error::corrupt(format!("table {}: projecting its columns", self.source.name)).caused_by(e))
+    }
+
+    /// The table's details as they arrive: under the columns' names there, without those of columns that are left out.
+    pub fn details(&self, of: &Details) -> Details {
+        let name = |column: &str| {
+            let at = self.keep.iter().position(|k| self.source.columns[*k].name == column)?;
+            Some(self.target.columns[at].name.as_str())
+        };
+        let columns =
+            of.columns.iter().filter_map(|c| Some(ColumnDetails { name: name(&c.name)?.into(), ..c.clone() }));
+        let mut details = Details { columns: columns.collect(), checks: vec![], ..of.clone() };
+        for check in &of.checks {
+            match check.columns.iter().all(|c| name(c) == Some(c)) {
+                true => details.checks.push(check.clone()),
+                false => details.leave_out(format!("check {}", check.name), "a column of it is left out or renamed"),
+            }
+        }
+        details
     }
 
     fn rows(&self, rows: Rows) -> Result<Rows> {
@@ -263,7 +282,7 @@ fn map_table(rules: &Rules, table: &Arc<TableSchema>) -> Result<Mapped> {
 #[cfg(test)]
 mod tests {
     use arrow_array::{ArrayRef, Int64Array};
-    use crossfade_core::{Boundary, Column, Logical, Op, Position};
+    use crossfade_core::{Boundary, Check, Column, Logical, Op, Position};
 
     use super::*;
 
@@ -325,6 +344,27 @@ mod tests {
         assert_eq!(t.indexes[0].columns, [1, 0]);
         assert_eq!(t.foreign_keys[0].to, TableName::new("sales", "totals"));
         assert_eq!(t.foreign_keys[0].to_columns, ["amount"]);
+    }
+
+    #[test]
+    fn details_follow_their_columns() {
+        let mapped = Transform::new(rules()).map_all(&[table("orders")]).unwrap();
+        let mut details = Details { comment: Some("sold".into()), ..Details::default() };
+        for column in ["secret", "id", "total", "gone"] {
+            details.column(column).comment = Some(column.into());
+        }
+        for columns in [["id"], ["total"], ["secret"]] {
+            let columns: Vec<String> = columns.map(String::from).into();
+            details.checks.push(Check { name: columns[0].clone(), columns, condition: "x".into() });
+        }
+        let arrived = mapped[0].details(&details);
+        assert_eq!(arrived.comment.as_deref(), Some("sold"));
+        let columns: Vec<(&str, Option<&str>)> =
+            arrived.columns.iter().map(|c| (c.name.as_str(), c.comment.as_deref())).collect();
+        assert_eq!(columns, [("id", Some("id")), ("amount", Some("total"))]);
+        assert_eq!(arrived.checks.len(), 1);
+        let left_out: Vec<&str> = arrived.left_out.iter().map(|l| l.what.as_str()).collect();
+        assert_eq!(left_out, ["check total", "check secret"]);
     }
 
     #[test]

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use clap::Args;
-use crossfade_core::{Finding, Level, Result, TableSchema};
+use crossfade_core::{Details, Finding, Level, Result, TableSchema};
 use serde::Serialize;
 
 use super::print::{size, table};
+use super::schema::arriving;
 use super::{Which, print_json};
 use crate::pipeline::{Pipeline, retention};
-use crate::transform::Transform;
 
 /// Look for trouble before a run.
 #[derive(Debug, Args)]
@@ -52,13 +52,30 @@ pub fn findings(pipeline: &Pipeline) -> Result<Vec<(String, Finding)>> {
         Err(_) if broken => Vec::new(),
         Err(e) => return Err(e),
     };
-    let mapped = Transform::new(pipeline.rules.clone()).map_all(&tables)?;
-    let arriving: Vec<Arc<TableSchema>> = mapped.into_iter().map(|m| m.target).collect();
+    let arriving = arriving(pipeline, &tables)?;
+    // A target that makes no tables for an application has no use for what is left out of them.
+    let makes =
+        pipeline.targets.iter().map(|spec| Ok(spec.target.ddl(&[])?.is_some())).collect::<Result<Vec<bool>>>()?;
+    if makes.contains(&true) {
+        let found = arriving.iter().filter_map(|(table, details)| left_out(table, details));
+        out.extend(found.map(|f| ("source".to_owned(), f)));
+    }
+    let arriving: Vec<Arc<TableSchema>> = arriving.into_iter().map(|(table, _)| table).collect();
     for (i, spec) in pipeline.targets.iter().enumerate() {
         let end = if pipeline.targets.len() == 1 { "target".to_owned() } else { format!("target {}", i + 1) };
         out.extend(spec.target.check(&pipeline.name, &arriving)?.into_iter().map(|f| (end.clone(), f)));
     }
     Ok(out)
+}
+
+/// What of a table reaches no target.
+fn left_out(table: &TableSchema, details: &Details) -> Option<Finding> {
+    let list: Vec<String> = details.left_out.iter().map(|l| format!("{}: {}", l.what, l.why)).collect();
+    let name = &table.origin.as_ref().map_or(&table.name, |origin| &origin.name);
+    let fix =
+        "make at the target by hand what the application needs of it; `crossfade schema` prints all that is carried";
+    let expected = "defaults, checks and columns that mean the same in Postgres";
+    (!list.is_empty()).then(|| Finding::warning(format!("table {name}, not carried"), expected, list.join("; "), fix))
 }
 
 /// Findings that are not as they should be, as text.

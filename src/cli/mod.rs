@@ -7,6 +7,7 @@ pub mod print;
 mod prove;
 mod repair;
 mod run;
+mod schema;
 mod slot;
 mod snapshot;
 
@@ -84,6 +85,8 @@ enum Command {
     Demo(demo::Demo),
     /// Look for trouble before a run: settings, privileges, tables, on both sides
     Check(check::Check),
+    /// Print the statements that make the target's tables, without running them
+    Schema(schema::Schema),
     /// How far the target is behind
     Lag(observe::Lag),
     /// One screen on the pipeline: positions, phase, lag, copy, owner
@@ -143,6 +146,7 @@ fn dispatch(command: Command) -> Result<u8> {
         Command::Run(args) => run::run(&args),
         Command::Demo(args) => demo::demo(&args),
         Command::Check(args) => check::check(&args),
+        Command::Schema(args) => schema::schema(&args),
         Command::Lag(args) => observe::lag(&args),
         Command::Status(args) => observe::status(&args),
         Command::CatchUp(args) => run::catch_up(&args),

@@ -331,6 +331,13 @@ impl<'a> Applier<'a> {
             return Ok(());
         }
         self.writer.finish_copy(&self.tables)?;
+        // What is set now was not there while rows came: a default would have hidden that a value was missing.
+        let carried = self.shared.carried();
+        let sources: Vec<Arc<TableSchema>> = carried.iter().map(|m| Arc::clone(&m.source)).collect();
+        let details = self.shared.source.details(&sources)?;
+        let details: Vec<_> =
+            carried.iter().zip(&details).map(|(m, d)| (Arc::clone(&m.target), m.details(d))).collect();
+        self.writer.set_details(&details)?;
         self.pending = None;
         let next = Checkpoint { seq: last.seq + 1, position: passed, phase: Phase::Streaming, ..last };
         self.writer.commit(&next)?;

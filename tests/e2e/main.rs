@@ -19,4 +19,5 @@ mod postgres_to_postgres;
 mod recheck;
 mod refusals;
 mod repairs;
+mod schema;
 mod sqlite_to_parquet;

@@ -14,6 +14,7 @@ use arrow_array::{Array, ArrayRef, RecordBatch};
 use serde::{Deserialize, Serialize};
 
 use crate::batch::Batch;
+use crate::details::Details;
 use crate::error::Result;
 use crate::finding::Finding;
 use crate::position::Position;
@@ -28,6 +29,11 @@ pub trait Source: Send + Sync {
     /// The tables of the database that `selection` admits, as they are now. An error names every admitted table that
     /// cannot be carried, and why.
     fn tables(&self, selection: &Selection) -> Result<Vec<Arc<TableSchema>>>;
+
+    /// What these tables have now besides their shape, one for each in the same order. A source that knows of nothing says so.
+    fn details(&self, tables: &[Arc<TableSchema>]) -> Result<Vec<Details>> {
+        Ok(vec![Details::default(); tables.len()])
+    }
 
     /// Makes the log of these tables available from now on (installs triggers, creates a slot) and returns where it
     /// starts. Idempotent: what is there already is kept and adopted.

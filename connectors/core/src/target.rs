@@ -17,6 +17,7 @@ use arrow_array::RecordBatch;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::{Batch, Op};
+use crate::details::Details;
 use crate::error::Result;
 use crate::finding::Finding;
 use crate::position::{Checkpoint, Owner, Position};
@@ -41,6 +42,13 @@ pub trait Target: Send + Sync {
     /// Compares settings, privileges and existing tables with what these tables of the pipeline need; what the pipeline
     /// itself has written so far is as it should be. Changes nothing.
     fn check(&self, pipeline: &str, tables: &[Arc<TableSchema>]) -> Result<Vec<Finding>>;
+
+    /// The statements that make these tables where there are none, as [`Writer::prepare`], [`Writer::finish_copy`] and
+    /// [`Writer::set_details`] would, for people and the database's own client; `None` for a target that makes nothing
+    /// beforehand. Connects to nothing.
+    fn ddl(&self, _tables: &[(Arc<TableSchema>, Details)]) -> Result<Option<String>> {
+        Ok(None)
+    }
 
     /// What the pipeline last committed. Changes nothing and takes no ownership.
     fn recover(&self, pipeline: &str) -> Result<Option<Checkpoint>>;
@@ -129,6 +137,12 @@ pub trait Writer: Send {
     /// Builds what waits for the end of the initial copy: secondary indexes, foreign keys, sequence values. Idempotent;
     /// not part of the current transaction.
     fn finish_copy(&mut self, tables: &[Arc<TableSchema>]) -> Result<()>;
+
+    /// Gives tables their details, as far as nobody else has given them others: after [`Writer::finish_copy`], when the copy
+    /// is about to end. Idempotent; not part of the current transaction. A target without such things does nothing.
+    fn set_details(&mut self, _tables: &[(Arc<TableSchema>, Details)]) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// A chunk of the initial copy.

@@ -132,7 +132,7 @@ fn named(selection: &Selection) -> String {
 }
 
 /// The rows of a query over information_schema, each of `N` values; what must not be NULL is read as the empty text.
-fn select<const N: usize>(session: &mut Session, query: &str) -> Result<Vec<[Option<String>; N]>> {
+pub fn select<const N: usize>(session: &mut Session, query: &str) -> Result<Vec<[Option<String>; N]>> {
     let fixed = |row: TextRow| {
         let width = row.len();
         row.try_into().map_err(|_| Error::corrupt(format!("a query for {N} columns returned {width}: {query}")))

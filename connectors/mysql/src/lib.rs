@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! url ── connect ── Server ─┬─ catalog, types     what tables there are
+//!                           ├─ details            their defaults (constants), checks (conditions), comments
 //!                           ├─ check              what a lossless pipeline needs (grants, tables_check)
 //!                           ├─ snapshot, log_end  a state at a known position; session, rows, keys read it
 //!                           └─ binlog, position   the log
@@ -14,7 +15,10 @@ pub mod catalog;
 pub mod charsets;
 pub mod check;
 pub mod classify;
+mod conditions;
 pub mod connect;
+mod constants;
+mod details;
 pub mod grants;
 pub mod keys;
 pub mod log_end;

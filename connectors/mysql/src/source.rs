@@ -10,13 +10,14 @@ use std::cmp::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crossfade_core::{
-    Consistency, Finding, Position, Result, Retained, Selection, Snapshot, Source, Stream, TableSchema,
+    Consistency, Details, Finding, Position, Result, Retained, Selection, Snapshot, Source, Stream, TableSchema,
 };
 
 use crate::binlog::stream::BinlogStream;
 use crate::catalog;
 use crate::check;
 use crate::connect::Server;
+use crate::details;
 use crate::log_end;
 use crate::position::MySqlPosition;
 use crate::session::Session;
@@ -63,6 +64,10 @@ impl Source for MySqlSource {
 
     fn tables(&self, selection: &Selection) -> Result<Vec<Arc<TableSchema>>> {
         self.ask(|session| catalog::tables(&self.server, session, selection))
+    }
+
+    fn details(&self, tables: &[Arc<TableSchema>]) -> Result<Vec<Details>> {
+        self.ask(|session| details::details(&self.server, session, tables))
     }
 
     fn begin(&self, _tables: &[Arc<TableSchema>]) -> Result<Position> {

@@ -440,10 +440,7 @@ async fn triggers(client: &Client, oid: u32) -> Result<Vec<String>> {
 /// Foreign keys that will not be there after the cutover.
 fn foreign_keys<'a>(table: &'a TableSchema, tables: &'a [Arc<TableSchema>]) -> impl Iterator<Item = Finding> + 'a {
     table.foreign_keys.iter().filter_map(move |key| {
-        let why = match tables.iter().find(|t| t.name == key.to) {
-            Some(parent) => finish::unfit(table, key, parent)?,
-            None => format!("{} is not carried", key.to),
-        };
+        let why = finish::foreign_key(table, key, tables).err()?;
         Some(Finding::warning(
             format!("table {}, foreign key {}", table.name, key.name),
             "both ends carried, and the columns referred to unique",

@@ -10,6 +10,8 @@ use std::io;
 use crossfade_core::{Error, TableName};
 use tokio_postgres::error::DbError;
 
+use crate::quote;
+
 /// An error as the server reports it ("Error and Notice Message Fields" of its documentation).
 #[derive(Debug, Default)]
 pub struct Reported<'a> {
@@ -183,12 +185,25 @@ fn from_server(db: &Reported<'_>, table: Option<&TableName>) -> Error {
         (_, "3D000") => Error::config(message).hint("create it: CREATE DATABASE ...; or name another one in the URL"),
         (_, "42501") => Error::unavailable(message).hint(grant(db.message)),
         (_, "23505") => data(db, table, message).hint(DUPLICATE),
+        (_, "23514") => data(db, table, message).hint(unmet(db)),
         ("22" | "23" | "54", _) => data(db, table, message),
         (_, "42P01" | "42703" | "3F000") => {
             Error::unavailable(message).hint("somebody changed the target's tables: run `crossfade check`")
         }
         _ => Error::unavailable(message),
     }
+}
+
+/// What lets rows pass that do not meet a check.
+fn unmet(db: &Reported<'_>) -> String {
+    let (Some(schema), Some(table), Some(check)) = (db.schema, db.table, db.constraint) else {
+        return "look at the checks and partitions of the target's table".into();
+    };
+    let name = quote::table(&TableName::new(schema, table));
+    format!(
+        "the source has no such check any more, or does not enforce it; at the target: ALTER TABLE {name} DROP CONSTRAINT {}",
+        quote::ident(check)
+    )
 }
 
 /// The server's words: message, detail, SQLSTATE.

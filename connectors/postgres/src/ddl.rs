@@ -108,7 +108,7 @@ pub async fn make_key(client: &impl GenericClient, table: &TableSchema) -> Resul
 }
 
 /// Names of the index that [`make_key`] makes: the server's own for a primary key, and one that nobody else has.
-fn key_names(table: &TableSchema) -> [String; 2] {
+pub fn key_names(table: &TableSchema) -> [String; 2] {
     let name = format!("{}_pkey", table.name.name);
     let identity = format!("{:?}", (&table.name.schema, &table.name.name));
     [short(&name, &identity), hashed(&name, &identity)]

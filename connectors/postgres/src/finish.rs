@@ -35,6 +35,7 @@ pub async fn finish_copy(client: &Client, tables: &[Arc<TableSchema>]) -> Result
             taken.insert(schema, catalog::relations(client, schema).await?);
         }
         let existing = keyed(client, table).await?;
+        taken.entry(schema).or_default().extend(existing.indexes.iter().map(|i| i.name.clone()));
         for (name, statement) in indexes(table, tables, &existing, &taken[schema]) {
             taken.entry(schema).or_default().insert(name.clone());
             client.batch_execute(&statement).await.map_err(|e| {
@@ -69,28 +70,36 @@ async fn keyed(client: &Client, table: &TableSchema) -> Result<Existing> {
     Ok(existing)
 }
 
-/// How long one attempt to make an index the primary key may keep readers waiting, and how many are made.
+/// How long one attempt may keep readers waiting, and how many are made.
 const MOMENT: (&str, u32) = ("100ms", 10);
 
-/// Makes the key's index the primary key's, unless somebody reads the table all the time. The index serves without that: the
-/// stream must not wait for a reader, nor other readers for us.
+/// Makes the key's index the primary key's, unless somebody reads the table all the time. The index serves without that.
 async fn promote(client: &Client, table: &TableSchema, statement: &str) -> Result<()> {
+    let made = at_a_quiet_moment(client, table, statement).await.map_err(|e| e.context("making its primary key"))?;
+    if !made {
+        tracing::warn!(
+            table = %table.name,
+            hint = statement,
+            "somebody reads the table all the time: its key is a unique index, and not its primary key"
+        );
+    }
+    Ok(())
+}
+
+/// Runs a statement that waits for every reader of a table, a moment at a time: the stream must not wait for a reader, nor
+/// other readers for us. False if there was no moment without one.
+pub async fn at_a_quiet_moment(client: &Client, table: &TableSchema, statement: &str) -> Result<bool> {
     let sql = format!("BEGIN; SET LOCAL lock_timeout = '{}'; {statement}; COMMIT", MOMENT.0);
     for _ in 0..MOMENT.1 {
-        let Err(e) = client.batch_execute(&sql).await else { return Ok(()) };
+        let Err(e) = client.batch_execute(&sql).await else { return Ok(true) };
         let locked = e.code() == Some(&SqlState::LOCK_NOT_AVAILABLE);
         client.batch_execute("ROLLBACK").await.map_err(classify)?;
         if !locked {
-            return Err(classify_in(&table.name, e).context("making its primary key"));
+            return Err(classify_in(&table.name, e));
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    tracing::warn!(
-        table = %table.name,
-        hint = statement,
-        "somebody reads the table all the time: its key is a unique index, and not its primary key"
-    );
-    Ok(())
+    Ok(false)
 }
 
 fn missing(table: &TableName) -> Error {
@@ -158,11 +167,13 @@ async fn add_foreign_keys(client: &Client, table: &TableSchema, tables: &[Arc<Ta
     let existing = catalog::foreign_keys(client, &table.name).await?;
     let name = quote::table(&table.name);
     for key in &table.foreign_keys {
-        let Some(parent) = tables.iter().find(|t| t.name == key.to) else { continue };
-        if let Some(why) = unfit(table, key, parent) {
-            tracing::warn!(table = %table.name, foreign_key = key.name, "not created: {why}");
-            continue;
-        }
+        let add = match foreign_key(table, key, tables) {
+            Ok(add) => add,
+            Err(why) => {
+                tracing::warn!(table = %table.name, foreign_key = key.name, "not created: {why}");
+                continue;
+            }
+        };
         let columns: Vec<&str> = columns_of(table, key).collect();
         let constraint = short(&key.name, &key.name);
         let there = existing.iter().find(|e| {
@@ -171,8 +182,7 @@ async fn add_foreign_keys(client: &Client, table: &TableSchema, tables: &[Arc<Ta
         let named = ident(there.map_or(&constraint, |e| &e.name));
         let failed = |e| classify_in(&table.name, e).context(format!("foreign key {constraint}"));
         if there.is_none() {
-            let statement = format!("ALTER TABLE {name} ADD CONSTRAINT {named} {} NOT VALID", clause(table, key));
-            client.batch_execute(&statement).await.map_err(failed)?;
+            client.batch_execute(&format!("{add} NOT VALID")).await.map_err(failed)?;
         }
         if !there.is_some_and(|e| e.valid) {
             let statement = format!("ALTER TABLE {name} VALIDATE CONSTRAINT {named}");
@@ -209,6 +219,20 @@ pub fn unfit(table: &TableSchema, key: &ForeignKey, parent: &TableSchema) -> Opt
         kind(table, **mine) != kind(parent, **theirs)
     });
     differs.map(|_| format!("its types differ from those of {}", key.to))
+}
+
+/// The statement that makes a foreign key; an error says why Postgres will not have it.
+pub fn foreign_key(table: &TableSchema, key: &ForeignKey, tables: &[Arc<TableSchema>]) -> Result<String, String> {
+    let Some(parent) = tables.iter().find(|t| t.name == key.to) else {
+        return Err(format!("{} is not carried", key.to));
+    };
+    match unfit(table, key, parent) {
+        Some(why) => Err(why),
+        None => {
+            let (name, constraint) = (quote::table(&table.name), ident(&short(&key.name, &key.name)));
+            Ok(format!("ALTER TABLE {name} ADD CONSTRAINT {constraint} {}", clause(table, key)))
+        }
+    }
 }
 
 fn clause(table: &TableSchema, key: &ForeignKey) -> String {

@@ -5,6 +5,7 @@
 //! connect, tls, classify ── sessions, and what their errors mean
 //! types, quote ──────────── values and names in Postgres' terms
 //! catalog, ddl, finish ──── tables as they are, as they must be, and what they get after the copy
+//! details, script ───────── defaults, checks, comments; all of it as text for people
 //! check ─────────────────── preflight
 //! snapshot ── ranges, decode, decimal    reading the tables back, from binary COPY to Arrow
 //! writer, loader ── apply, shape, split, sql, session, copy, numeric    writing them, from Arrow to binary COPY
@@ -24,6 +25,7 @@ pub mod copy;
 pub mod ddl;
 pub mod decimal;
 pub mod decode;
+pub mod details;
 pub mod finish;
 pub mod keytext;
 pub mod loader;
@@ -32,6 +34,7 @@ pub mod options;
 pub mod passfile;
 pub mod quote;
 pub mod ranges;
+pub mod script;
 pub mod session;
 pub mod shape;
 pub mod snapshot;

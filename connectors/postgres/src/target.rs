@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow_array::RecordBatch;
 use crossfade_core::{
-    Checkpoint, Endpoint, Finding, History, Loader, Op, Owner, Result, Snapshot, TableSchema, Target, Writer,
+    Checkpoint, Details, Endpoint, Finding, History, Loader, Op, Owner, Result, Snapshot, TableSchema, Target, Writer,
 };
 use tokio::runtime::Handle;
 use tokio_postgres::Client;
@@ -14,6 +14,7 @@ use crate::connect::Server;
 use crate::control::{self, State};
 use crate::finish;
 use crate::loader::PostgresLoader;
+use crate::script;
 use crate::snapshot::TargetSnapshot;
 use crate::statement::statement;
 use crate::writer::PostgresWriter;
@@ -50,6 +51,10 @@ impl Target for PostgresTarget {
 
     fn check(&self, pipeline: &str, tables: &[Arc<TableSchema>]) -> Result<Vec<Finding>> {
         self.server.block_on(async { check::check(&self.server.client().await?, pipeline, tables).await })
+    }
+
+    fn ddl(&self, tables: &[(Arc<TableSchema>, Details)]) -> Result<Option<String>> {
+        script::script(tables).map(Some)
     }
 
     fn recover(&self, pipeline: &str) -> Result<Option<Checkpoint>> {

@@ -24,8 +24,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossfade_core::{
-    Batch, Checkpoint, ChunkState, Error, Item, KeyRange, Owner, Phase, Position, Result, TableName, TableSchema,
-    Writer,
+    Batch, Checkpoint, ChunkState, Details, Error, Item, KeyRange, Owner, Phase, Position, Result, TableName,
+    TableSchema, Writer,
 };
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
@@ -36,7 +36,7 @@ use crate::classify::classify;
 use crate::connect::Server;
 use crate::control::{self, Carried, State};
 use crate::session::Session;
-use crate::{again, ddl, finish};
+use crate::{again, ddl, details, finish};
 
 /// How long to wait for the lock of an owner that is gone.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -354,6 +354,15 @@ impl Writer for PostgresWriter {
             }
             w.applier.forget();
             Ok(())
+        })
+    }
+
+    fn set_details(&mut self, tables: &[(Arc<TableSchema>, Details)]) -> Result<()> {
+        self.guarded(async |w| {
+            w.between_batches()?;
+            let client = w.server.client().await?;
+            client.batch_execute(BUILDING).await.map_err(classify)?;
+            details::set(&client, tables).await
         })
     }
 }

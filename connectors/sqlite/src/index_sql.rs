@@ -47,6 +47,11 @@ pub fn parse(sql: &str) -> Option<IndexText> {
     Some(IndexText { terms, filter })
 }
 
+/// Whether a word stands in a statement, outside of quotes and comments.
+pub fn mentions(sql: &str, word: &str) -> bool {
+    tokens(sql).into_iter().any(|(a, b)| sql[a..b].eq_ignore_ascii_case(word))
+}
+
 /// Byte ranges of the tokens: words, quoted things, single other characters. Comments and blanks fall away.
 fn tokens(sql: &str) -> Vec<(usize, usize)> {
     let bytes = sql.as_bytes();
@@ -127,6 +132,12 @@ mod tests {
         {
             assert_eq!(parse(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn words() {
+        assert!(mentions("CREATE TABLE t (a INT check(a>0))", "CHECK"));
+        assert!(!mentions("CREATE TABLE t (\"check\" INT, b TEXT DEFAULT 'CHECK') -- check", "CHECK"));
     }
 
     proptest::proptest! {

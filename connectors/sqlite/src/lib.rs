@@ -16,13 +16,15 @@ use std::cmp::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crossfade_core::{
-    Consistency, Endpoint, Error, Finding, Position, Result, Retained, Selection, Snapshot, Source, Stream, TableSchema,
+    Consistency, Details, Endpoint, Error, Finding, Position, Result, Retained, Selection, Snapshot, Source, Stream,
+    TableSchema,
 };
 use rusqlite::Connection;
 
 mod catalog;
 mod check;
 mod decode;
+mod details;
 mod error;
 #[cfg(test)]
 mod fuzz;
@@ -119,6 +121,15 @@ impl Source for Sqlite {
             list(|(name, why, _)| format!("{name} cannot be carried: {why}")),
         )
         .hint(list(|(_, _, fix)| fix.clone())))
+    }
+
+    fn details(&self, tables: &[Arc<TableSchema>]) -> Result<Vec<Details>> {
+        let conn = self.location.reader()?;
+        let of = |table: &Arc<TableSchema>| match catalog::table(&conn, &table.name.name)? {
+            Some(found) => details::of(&conn, &found, &table.columns),
+            None => Ok(Details::default()),
+        };
+        tables.iter().map(of).collect()
     }
 
     fn begin(&self, tables: &[Arc<TableSchema>]) -> Result<Position> {

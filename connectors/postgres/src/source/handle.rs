@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossfade_core::{
-    Consistency, Endpoint, Error, Finding, Position, Result, Retained, Selection, Snapshot, Source, Stream, TableName,
-    TableSchema,
+    Consistency, Details, Endpoint, Error, Finding, Position, Result, Retained, Selection, Snapshot, Source, Stream,
+    TableName, TableSchema,
 };
 use tokio::runtime::Handle;
 use tokio_postgres::Client;
@@ -19,7 +19,7 @@ use super::slot::{self, Names, Slot};
 use super::snapshot::{Pool, SourceSnapshot};
 use super::stream::PgStream;
 use super::watch::{self, Picture, Watched};
-use super::{catalog, check, log_end};
+use super::{catalog, check, details, log_end};
 use crate::connect::Server;
 use crate::options::Partitions;
 
@@ -105,6 +105,10 @@ impl Source for PgSource {
         self.ask(async |client| {
             Ok(catalog::tables(client, selection, self.partitions()).await?.into_iter().map(Arc::new).collect())
         })
+    }
+
+    fn details(&self, tables: &[Arc<TableSchema>]) -> Result<Vec<Details>> {
+        self.ask(async |client| details::details(client, tables, self.partitions()).await)
     }
 
     fn begin(&self, tables: &[Arc<TableSchema>]) -> Result<Position> {

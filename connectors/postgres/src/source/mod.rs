@@ -9,6 +9,7 @@
 //! spool ─────────────────────────── transactions that are sent while they are open
 //! stream ────────────────────────── all of it as batches
 //! catalog ── types                  the tables, what identifies their rows, what their types mean
+//! details                           what tables have besides: defaults, checks, comments
 //! slot, publication                 what is made at the server, and what it leaves out
 //! log_end, snapshot                 where its log ends, what is read beside it
 //! watch ─────────────────────────── what the log does not tell
@@ -18,6 +19,7 @@
 
 pub mod catalog;
 mod check;
+mod details;
 mod follow;
 #[cfg(test)]
 mod fuzz;
