@@ -1,7 +1,7 @@
 //! Damaged configurations, URLs and requests of the control socket: accepted or refused with words, never with a panic.
 
-use crossfade_core::Endpoint;
 use crossfade_core::endpoint::redact;
+use crossfade_core::{Endpoint, Omissions};
 use crossfade_fuzz::Fuzz;
 
 use crate::config;
@@ -41,7 +41,8 @@ fn urls() {
         let endpoint = Endpoint::new(url.clone(), None);
         let _ = (redact(&url), endpoint.to_string());
         // Neither connects before it is used. A folder would be made at once, so none is opened here.
-        let source = source_scheme(&url).is_ok_and(|_| registry::source(&endpoint, "p", runtime.handle()).is_ok());
+        let source = source_scheme(&url)
+            .is_ok_and(|_| registry::source(&endpoint, "p", Omissions::default(), runtime.handle()).is_ok());
         let is_folder = url.starts_with("file:");
         let target = is_folder || registry::target(&endpoint, runtime.handle()).is_ok();
         let to = "file:///tmp/x".to_owned();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crossfade_core::{Endpoint, Error, Result, Source, Target};
+use crossfade_core::{Endpoint, Error, Omissions, Result, Source, Target};
 use crossfade_postgres::source::slot::{Names, Slot};
 use tokio::runtime::Handle;
 
@@ -51,12 +51,14 @@ pub fn target_scheme(url: &str) -> Result<TargetKind> {
     }
 }
 
-/// Opens a pipeline's source. Connects when it is first used.
-pub fn source(endpoint: &Endpoint, pipeline: &str, runtime: &Handle) -> Result<Arc<dyn Source>> {
+/// Opens a pipeline's source, which need not read what is omitted. Connects when it is first used.
+pub fn source(endpoint: &Endpoint, pipeline: &str, omissions: Omissions, runtime: &Handle) -> Result<Arc<dyn Source>> {
     match source_scheme(endpoint.url())? {
-        SourceKind::MySql => crossfade_mysql::open(endpoint, runtime.clone()),
-        SourceKind::Postgres => Ok(Arc::new(crossfade_postgres::open_source(endpoint, pipeline, runtime.clone())?)),
-        SourceKind::Sqlite => crossfade_sqlite::open(endpoint),
+        SourceKind::MySql => crossfade_mysql::open(endpoint, omissions, runtime.clone()),
+        SourceKind::Postgres => {
+            Ok(Arc::new(crossfade_postgres::open_source(endpoint, pipeline, omissions, runtime.clone())?))
+        }
+        SourceKind::Sqlite => crossfade_sqlite::open(endpoint, omissions),
     }
 }
 
@@ -73,7 +75,9 @@ pub fn target(endpoint: &Endpoint, runtime: &Handle) -> Result<Arc<dyn Target>> 
 pub fn uninstall(endpoint: &Endpoint, pipeline: &str, runtime: &Handle) -> Result<Vec<String>> {
     match source_scheme(endpoint.url())? {
         SourceKind::MySql => Ok(Vec::new()),
-        SourceKind::Postgres => crossfade_postgres::open_source(endpoint, pipeline, runtime.clone())?.uninstall(),
+        SourceKind::Postgres => {
+            crossfade_postgres::open_source(endpoint, pipeline, Omissions::default(), runtime.clone())?.uninstall()
+        }
         SourceKind::Sqlite => crossfade_sqlite::uninstall(endpoint),
     }
 }
@@ -82,7 +86,8 @@ pub fn uninstall(endpoint: &Endpoint, pipeline: &str, runtime: &Handle) -> Resul
 pub fn slots(endpoint: &Endpoint, pipeline: &str, runtime: &Handle) -> Result<(Names, Vec<Slot>)> {
     match source_scheme(endpoint.url())? {
         SourceKind::Postgres => {
-            let source = crossfade_postgres::open_source(endpoint, pipeline, runtime.clone())?;
+            let omissions = Omissions::default();
+            let source = crossfade_postgres::open_source(endpoint, pipeline, omissions, runtime.clone())?;
             Ok((source.names().clone(), source.slots()?))
         }
         SourceKind::MySql | SourceKind::Sqlite => Err(Error::usage(format!("{endpoint} is a source without slots"))
@@ -98,7 +103,7 @@ pub fn pipeline(config: &Config, runtime: &Handle) -> Result<Pipeline> {
     });
     Ok(Pipeline {
         name: config.name.clone(),
-        source: source(&config.source, &config.name, runtime)?,
+        source: source(&config.source, &config.name, config.rules.omissions(), runtime)?,
         source_name: config.source.to_string(),
         selection: config.selection.clone(),
         rules: config.rules.clone(),

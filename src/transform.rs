@@ -10,8 +10,8 @@ use std::sync::Arc;
 use arrow_array::RecordBatch;
 use crossfade_core::selection::glob_matches;
 use crossfade_core::{
-    Batch, ColumnDetails, Details, Error, ForeignKey, Index, Item, Result, Rows, SchemaChange, TableName, TableSchema,
-    batch::SchemaStep,
+    Batch, ColumnDetails, Details, Error, ForeignKey, Index, Item, Logical, Omissions, Result, Rows, SchemaChange,
+    TableName, TableSchema, batch::SchemaStep,
 };
 
 /// Rules in the order of the configuration; for routes the first that matches wins, column rules add up.
@@ -50,6 +50,11 @@ impl Rules {
             Some(r) => TableName::new(keep(&r.to.schema, &table.schema), keep(&r.to.name, &table.name)),
             None => table.clone(),
         }
+    }
+
+    /// The columns that no rule carries.
+    pub fn omissions(&self) -> Omissions {
+        Omissions::new(self.columns.iter().map(|r| (r.tables.clone(), r.exclude.clone())))
     }
 
     /// The name of a column at the target; `None` if it is not carried.
@@ -151,7 +156,10 @@ impl Transform {
                     table.name
                 )));
             };
-            let mapped = self.map(&Arc::new((**origin).clone()))?;
+            // What was read when the target began, and is left out now, need not be read any more.
+            let mut source = (**origin).clone();
+            self.rules.omissions().mark(&mut source);
+            let mapped = self.map(&Arc::new(source))?;
             let now = &mapped.target;
             if (&now.name, &now.columns, &now.key) != (&table.name, &table.columns, &table.key) {
                 return Err(Error::config(format!(
@@ -159,7 +167,8 @@ impl Transform {
                     origin.name, table.name
                 ))
                 .hint(
-                    "take the changed [[route]] or [[column]] rules back, or begin anew under another pipeline name",
+                    "take the changed [[route]] or [[column]] rules back; where only columns changed, \
+                     `crossfade snapshot TABLE` copies the table again; else begin anew under another pipeline name",
                 ));
             }
             Ok(mapped)
@@ -196,10 +205,10 @@ impl Transform {
             Item::Rows(rows) => Item::Rows(self.map(&rows.table.clone())?.rows(rows)?),
             Item::Truncate(table) => Item::Truncate(self.map(&table)?.target),
             Item::Schema(change) => {
-                let from = self.map(&change.from)?.target;
-                let to = self.map(&change.to)?.target;
                 let steps = change.steps.iter().map(|s| self.step(&change, s));
                 let steps = steps.filter_map(Result::transpose).collect::<Result<_>>()?;
+                let from = self.map(&change.from)?.target;
+                let to = self.map(&change.to)?.target;
                 Item::Schema(SchemaChange { from, to, steps })
             }
         })
@@ -238,6 +247,14 @@ fn map_table(rules: &Rules, table: &Arc<TableSchema>) -> Result<Mapped> {
     let mut columns = Vec::new();
     for (i, column) in table.columns.iter().enumerate() {
         match rules.column(&table.name, &column.name) {
+            // It was left out when the pipeline began, and its values were never read.
+            Some(_) if column.logical == Logical::Omitted => {
+                let what = format!("table {}: column {} was left out, and now no rule does", table.name, column.name);
+                return Err(Error::config(what).hint(format!(
+                    "take the [[column]] rule back, or copy the table again with `crossfade snapshot {}`",
+                    table.name
+                )));
+            }
             Some(name) => {
                 keep.push(i);
                 columns.push(crossfade_core::Column { name, ..column.clone() });
@@ -385,6 +402,20 @@ mod tests {
         let Item::Rows(r) = &out.items[0] else { unreachable!() };
         assert_eq!(r.batch.schema().field(1).name(), "amount");
         assert!(r.is_absent(1, 0) && !r.is_absent(0, 0));
+    }
+
+    #[test]
+    fn what_is_left_out_is_not_read_again() {
+        let mapped = Transform::new(rules()).map_all(&[table("orders")]).unwrap().remove(0);
+        let restored = Transform::new(rules()).restore(&[mapped.target]).unwrap().remove(0);
+        let logical: Vec<_> = restored.source.columns.iter().map(|c| &c.logical).collect();
+        assert_eq!(logical, [&Logical::Omitted, &Logical::Int64, &Logical::Int64], "the target knew it as a number");
+        // Without its rule the column would arrive without values.
+        let mut r = rules();
+        r.columns[0].exclude.clear();
+        let e = Transform::new(r).restore(&[restored.target]).unwrap_err();
+        assert!(e.to_string().contains("column secret was left out, and now no rule does"), "{e}");
+        assert!(e.hint_text().unwrap().contains("crossfade snapshot shop.orders"), "{e}");
     }
 
     #[test]

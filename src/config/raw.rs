@@ -93,7 +93,7 @@ pub struct RawRoute {
 pub struct RawColumn {
     /// A glob over `schema.table` at the source.
     pub tables: String,
-    /// Columns that are not carried. Key columns cannot be left out.
+    /// Columns that are not carried, nor read: whatever they hold stops nothing. Key columns cannot be left out.
     #[serde(default)]
     pub exclude: Vec<String>,
     /// Source name to target name.

@@ -8,6 +8,7 @@ mod crashes;
 mod differences;
 mod hard_copies;
 mod hard_postgres;
+mod left_out;
 mod mysql_to_postgres;
 mod postgres_failover;
 mod postgres_open;

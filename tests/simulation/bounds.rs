@@ -11,7 +11,7 @@ use crossfade::pipeline::session::Goal;
 use crossfade::pipeline::{Conduct, Limits, Pipeline, TargetSpec, run};
 use crossfade::transform::Rules;
 use crossfade_core::conformance::changes::inserts;
-use crossfade_core::{History, Phase, Result, Selection};
+use crossfade_core::{History, Omissions, Phase, Result, Selection};
 
 use super::faults::{self, Faults};
 use super::lens::Lens;
@@ -36,7 +36,7 @@ fn read_ahead(limits: Limits, transactions: i64) -> Result<usize> {
     let faults = Faults::none();
     let pipeline = Pipeline {
         name: "bounds".to_owned(),
-        source: faults::source(MemorySource(Arc::clone(&store)), &faults),
+        source: faults::source(MemorySource(Arc::clone(&store), Omissions::default()), &faults),
         source_name: "memory".to_owned(),
         selection: Selection::default(),
         rules: Rules::default(),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crossfade_core::conformance::{Change, Session, SourceFixture, TargetFixture, run_source, run_target};
-use crossfade_core::{History, Result, Source, TableName, Target};
+use crossfade_core::{History, Omissions, Result, Source, TableName, Target};
 
 use super::source::{MemorySource, Store};
 use super::target::{MemoryTarget, TargetStore};
@@ -34,7 +34,7 @@ impl SourceFixture for Sources {
     }
 
     fn source(&mut self) -> Result<Arc<dyn Source>> {
-        Ok(Arc::new(MemorySource(Arc::clone(&self.0))))
+        Ok(Arc::new(MemorySource(Arc::clone(&self.0), Omissions::default())))
     }
 }
 

@@ -11,7 +11,7 @@ use crossfade::pipeline::session::Goal;
 use crossfade::pipeline::{Conduct, Limits, Pipeline, TargetSpec, run};
 use crossfade::transform::Rules;
 use crossfade_core::conformance::changes::inserts;
-use crossfade_core::{History, Owner, Phase, Result, Selection, Target};
+use crossfade_core::{History, Omissions, Owner, Phase, Result, Selection, Target};
 
 use super::lens::Lens;
 use super::oracle::Judge;
@@ -30,7 +30,7 @@ fn begun(store: &Arc<Store>, targets: &[Arc<TargetStore>]) -> Result<Pipeline> {
     };
     let pipeline = Pipeline {
         name: "plans".to_owned(),
-        source: Arc::new(MemorySource(Arc::clone(store))),
+        source: Arc::new(MemorySource(Arc::clone(store), Omissions::default())),
         source_name: "memory".to_owned(),
         selection: Selection::default(),
         rules: Rules::default(),

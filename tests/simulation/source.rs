@@ -11,8 +11,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use arrow_array::RecordBatch;
 use crossfade_core::conformance::changes::{Cells, Change, State};
 use crossfade_core::{
-    Batch, Boundary, Column, ColumnBuilder, Consistency, Error, Finding, Index, KeyPart, KeyRange, Limit, Logical, Op,
-    Position, Result, Retained, RowsBuilder, Selection, Snapshot, Source, Stream, TableName, TableSchema, builder,
+    Batch, Boundary, Column, ColumnBuilder, Consistency, Error, Finding, Index, KeyPart, KeyRange, Limit, Logical,
+    Omissions, Op, Position, Result, Retained, RowsBuilder, Selection, Snapshot, Source, Stream, TableName,
+    TableSchema, builder,
 };
 
 use super::stream::MemoryStream;
@@ -269,8 +270,8 @@ pub fn number(position: &Position) -> Result<u64> {
     number.ok_or_else(|| Error::corrupt(format!("{position:?} is no position of this log")))
 }
 
-/// A handle on a store.
-pub struct MemorySource(pub Arc<Store>);
+/// A handle on a store, and what it need not read.
+pub struct MemorySource(pub Arc<Store>, pub Omissions);
 
 impl Source for MemorySource {
     fn check(&self, _: &Selection) -> Result<Vec<Finding>> {
@@ -278,7 +279,9 @@ impl Source for MemorySource {
     }
 
     fn tables(&self, selection: &Selection) -> Result<Vec<Arc<TableSchema>>> {
-        Ok(self.0.lock().tables.iter().filter(|t| selection.admits(&t.name)).cloned().collect())
+        let mut tables: Vec<_> = self.0.lock().tables.iter().filter(|t| selection.admits(&t.name)).cloned().collect();
+        tables.iter_mut().for_each(|t| self.1.mark(Arc::make_mut(t)));
+        Ok(tables)
     }
 
     fn begin(&self, _: &[Arc<TableSchema>]) -> Result<Position> {
@@ -391,19 +394,26 @@ impl Snapshot for MemorySnapshot {
 
 /// Appends a row; the columns that are absent get nothing.
 fn append(columns: &mut [ColumnBuilder], id: i64, cells: &Cells, absent: [bool; 2]) -> Result<()> {
-    let (numbers, texts) = match columns {
-        [ColumnBuilder::Int64(ids), ColumnBuilder::Int64(numbers), ColumnBuilder::Utf8(texts)] => {
+    let shape = || Error::corrupt("a table of another shape");
+    let rest = match columns {
+        [ColumnBuilder::Int64(ids), rest @ ..] if rest.len() == 2 => {
             ids.append_value(id);
-            (numbers, texts)
+            rest
         }
-        [ColumnBuilder::Int64(numbers), ColumnBuilder::Utf8(texts)] => (numbers, texts),
-        _ => return Err(Error::corrupt("a table of another shape")),
+        rest => rest,
     };
-    if !absent[0] {
-        numbers.append_option(cells.0);
+    let [numbers, texts] = rest else { return Err(shape()) };
+    match (numbers, absent[0]) {
+        (ColumnBuilder::Omitted(b), _) => b.append_null(),
+        (ColumnBuilder::Int64(b), false) => b.append_option(cells.0),
+        (ColumnBuilder::Int64(_), true) => {}
+        _ => return Err(shape()),
     }
-    if !absent[1] {
-        texts.append_option(cells.1.as_deref());
+    match (texts, absent[1]) {
+        (ColumnBuilder::Omitted(b), _) => b.append_null(),
+        (ColumnBuilder::Utf8(b), false) => b.append_option(cells.1.as_deref()),
+        (ColumnBuilder::Utf8(_), true) => {}
+        _ => return Err(shape()),
     }
     Ok(())
 }
@@ -413,7 +423,9 @@ pub fn append_entry(rows: &mut RowsBuilder, entry: &Entry, order: u32, micros: i
     let Entry::Row(op, id, cells, absent) = entry else { return Err(Error::corrupt(format!("{entry:?} is no row"))) };
     append(&mut rows.columns, *id, cells, *absent)?;
     for (i, _) in absent.iter().enumerate().filter(|(_, gone)| **gone) {
-        rows.append_absent(i + 1);
+        if !matches!(rows.columns[i + 1], ColumnBuilder::Omitted(_)) {
+            rows.append_absent(i + 1);
+        }
     }
     rows.end_row(*op, micros, order);
     Ok(())

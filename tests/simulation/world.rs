@@ -86,9 +86,10 @@ impl World {
             TargetSpec { name: format!("{history:?}"), target, policy }
         });
         let specs: Vec<TargetSpec> = specs.collect();
+        let source = MemorySource(Arc::clone(&store), lens.rules().omissions());
         let pipeline = Pipeline {
             name: "simulation".to_owned(),
-            source: faults::source(defects::source(MemorySource(Arc::clone(&store)), &flaw), &faults),
+            source: faults::source(defects::source(source, &flaw), &faults),
             source_name: "memory".to_owned(),
             selection: Selection::default(),
             rules: lens.rules(),

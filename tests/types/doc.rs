@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use arrow_schema::{Field, Schema};
 use crossfade::registry;
-use crossfade_core::{Endpoint, Logical, Selection};
+use crossfade_core::{Endpoint, Logical, Omissions, Selection};
 use crossfade_harness::{Client, MariaDb, MySql, PgVersion, Postgres};
 use parquet::arrow::ArrowSchemaConverter;
 use parquet::schema::printer::print_schema;
@@ -46,7 +46,8 @@ struct Line {
 fn lines(url: &str, kinds: &[Kind]) -> Vec<Line> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
-    let source = registry::source(&Endpoint::new(url, None), "types", runtime.handle()).expect("a source");
+    let source =
+        registry::source(&Endpoint::new(url, None), "types", Omissions::default(), runtime.handle()).expect("a source");
     let tables = source.tables(&Selection::default()).expect("its tables");
     drop(source);
     let table = tables.iter().find(|t| t.name.name == "t").expect("the table");

@@ -20,39 +20,68 @@ struct Type {
 }
 
 /// Types that `check` refuses by name.
-const TYPES: [Type; 3] = [
+const TYPES: [Type; 6] = [
     Type {
         declared: "varchar(9) compressed",
         of: "MariaDB",
         says: "the log holds the compressed bytes",
-        mend: "MODIFY `c` without COMPRESSED, or exclude the table",
+        mend: "MODIFY `c` without COMPRESSED; or leave the column out",
     },
     Type {
         declared: "text compressed",
         of: "MariaDB",
         says: "the log holds the compressed bytes",
-        mend: "MODIFY `c` without COMPRESSED, or exclude the table",
+        mend: "MODIFY `c` without COMPRESSED; or leave the column out",
     },
     Type {
         declared: "enum('\u{1F980}')",
         of: "MySQL and MariaDB",
         says: "the catalog cannot show all labels",
-        mend: "MODIFY `c` to labels without question marks and characters beyond U+FFFF, or with CHARACTER SET utf8mb3, or exclude the table",
+        mend: "MODIFY `c` to labels without question marks and characters beyond U+FFFF, or with CHARACTER SET utf8mb3; or leave the column out",
+    },
+    Type {
+        declared: "ext.seg",
+        of: "Postgres",
+        says: "type ext.seg of extension seg: whether its text holds the whole value is not known here",
+        mend: AS_TEXT,
+    },
+    Type {
+        declared: "ext.seg[]",
+        of: "Postgres",
+        says: "type ext.seg[] is made of type ext.seg of extension seg",
+        mend: AS_TEXT,
+    },
+    Type {
+        declared: "ext.made",
+        of: "Postgres",
+        says: "type ext.made is made of type ext.seg of extension seg",
+        mend: AS_TEXT,
     },
 ];
 
+/// A cast keeps the text, of which the owner of the type knows what it holds.
+const AS_TEXT: &str = "ALTER COLUMN \"c\" TYPE text USING \"c\"::text; or leave the column out";
+
 /// Types that cannot be tried here, as no server at hand has them.
-const UNTRIED: [(&str, &str, &str); 1] = [(
-    "vector (11.7 and later)",
-    "MariaDB",
-    "refused as any type that nobody named: MODIFY it to varbinary, or exclude the table",
-)];
+const UNTRIED: [(&str, &str, &str); 2] = [
+    (
+        "vector (11.7 and later)",
+        "MariaDB",
+        "refused as any type that nobody named: MODIFY it to varbinary, or leave the column out",
+    ),
+    (
+        "vector of pgvector, geometry of PostGIS",
+        "Postgres",
+        "refused as any type of an extension that is not on this page",
+    ),
+];
 
 /// The page's part on them.
 pub fn section() -> String {
     let mut page = String::from(
-        "\n## Refused\n\n`crossfade check` names table, column and type. A type of MySQL or MariaDB that is not on this page is refused \
-         in the same way; one of Postgres that is not built in travels as text.\n\n| type | source | why, and the way out |\n|---|---|---|\n",
+        "\n## Refused\n\n`crossfade check` names table, column and type. A type that is not on this page is refused in the same way; of \
+         Postgres that are the types of extensions, all others being built in or made of those. A column that no target wants may \
+         have any type and any values: it is left out by a `[[column]]` rule's `exclude`, and not read.\n\n| type | source | why, and the way out |\n|---|---|---|\n",
     );
     for t in &TYPES {
         writeln!(page, "| `{}` | {} | {}: {} |", t.declared, t.of, t.says, t.mend).expect("a String takes any text");
@@ -65,28 +94,46 @@ pub fn section() -> String {
 
 #[test]
 fn types_by_name() {
+    let of = |brand: &str| TYPES.iter().filter(|t| t.of.contains(brand)).collect::<Vec<&Type>>();
     for (client, brand) in [(MariaDb::shared(), "MariaDB"), (MySql::shared(), "MySQL")] {
-        let types: Vec<&Type> = TYPES.iter().filter(|t| t.of.contains(brand)).collect();
-        are_refused(&client.fresh_database("types"), &types);
+        let source = client.fresh_database("types");
+        are_refused(&source, source.name(), "SET NAMES utf8mb4", '`', &of(brand));
+    }
+    for version in [PgVersion::V15, PgVersion::V18] {
+        let source = Postgres::shared(version).fresh_database("types");
+        // Made of what is known, and of what is not, over two steps.
+        source.sql(
+            "create schema ext; create extension seg schema ext; create domain ext.dom as ext.seg; \
+             create type ext.made as (a int, b ext.dom[]); create type ext.fine as (a int, b text[])",
+        );
+        are_refused(
+            &source,
+            "public",
+            "create table if not exists fine (id int primary key, c ext.fine[])",
+            '"',
+            &of("Postgres"),
+        );
     }
 }
 
-fn are_refused(source: &Database, types: &[&Type]) {
+fn are_refused(source: &Database, schema: &str, first: &str, quote: char, types: &[&Type]) {
     for (i, t) in types.iter().enumerate() {
-        source.sql(&format!("SET NAMES utf8mb4; CREATE TABLE t{i} (id int PRIMARY KEY, c {})", t.declared));
+        source.sql(&format!("{first}; CREATE TABLE t{i} (id int PRIMARY KEY, c {})", t.declared));
     }
     let (_keep, lake) = folder();
     let pipeline = Pipeline::new("refused", &source.url(), &[&format!("file://{}", lake.display())]);
     let findings = pipeline.json("check", &[]);
     for (i, t) in types.iter().enumerate() {
-        let of = |f: &&serde_json::Value| f["setting"] == format!("table {}.t{i}", source.name());
+        let of = |f: &&serde_json::Value| f["setting"] == format!("table {schema}.t{i}");
         let found = findings["findings"].as_array().expect("findings").iter().find(of);
         let found = found.unwrap_or_else(|| panic!("nothing is said of {}: {findings:#}", t.declared));
         assert_eq!(found["level"], "critical");
         let (actual, fix) = (found["actual"].as_str().expect("text"), found["fix"].as_str().expect("text"));
         assert!(actual.contains("column c") && actual.contains(t.says), "{actual}");
-        assert!(fix.contains(&format!("ALTER TABLE `{}`.`t{i}` {}", source.name(), t.mend)), "{fix}");
+        assert!(fix.contains(&format!("ALTER TABLE {quote}{schema}{quote}.{quote}t{i}{quote} {}", t.mend)), "{fix}");
     }
+    let criticals = findings["findings"].as_array().expect("findings").iter().filter(|f| f["level"] == "critical");
+    assert_eq!(criticals.count(), types.len(), "nothing else is refused: {findings:#}");
     let ended = pipeline.ended("run", &["--until-caught-up"]);
     assert_ne!(code(&ended), 0, "nor does it run");
 }

@@ -38,6 +38,7 @@ pub enum ColumnBuilder {
     Time(Time64MicrosecondBuilder),
     Duration(DurationMicrosecondBuilder),
     Timestamp(TimestampMicrosecondBuilder),
+    Omitted(NullBuilder),
 }
 
 /// Evaluates an expression for whichever builder it is.
@@ -64,6 +65,7 @@ macro_rules! each {
             ColumnBuilder::Time($b) => $e,
             ColumnBuilder::Duration($b) => $e,
             ColumnBuilder::Timestamp($b) => $e,
+            ColumnBuilder::Omitted($b) => $e,
         }
     };
 }
@@ -103,6 +105,7 @@ impl ColumnBuilder {
             Logical::Timestamp | Logical::TimestampTz => {
                 Self::Timestamp(TimestampMicrosecondBuilder::new().with_data_type(logical.arrow()))
             }
+            Logical::Omitted => Self::Omitted(NullBuilder::new()),
         }
     }
 
@@ -128,13 +131,18 @@ impl ColumnBuilder {
             Self::Binary(b) => b.values_slice().len() + b.len() * 4,
             Self::Decimal128(_) | Self::Uuid(_) => self.len() * 16,
             Self::Decimal256(_) => self.len() * 32,
+            Self::Omitted(_) => 0,
             _ => self.len() * 8,
         }
     }
 
     /// The array; the builder is empty again.
     pub fn finish(&mut self) -> ArrayRef {
-        each!(self, b => Arc::new(b.finish()) as ArrayRef)
+        match self {
+            // Arrow's builder of nothing keeps its length.
+            Self::Omitted(b) => Arc::new(std::mem::take(b).finish()),
+            builder => each!(builder, b => Arc::new(b.finish()) as ArrayRef),
+        }
     }
 }
 
@@ -260,6 +268,8 @@ pub fn finish_columns(table: &TableSchema, columns: &mut [ColumnBuilder]) -> Res
 
 #[cfg(test)]
 mod tests {
+    use arrow_array::Array;
+
     use super::*;
     use crate::schema::{Column, TableName};
 
@@ -304,6 +314,15 @@ mod tests {
         assert!(!rows.is_absent(0, 2));
         assert!(b.is_empty(), "the builder starts again");
         assert!(b.finish().unwrap().absent.is_empty());
+    }
+
+    #[test]
+    fn every_builder_starts_again() {
+        for logical in [Logical::Omitted, Logical::Text, Logical::Int64] {
+            let mut b = ColumnBuilder::new(&logical);
+            b.append_null();
+            assert_eq!((b.finish().len(), b.len()), (1, 0), "{logical:?}");
+        }
     }
 
     #[test]

@@ -37,6 +37,6 @@ pub use finding::{Finding, Level};
 pub use fingerprint::Fingerprint;
 pub use position::{Checkpoint, Owner, Phase, Position};
 pub use schema::{Column, ForeignKey, Index, Logical, TableName, TableSchema};
-pub use selection::Selection;
+pub use selection::{Omissions, Selection};
 pub use source::{Consistency, Keeping, KeyPart, KeyRange, Limit, Retained, Snapshot, Source, Stream};
 pub use target::{Chunk, ChunkState, History, Loaded, Loader, Target, Writer};

@@ -110,6 +110,9 @@ pub enum Logical {
     },
     /// A value of any type, written as an SQL literal: `12`, `1.5`, `'it''s'`, `X'00ff'`. SQLite's untyped columns.
     Literal,
+    /// Nothing: no target wants the column, and its source passes its values over, whatever their type is. It keeps its
+    /// place in the source's shape, by which logs find its neighbours; no target ever sees it. See [`crate::Omissions`].
+    Omitted,
 }
 
 impl Logical {
@@ -130,6 +133,7 @@ impl Logical {
             Logical::Decimal { precision, scale } if *precision <= 38 => DataType::Decimal128(*precision, *scale as i8),
             Logical::Decimal { precision, scale } => DataType::Decimal256(*precision, *scale as i8),
             Logical::Bytes => DataType::Binary,
+            Logical::Omitted => DataType::Null,
             Logical::Uuid => DataType::FixedSizeBinary(16),
             Logical::Date => DataType::Date32,
             Logical::Time => DataType::Time64(TimeUnit::Microsecond),

@@ -1,8 +1,8 @@
-//! Which tables a pipeline carries: globs over `schema.table`.
+//! Which tables a pipeline carries, and which of their columns it does not: globs over `schema.table`, and names.
 
 use serde::{Deserialize, Serialize};
 
-use crate::schema::TableName;
+use crate::schema::{Logical, TableName, TableSchema};
 
 /// Globs of tables to carry and tables to leave. `*` stands for any run of characters, `?` for one. A glob without a
 /// dot means the table's name in any schema.
@@ -21,6 +21,40 @@ impl Selection {
         let any = |globs: &[String]| globs.iter().any(|g| names(g, &full, table));
         (self.include.is_empty() || any(&self.include)) && !any(&self.exclude)
     }
+}
+
+/// Columns that no target wants. A source is opened with them and does not read their values, so that a value or a type that
+/// cannot be carried stops nobody who has left it out: a SELECT does not name such a column, and a log's bytes of it are passed
+/// over. Columns that are added later are among them, too.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Omissions {
+    rules: Vec<(String, Vec<String>)>,
+}
+
+impl Omissions {
+    /// Globs of tables, each with the columns that are left out of them.
+    pub fn new(rules: impl IntoIterator<Item = (String, Vec<String>)>) -> Self {
+        Omissions { rules: rules.into_iter().collect() }
+    }
+
+    /// Whether the column is left out.
+    pub fn cover(&self, table: &TableName, column: &str) -> bool {
+        self.rules.iter().any(|(glob, columns)| columns.iter().any(|c| c == column) && glob_matches(glob, table))
+    }
+
+    /// Makes the columns that are left out [`Logical::Omitted`]; those of the key stay, since they tell rows apart.
+    pub fn mark(&self, table: &mut TableSchema) {
+        for (i, column) in table.columns.iter_mut().enumerate() {
+            if !table.key.contains(&i) && self.cover(&table.name, &column.name) {
+                column.logical = Logical::Omitted;
+            }
+        }
+    }
+}
+
+/// What lets a table be carried whose column cannot be: for hints. Not for columns of the key.
+pub fn leave_out(table: &TableName, column: &str) -> String {
+    format!("leave the column out: [[column]] with tables = {:?} and exclude = [{column:?}]", table.to_string())
 }
 
 /// Whether a glob such as `shop.*` or `order_*` names the table.
@@ -76,6 +110,36 @@ mod tests {
         for no in ["shop", "shop.order", "sho?.order", "x*", "*.x", ""] {
             assert!(!glob_matches(no, &t), "{no}");
         }
+    }
+
+    #[test]
+    fn columns_are_left_out_but_for_the_key() {
+        let o = Omissions::new([("shop.*".to_owned(), vec!["a".to_owned(), "id".to_owned()])]);
+        let column = |name: &str| crate::Column {
+            name: name.into(),
+            source_type: "int".into(),
+            logical: Logical::Int32,
+            nullable: true,
+            auto_increment: false,
+            number: 0,
+        };
+        let mut table = TableSchema {
+            name: TableName::new("shop", "t"),
+            version: 1,
+            columns: vec![column("id"), column("a"), column("b")],
+            key: vec![0],
+            indexes: vec![],
+            foreign_keys: vec![],
+            origin: None,
+            pending: vec![],
+            number: 0,
+        };
+        o.mark(&mut table);
+        let logical: Vec<_> = table.columns.iter().map(|c| &c.logical).collect();
+        assert_eq!(logical, [&Logical::Int32, &Logical::Omitted, &Logical::Int32]);
+        assert!(!o.cover(&TableName::new("blog", "t"), "a"));
+        let hint = leave_out(&table.name, "a");
+        assert_eq!(hint, r#"leave the column out: [[column]] with tables = "shop.t" and exclude = ["a"]"#);
     }
 
     #[test]

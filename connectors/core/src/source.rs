@@ -214,7 +214,8 @@ impl KeyPart {
             | Logical::Timestamp
             | Logical::TimestampTz
             | Logical::Postgres { .. }
-            | Logical::Literal => None,
+            | Logical::Literal
+            | Logical::Omitted => None,
         }
     }
 }

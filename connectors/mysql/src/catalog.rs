@@ -11,7 +11,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crossfade_core::{Column, Error, ForeignKey, Index, Result, Selection, TableName, TableSchema};
+use crossfade_core::selection::leave_out;
+use crossfade_core::{Column, Error, ForeignKey, Index, Logical, Result, Selection, TableName, TableSchema};
 
 use crate::connect::Server;
 use crate::session::{Session, TextRow};
@@ -99,7 +100,7 @@ pub fn inventory(server: &Server, session: &mut Session, selection: &Selection) 
     let mut inventory = Inventory::default();
     inventory.read_tables(session, &schemas, selection)?;
     let json = if server.is_mariadb() { json_columns(session, &schemas)? } else { Vec::new() };
-    inventory.read_columns(session, &schemas, &json, server.is_mariadb())?;
+    inventory.read_columns(session, &schemas, &json, server)?;
     inventory.read_indexes(session, &schemas)?;
     inventory.read_foreign_keys(session, &schemas)?;
     Ok(inventory.tables)
@@ -216,17 +217,17 @@ impl Inventory {
         session: &mut Session,
         schemas: &str,
         json: &[(String, String, String)],
-        mariadb: bool,
+        server: &Server,
     ) -> Result<()> {
         let rows = select(
             session,
             &format!(
                 "SELECT TABLE_SCHEMA, TABLE_NAME, COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, CHARACTER_SET_NAME, \
-                 NUMERIC_PRECISION, NUMERIC_SCALE, IS_NULLABLE, EXTRA FROM information_schema.COLUMNS WHERE {schemas} \
+                 NUMERIC_PRECISION, NUMERIC_SCALE, IS_NULLABLE, EXTRA, COLUMN_KEY FROM information_schema.COLUMNS WHERE {schemas} \
                  ORDER BY TABLE_SCHEMA, TABLE_NAME, ORDINAL_POSITION"
             ),
         )?;
-        for [schema, table, name, data_type, source_type, charset, precision, scale, nullable, extra] in rows {
+        for [schema, table, name, data_type, source_type, charset, precision, scale, nullable, extra, key] in rows {
             let place = (schema.unwrap_or_default(), table.unwrap_or_default(), name.unwrap_or_default());
             let source_type = source_type.unwrap_or_default();
             let json_checked = json.contains(&place);
@@ -239,9 +240,11 @@ impl Inventory {
                 precision: number(precision)?,
                 scale: number(scale)?,
                 json_checked,
-                mariadb,
+                mariadb: server.is_mariadb(),
             };
-            match logical(&declared) {
+            let in_key = key.as_deref() == Some("PRI");
+            let omitted = !in_key && server.omissions().cover(&table.schema.name, &name);
+            match if omitted { Ok(Logical::Omitted) } else { logical(&declared) } {
                 Ok(logical) => table.schema.columns.push(Column {
                     name,
                     source_type: types::source_type(&declared),
@@ -252,7 +255,11 @@ impl Inventory {
                 }),
                 Err(refusal) => {
                     let (place, column) = (quote_table(&table.schema.name), quote(&name));
-                    let fix = format!("ALTER TABLE {place} MODIFY {column} {}, or exclude the table", refusal.mend);
+                    let mut fix = format!("ALTER TABLE {place} MODIFY {column} {}", refusal.mend);
+                    if !in_key {
+                        fix += &format!("; or {}", leave_out(&table.schema.name, &name));
+                    }
+                    fix += "; or exclude the table";
                     table.refused.push((format!("column {name}: {}", refusal.why), fix));
                 }
             }

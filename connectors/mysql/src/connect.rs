@@ -11,7 +11,7 @@
 
 use std::sync::Arc;
 
-use crossfade_core::{Error, Result};
+use crossfade_core::{Error, Omissions, Result};
 use tokio::runtime::Handle;
 
 use crate::binlog::charset::Charset;
@@ -65,6 +65,7 @@ struct Inner {
     runtime: Handle,
     identity: Identity,
     charsets: Charsets,
+    omissions: Omissions,
 }
 
 impl std::ops::Deref for Server {
@@ -77,7 +78,7 @@ impl std::ops::Deref for Server {
 
 impl Server {
     /// Connects for the first time: a server that does not answer is an error to show, not one to wait for.
-    pub fn open(options: Options, runtime: Handle) -> Result<Self> {
+    pub fn open(options: Options, omissions: Omissions, runtime: Handle) -> Result<Self> {
         let contact = || {
             let mut session = Session::new(login(&options)?);
             if let Some(database) = &options.database {
@@ -87,7 +88,7 @@ impl Server {
             identify(&mut session)
         };
         let identity = contact().map_err(|e| first_contact(e, &options.place()))?;
-        Ok(Server(Arc::new(Inner { options, runtime, identity, charsets: Charsets::default() })))
+        Ok(Server(Arc::new(Inner { options, runtime, identity, charsets: Charsets::default(), omissions })))
     }
 
     /// A new connection with [`SESSION`] set. The server has answered before, so its absence is transient.
@@ -117,6 +118,11 @@ impl Server {
     /// How to log in.
     pub fn options(&self) -> &Options {
         &self.0.options
+    }
+
+    /// Columns that nobody wants.
+    pub fn omissions(&self) -> &Omissions {
+        &self.0.omissions
     }
 
     /// Whether it is MariaDB.

@@ -41,7 +41,8 @@ pub fn constant(column: &Column, text: &str) -> Result<DefaultValue, &'static st
         | Logical::Uuid
         | Logical::Time
         | Logical::Postgres { .. }
-        | Logical::Literal => Err("constants of its type are not known here"),
+        | Logical::Literal
+        | Logical::Omitted => Err("constants of its type are not known here"),
     }
 }
 

@@ -33,12 +33,12 @@ pub mod url;
 
 use std::sync::Arc;
 
-use crossfade_core::{Endpoint, Result, Source};
+use crossfade_core::{Endpoint, Omissions, Result, Source};
 use tokio::runtime::Handle;
 
 /// Opens the source that an endpoint's URL names (`mysql://` or `mariadb://`). Connects once: a server that cannot be
 /// reached, or refuses the login, is an error.
-pub fn open(endpoint: &Endpoint, runtime: Handle) -> Result<Arc<dyn Source>> {
+pub fn open(endpoint: &Endpoint, omissions: Omissions, runtime: Handle) -> Result<Arc<dyn Source>> {
     let options = url::Options::parse(endpoint)?;
-    Ok(Arc::new(source::MySqlSource::new(connect::Server::open(options, runtime)?)))
+    Ok(Arc::new(source::MySqlSource::new(connect::Server::open(options, omissions, runtime)?)))
 }

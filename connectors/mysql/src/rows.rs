@@ -29,6 +29,7 @@ mod kind {
     pub const LONG: u8 = 3;
     pub const FLOAT: u8 = 4;
     pub const DOUBLE: u8 = 5;
+    pub const NULL: u8 = 6;
     pub const TIMESTAMP: u8 = 7;
     pub const LONGLONG: u8 = 8;
     pub const INT24: u8 = 9;
@@ -48,6 +49,7 @@ mod kind {
 /// The columns of a table as a SELECT that [`Decoder`] can read.
 pub fn select_list<'a>(columns: impl Iterator<Item = &'a Column>) -> String {
     let one = |column: &Column| match column.logical {
+        Logical::Omitted => "NULL".to_owned(),
         Logical::Enum { .. } | Logical::Set { .. } => format!("CAST({} AS UNSIGNED)", quote(&column.name)),
         Logical::Text | Logical::Json if raw_charset(&column.source_type).is_some() => {
             format!("CAST({} AS BINARY)", quote(&column.name))
@@ -79,6 +81,7 @@ fn fits(logical: &Logical, kind: u8) -> bool {
         }
         // VECTOR.
         Logical::Postgres { .. } => kind == kind::VECTOR,
+        Logical::Omitted => kind == kind::NULL,
         // No column of this source has these.
         Logical::Bool | Logical::Time | Logical::Numeric | Logical::Literal => false,
     }
@@ -234,7 +237,9 @@ fn value(r: &mut Reader<'_>, logical: &Logical, kind: u8, charset: &Charset, bui
             Logical::Postgres { .. } => push_str(b, &vector::text(r.lenenc_bytes()?)?)?,
             _ => push_str(b, &charset::text(charset, r.lenenc_bytes()?)?)?,
         },
-        ColumnBuilder::Bool(_) | ColumnBuilder::Time(_) => return Err(Fault::Malformed("a type this source has not")),
+        ColumnBuilder::Bool(_) | ColumnBuilder::Time(_) | ColumnBuilder::Omitted(_) => {
+            return Err(Fault::Malformed("a type this source has not"));
+        }
     }
     Ok(())
 }

@@ -2,13 +2,15 @@
 
 use std::sync::{Arc, OnceLock};
 
-use crossfade_core::{Endpoint, Error, Exit, Finding, Level, Logical, Result, Secret, Selection, Source, TableName};
+use crossfade_core::{
+    Endpoint, Error, Exit, Finding, Level, Logical, Omissions, Result, Secret, Selection, Source, TableName,
+};
 use crossfade_harness::{Database, MariaDb, MySql, MySqlServer, Options};
 
 fn try_open(url: &str) -> Result<Arc<dyn Source>> {
     static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
     let runtime = RUNTIME.get_or_init(|| tokio::runtime::Runtime::new().unwrap());
-    crossfade_mysql::open(&Endpoint::new(url, None), runtime.handle().clone())
+    crossfade_mysql::open(&Endpoint::new(url, None), Omissions::default(), runtime.handle().clone())
 }
 
 fn open(url: &str) -> Arc<dyn Source> {
@@ -367,7 +369,7 @@ fn a_socket_and_a_password_from_elsewhere() {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let endpoint = Endpoint::new(url, Some(Secret::new("crossfade")));
         assert!(
-            crossfade_mysql::open(&endpoint, runtime.handle().clone()).is_ok(),
+            crossfade_mysql::open(&endpoint, Omissions::default(), runtime.handle().clone()).is_ok(),
             "{name}: the endpoint's password wins"
         );
     }

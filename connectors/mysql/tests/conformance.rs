@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crossfade_core::conformance::{Change, Session, SourceFixture, run_source};
-use crossfade_core::{Endpoint, Result, Source, TableName};
+use crossfade_core::{Endpoint, Omissions, Result, Source, TableName};
 use crossfade_harness::{Database, MariaDb, MySql, MySqlServer, Options};
 use crossfade_mysql::connect::Server;
 use tokio::runtime::Runtime;
@@ -36,13 +36,13 @@ impl SourceFixture for Fixture<'_> {
 
     fn session(&mut self) -> Result<Box<dyn Session>> {
         let options = crossfade_mysql::url::Options::parse(&Endpoint::new(self.db.url(), None))?;
-        let mut session = Server::open(options, self.runtime.handle().clone())?.session()?;
+        let mut session = Server::open(options, Omissions::default(), self.runtime.handle().clone())?.session()?;
         session.run(&format!("USE `{}`", self.db.name()))?;
         Ok(Box::new(Writer(session)))
     }
 
     fn source(&mut self) -> Result<Arc<dyn Source>> {
-        crossfade_mysql::open(&Endpoint::new(self.db.url(), None), self.runtime.handle().clone())
+        crossfade_mysql::open(&Endpoint::new(self.db.url(), None), Omissions::default(), self.runtime.handle().clone())
     }
 }
 

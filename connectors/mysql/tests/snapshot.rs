@@ -7,13 +7,15 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::*;
 use arrow_array::{Array, RecordBatch};
 use arrow_schema::{DataType, TimeUnit};
-use crossfade_core::{Consistency, Endpoint, Error, Fingerprint, KeyRange, Selection, Snapshot, Source, TableSchema};
+use crossfade_core::{
+    Consistency, Endpoint, Error, Fingerprint, KeyRange, Omissions, Selection, Snapshot, Source, TableSchema,
+};
 use crossfade_harness::{Database, MariaDb, MySql, MySqlServer, Options};
 
 fn open(url: &str) -> Arc<dyn Source> {
     static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
     let runtime = RUNTIME.get_or_init(|| tokio::runtime::Runtime::new().unwrap());
-    crossfade_mysql::open(&Endpoint::new(url, None), runtime.handle().clone()).unwrap()
+    crossfade_mysql::open(&Endpoint::new(url, None), Omissions::default(), runtime.handle().clone()).unwrap()
 }
 
 /// Both servers, with a name for messages.

@@ -62,7 +62,8 @@ pub(crate) fn decode(table: &TableName, column: &Column, array: &ArrayRef) -> Re
         | Logical::Json
         | Logical::Bit { .. }
         | Logical::Postgres { .. }
-        | Logical::Literal => Arc::clone(array),
+        | Logical::Literal
+        | Logical::Omitted => Arc::clone(array),
     })
 }
 

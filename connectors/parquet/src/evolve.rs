@@ -168,7 +168,8 @@ fn fill(text: &str, logical: &Logical, rows: usize) -> Option<ArrayRef> {
         | ColumnBuilder::Date(_)
         | ColumnBuilder::Time(_)
         | ColumnBuilder::Duration(_)
-        | ColumnBuilder::Timestamp(_) => return None,
+        | ColumnBuilder::Timestamp(_)
+        | ColumnBuilder::Omitted(_) => return None,
     }
     let one = builder.finish();
     arrow_select::take::take(&one, &UInt32Array::from(vec![0; rows]), None).ok()

@@ -69,7 +69,9 @@ pub fn stored(logical: &Logical) -> DataType {
         | Logical::Uuid
         | Logical::Time
         | Logical::Postgres { .. }
-        | Logical::Literal => DataType::Utf8,
+        | Logical::Literal
+        // No target has such a column.
+        | Logical::Omitted => DataType::Utf8,
     }
 }
 
@@ -98,7 +100,8 @@ pub fn athena(logical: &Logical) -> String {
         | Logical::Uuid
         | Logical::Time
         | Logical::Postgres { .. }
-        | Logical::Literal => "string".into(),
+        | Logical::Literal
+        | Logical::Omitted => "string".into(),
     }
 }
 
@@ -163,7 +166,8 @@ pub(crate) fn encode(table: &TableSchema, column: &Column, array: &ArrayRef) -> 
         | Logical::Json
         | Logical::Bit { .. }
         | Logical::Postgres { .. }
-        | Logical::Literal => Arc::clone(array),
+        | Logical::Literal
+        | Logical::Omitted => Arc::clone(array),
     })
 }
 

@@ -254,6 +254,8 @@ impl<'a> Encoder<'a> {
             | Logical::Json
             | Logical::Postgres { .. }
             | Logical::Literal => text(array.as_string()),
+            // No target has such a column.
+            Logical::Omitted => return None,
             Logical::Bytes => Values::Bytes(array.as_binary()),
             Logical::Bit { len } => Values::Bit(array.as_string(), *len),
             Logical::Uuid => Values::Uuid(array.as_fixed_size_binary()),

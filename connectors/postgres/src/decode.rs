@@ -209,7 +209,7 @@ impl<'a> Decoder<'a> {
 
 /// The way out for a value: the log goes on holding it, but the table may be copied anew, and joins the log behind it.
 pub(crate) const CORRECT: &str = "correct the value at the source with an UPDATE statement, then copy the table anew with \
-    `crossfade snapshot TABLE`, as the log still holds the value; or exclude the table";
+    `crossfade snapshot TABLE`, as the log still holds the value; or exclude the column (unless it is of the key) or the table";
 
 /// Why a field cannot be appended.
 pub(crate) enum Bad {
@@ -262,6 +262,8 @@ fn append(builder: &mut ColumnBuilder, logical: &Logical, bytes: &[u8]) -> Resul
             _ => push_str(b, std::str::from_utf8(bytes).map_err(|_| Bad::Wire)?).map_err(Bad::Full)?,
         },
         B::Binary(b) => push_bytes(b, bytes).map_err(Bad::Full)?,
+        // NULL is read in its place.
+        B::Omitted(_) => return Err(Bad::Wire),
         B::Uuid(b) => b.append_value(int::<16>(bytes)?).map_err(|_| Bad::Wire)?,
         B::Date(b) => b.append_value(match i32::from_be_bytes(int(bytes)?) {
             infinite @ (i32::MAX | i32::MIN) => infinite,

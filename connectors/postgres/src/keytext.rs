@@ -54,6 +54,7 @@ fn value_text(logical: &Logical, array: &ArrayRef, row: usize) -> String {
         | Logical::Bit { .. }
         | Logical::Postgres { .. }
         | Logical::Literal => array.as_string::<i32>().value(row).to_owned(),
+        Logical::Omitted => "?".to_owned(),
         Logical::Bytes => hex(array.as_binary::<i32>().value(row)),
         Logical::Uuid => hex(array.as_fixed_size_binary().value(row)),
         Logical::Date => format!("{} days", array.as_primitive::<Date32Type>().value(row)),

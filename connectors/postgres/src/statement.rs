@@ -46,6 +46,7 @@ fn value(logical: &Logical, array: &ArrayRef) -> String {
     }
     let quoted = |text: String| format!("'{text}'");
     match logical {
+        Logical::Omitted => "NULL".into(), // no target has such a column
         Logical::Bool => array.as_boolean().value(0).to_string(),
         Logical::Int8 => array.as_primitive::<Int8Type>().value(0).to_string(),
         Logical::Int16 => array.as_primitive::<Int16Type>().value(0).to_string(),

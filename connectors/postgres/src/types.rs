@@ -72,6 +72,8 @@ impl PgType {
             Logical::Decimal { precision, scale } => PgType::Decimal { precision: *precision, scale: *scale },
             Logical::Numeric => PgType::Numeric,
             Logical::Text | Logical::Enum { .. } | Logical::Set { .. } | Logical::Literal => PgType::Text,
+            // A source reads NULL in its place, and no target has such a column.
+            Logical::Omitted => PgType::Text,
             Logical::Postgres { name } => PgType::Other(name.clone()),
             Logical::Json => PgType::Json,
             Logical::Bytes => PgType::Bytea,

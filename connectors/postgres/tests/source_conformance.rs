@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crossfade_core::conformance::{Change, Session, SourceFixture, run_source};
-use crossfade_core::{Endpoint, Result, Source, TableName};
+use crossfade_core::{Endpoint, Omissions, Result, Source, TableName};
 use crossfade_harness::{Database, PgVersion, Postgres};
 use crossfade_postgres::connect::Server;
 use tokio::runtime::Runtime;
@@ -35,7 +35,12 @@ impl Fixture {
 
     fn drop_slot(&self) {
         // A reader that has just been dropped may still hold it for a moment.
-        let source = crossfade_postgres::open_source(&self.endpoint(), &self.pipeline(), self.runtime.handle().clone());
+        let source = crossfade_postgres::open_source(
+            &self.endpoint(),
+            &self.pipeline(),
+            Omissions::default(),
+            self.runtime.handle().clone(),
+        );
         let source = source.expect("the URL is right");
         while source.uninstall().is_err() {
             std::thread::sleep(std::time::Duration::from_millis(20));
@@ -70,8 +75,12 @@ impl SourceFixture for Fixture {
     }
 
     fn source(&mut self) -> Result<Arc<dyn Source>> {
-        let source =
-            crossfade_postgres::open_source(&self.endpoint(), &self.pipeline(), self.runtime.handle().clone())?;
+        let source = crossfade_postgres::open_source(
+            &self.endpoint(),
+            &self.pipeline(),
+            Omissions::default(),
+            self.runtime.handle().clone(),
+        )?;
         Ok(Arc::new(source))
     }
 }

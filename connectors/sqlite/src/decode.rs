@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crossfade_core::{Error, Item, Op, Result, RowsBuilder, SchemaChange, TableSchema};
+use crossfade_core::{Error, Item, Omissions, Op, Result, RowsBuilder, SchemaChange, TableSchema};
 use rusqlite::Row;
 use rusqlite::types::ValueRef;
 
@@ -25,6 +25,7 @@ struct Carried {
 /// Collects the changes of a batch.
 pub struct Decoder {
     tables: HashMap<i64, Carried>,
+    omissions: Omissions,
     /// Items finished by a schema change in the middle of the batch.
     items: Vec<Item>,
     rows: usize,
@@ -34,10 +35,11 @@ pub struct Decoder {
 
 impl Decoder {
     /// Carries these tables, by their numbers in the change table.
-    pub fn new(tables: impl IntoIterator<Item = (i64, Arc<TableSchema>)>) -> Self {
+    pub fn new(tables: impl IntoIterator<Item = (i64, Arc<TableSchema>)>, omissions: Omissions) -> Self {
         let carried = |shape: Arc<TableSchema>| Carried { builder: RowsBuilder::new(Arc::clone(&shape)), shape };
         Decoder {
             tables: tables.into_iter().map(|(id, shape)| (id, carried(shape))).collect(),
+            omissions,
             items: Vec::new(),
             rows: 0,
             bytes: 0,
@@ -91,7 +93,8 @@ impl Decoder {
         let doing = "reading a schema change from the change table";
         let (to, fills): (String, String) = (row.get(FIRST).doing(doing)?, row.get(FIRST + 1).doing(doing)?);
         let broken = |e| Error::corrupt(doing).caused_by(e);
-        let to: TableSchema = serde_json::from_str(&to).map_err(broken)?;
+        let mut to: TableSchema = serde_json::from_str(&to).map_err(broken)?;
+        self.omissions.mark(&mut to);
         let fills: Fills = serde_json::from_str(&fills).map_err(broken)?;
         self.flush()?;
         let Some(carried) = self.tables.get_mut(&id) else { return Ok(()) };

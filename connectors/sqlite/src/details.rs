@@ -77,6 +77,7 @@ fn constant(logical: &Logical, text: &str) -> Option<DefaultValue> {
             (0..hex.len()).step_by(2).map(byte).collect::<Option<_>>().map(DefaultValue::Bytes)
         }
         Logical::Bool
+        | Logical::Omitted
         | Logical::UInt8
         | Logical::UInt16
         | Logical::UInt32

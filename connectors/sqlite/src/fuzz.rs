@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crossfade_core::{Column, ColumnBuilder, Logical, Position, TableName, TableSchema};
+use crossfade_core::{Column, ColumnBuilder, Logical, Omissions, Position, TableName, TableSchema};
 use crossfade_fuzz::Fuzz;
 use rusqlite::Connection;
 use rusqlite::types::{Value, ValueRef};
@@ -125,7 +125,7 @@ fn entries_of_the_change_table() {
             };
             let mut rows = statement.query(rusqlite::params![n(3), 1, op, n(4) << 40, first, second]).unwrap();
             let row = rows.next().unwrap().unwrap();
-            let mut decoder = Decoder::new([(1, Arc::clone(&shape))]);
+            let mut decoder = Decoder::new([(1, Arc::clone(&shape))], Omissions::default());
             accepted |= decoder.entry(row).is_ok() && decoder.finish().is_ok();
         }
         accepted

@@ -148,7 +148,7 @@ pub fn begin(location: &Location, tables: &[Arc<TableSchema>]) -> Result<(String
                     return Err(Error::transient(format!("table {} was altered just now", wanted.name)));
                 }
                 let since = last_mark(&tx)?.seq;
-                let shape = to_json(&**wanted)?;
+                let shape = to_json(&shape::whole(&tx, &table, wanted)?)?;
                 tx.execute(
                     "INSERT INTO _crossfade_table(name, since, shape, uniques) VALUES (?1, ?2, ?3, ?4)",
                     params![table.name, since, shape, to_json(&uniques(&table))?],

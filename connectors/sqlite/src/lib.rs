@@ -16,8 +16,8 @@ use std::cmp::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crossfade_core::{
-    Consistency, Details, Endpoint, Error, Finding, Position, Result, Retained, Selection, Snapshot, Source, Stream,
-    TableSchema,
+    Consistency, Details, Endpoint, Error, Finding, Omissions, Position, Result, Retained, Selection, Snapshot, Source,
+    Stream, TableSchema,
 };
 use rusqlite::Connection;
 
@@ -47,8 +47,8 @@ use location::Location;
 use mark::Mark;
 
 /// Opens `sqlite:///path/to/file.db?busy_timeout=5s` as a source. The file is not touched before it is asked for.
-pub fn open(endpoint: &Endpoint) -> Result<Arc<dyn Source>> {
-    Ok(Arc::new(Sqlite { location: Location::parse(endpoint)?, asked: Mutex::new(None) }))
+pub fn open(endpoint: &Endpoint, omissions: Omissions) -> Result<Arc<dyn Source>> {
+    Ok(Arc::new(Sqlite { location: Location::parse(endpoint)?, omissions, asked: Mutex::new(None) }))
 }
 
 /// Removes everything that Crossfade installed in the database: triggers, change table, control tables. Returns the names of
@@ -59,6 +59,8 @@ pub fn uninstall(endpoint: &Endpoint) -> Result<Vec<String>> {
 
 struct Sqlite {
     location: Location,
+    /// Columns that nobody wants.
+    omissions: Omissions,
     /// The connection that [`Source::position`] asks, and the file that it opened: positions are asked for at every
     /// chunk of a copy, and opening a connection means parsing every trigger.
     asked: Mutex<Option<(Connection, (u64, u64))>>,
@@ -108,7 +110,11 @@ impl Source for Sqlite {
             let Some(table) = catalog::table(&conn, &name)? else { continue };
             match shape::obstacle(&table) {
                 Some((why, fix)) => refused.push((name, why, fix)),
-                None => tables.push(Arc::new(self.table(&conn, &table, &known)?)),
+                None => {
+                    let mut schema = self.table(&conn, &table, &known)?;
+                    self.omissions.mark(&mut schema);
+                    tables.push(Arc::new(schema));
+                }
             }
         }
         if refused.is_empty() {
@@ -175,6 +181,6 @@ impl Source for Sqlite {
     }
 
     fn stream(&self, from: &Position, tables: &[Arc<TableSchema>]) -> Result<Box<dyn Stream>> {
-        Ok(Box::new(stream::Log::open(&self.location, from, tables)?))
+        Ok(Box::new(stream::Log::open(&self.location, from, tables, &self.omissions)?))
     }
 }

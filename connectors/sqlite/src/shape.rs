@@ -75,6 +75,19 @@ pub fn decide(conn: &Connection, table: &Table, first: usize) -> Result<Vec<Logi
     Ok(profiles.iter().map(Profile::logical).collect())
 }
 
+/// The shape with a decision for every column: the log is shared, and what one pipeline leaves out another may carry.
+pub fn whole(conn: &Connection, table: &Table, shape: &TableSchema) -> Result<TableSchema> {
+    let mut whole = shape.clone();
+    if whole.columns.iter().any(|c| c.logical == Logical::Omitted) {
+        for (column, logical) in whole.columns.iter_mut().zip(decide(conn, table, 0)?) {
+            if column.logical == Logical::Omitted {
+                column.logical = logical;
+            }
+        }
+    }
+    Ok(whole)
+}
+
 /// The table's schema with these logical types, one per column.
 pub fn schema(table: &Table, logical: Vec<Logical>, version: u32, spelling: &HashMap<String, String>) -> TableSchema {
     let columns = table.columns.iter().zip(logical).enumerate();

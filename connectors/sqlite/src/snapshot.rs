@@ -6,7 +6,7 @@
 use arrow_array::RecordBatch;
 use crossfade_core::builder::{ColumnBuilder, finish_columns};
 use crossfade_core::source::{KeyPart, KeyRange, Snapshot};
-use crossfade_core::{Error, Logical, Position, Result, TableSchema};
+use crossfade_core::{Column, Error, Logical, Position, Result, TableSchema};
 use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, params_from_iter};
 
@@ -116,7 +116,8 @@ impl Snapshot for View {
                 })?);
             }
         }
-        let columns: Vec<String> = table.columns.iter().map(|c| quote(&c.name)).collect();
+        let read = |c: &Column| if c.logical == Logical::Omitted { "NULL".to_owned() } else { quote(&c.name) };
+        let columns: Vec<String> = table.columns.iter().map(read).collect();
         let filter = if clauses.is_empty() { String::new() } else { format!(" WHERE {}", clauses.join(" AND ")) };
         let sql = format!("SELECT {} FROM {}{filter}", columns.join(", "), quote(&table.name.name));
         let mut statement = self.conn.prepare_cached(&sql).map_err(|e| altered(table, e))?;

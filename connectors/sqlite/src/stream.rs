@@ -19,7 +19,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossfade_core::{Batch, Boundary, Error, Limit, Position, Result, Stream, TableSchema};
+use crossfade_core::{Batch, Boundary, Error, Limit, Omissions, Position, Result, Stream, TableSchema};
 use rusqlite::Connection;
 
 use crate::decode::Decoder;
@@ -60,7 +60,12 @@ pub struct Log {
 
 impl Log {
     /// Reads behind `from`, with these tables in the shape they had there.
-    pub fn open(location: &Location, from: &Position, tables: &[Arc<TableSchema>]) -> Result<Self> {
+    pub fn open(
+        location: &Location,
+        from: &Position,
+        tables: &[Arc<TableSchema>],
+        omissions: &Omissions,
+    ) -> Result<Self> {
         let conn = location.reader()?;
         let id = install::require_id(&conn)?;
         let cursor = Mark::parse(from, &id)?;
@@ -80,7 +85,7 @@ impl Log {
             }
             carried.push((found.id, Arc::clone(table)));
         }
-        let decoder = Decoder::new(carried);
+        let decoder = Decoder::new(carried, omissions.clone());
         let mut log = Log {
             identity: location.identity()?,
             checked: Instant::now(),

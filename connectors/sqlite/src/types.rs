@@ -155,6 +155,7 @@ pub fn append(builder: &mut ColumnBuilder, logical: &Logical, value: ValueRef<'_
     let misfit = || Ok(Err(describe(value)));
     match (builder, logical, value) {
         (builder, _, ValueRef::Null) => builder.append_null(),
+        (ColumnBuilder::Omitted(b), Logical::Omitted, _) => b.append_null(),
         (ColumnBuilder::Int64(b), Logical::Int64, ValueRef::Integer(i)) => b.append_value(i),
         (ColumnBuilder::Float64(b), Logical::Float64, ValueRef::Real(f)) => b.append_value(f),
         (ColumnBuilder::Utf8(b), Logical::Text, ValueRef::Text(t)) => {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use common::Db;
 use crossfade_core::conformance::{Change, Session, SourceFixture, run_source};
-use crossfade_core::{Error, Result, Selection, Source, TableName};
+use crossfade_core::{Error, Omissions, Result, Selection, Source, TableName};
 use rusqlite::{Connection, TransactionBehavior};
 
 struct File {
@@ -44,7 +44,7 @@ impl SourceFixture for File {
     }
 
     fn source(&mut self) -> Result<Arc<dyn Source>> {
-        crossfade_sqlite::open(&common::endpoint(&self.db.path()))
+        crossfade_sqlite::open(&common::endpoint(&self.db.path()), Omissions::default())
     }
 
     fn readers_block_writers(&self) -> bool {

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use arrow_array::RecordBatch;
 use common::{Db, Replica, endpoint, hashes};
-use crossfade_core::{Consistency, KeyRange, Logical, Selection};
+use crossfade_core::{Consistency, KeyRange, Logical, Omissions, Selection};
 
 #[test]
 fn ranges_cover_every_row_once() {
@@ -111,7 +111,7 @@ fn chinook() {
     #[allow(clippy::permissions_set_readonly_false)]
     permissions.set_readonly(false);
     std::fs::set_permissions(&path, permissions).unwrap();
-    let source = crossfade_sqlite::open(&endpoint(&path)).unwrap();
+    let source = crossfade_sqlite::open(&endpoint(&path), Omissions::default()).unwrap();
     let tables = source.tables(&Selection::default()).unwrap();
     assert_eq!(tables.len(), 11);
     let logical = |table: &str, column: &str| {

@@ -223,6 +223,7 @@ fn append(builder: &mut ColumnBuilder, logical: &Logical, id: i64, version: u32,
     // The year is between 1 and 9999.
     let micros = signed.rem_euclid(315_537_897_600_000_000) - 62_135_596_800_000_000;
     match builder {
+        ColumnBuilder::Omitted(b) => b.append_null(),
         ColumnBuilder::Bool(b) => b.append_value(x & 8 == 0),
         ColumnBuilder::Int8(b) => b.append_value(signed as i8),
         ColumnBuilder::Int16(b) => b.append_value(signed as i16),

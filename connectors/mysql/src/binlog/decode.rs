@@ -59,6 +59,8 @@ pub enum Decode {
     Uuid,
     /// MariaDB's INET4 and INET6: 4 or 16 bytes.
     Inet(usize),
+    /// Nothing: the value is passed over.
+    Omit,
 }
 
 /// What the log or the catalog says of a column beyond its wire type.
@@ -78,6 +80,7 @@ impl Decode {
         let text = |padded| traits.charset.clone().filter(|c| *c != Charset::Binary).map(|c| Decode::Text(c, padded));
         let kind = traits.source_type.split(['(', ' ']).next().unwrap_or_default();
         Some(match (wire, logical) {
+            (_, Logical::Omitted) => Decode::Omit,
             (Wire::Tiny, Logical::Int8) | (Wire::Short, Logical::Int16) if !traits.unsigned => Decode::Int,
             (Wire::Long, Logical::Int32) | (Wire::LongLong, Logical::Int64) if !traits.unsigned => Decode::Int,
             (Wire::Tiny, Logical::UInt8) | (Wire::Short, Logical::UInt16) if traits.unsigned => Decode::Int,
@@ -163,6 +166,7 @@ impl Decode {
                 b.append_value(uuid).map_err(|_| Fault::Malformed("a UUID of other than 16 bytes"))?;
             }
             (Decode::Inet(n), C::Utf8(b)) => push_str(b, &mariadb::inet(&padded(bytes, *n)?)?)?,
+            (Decode::Omit, C::Omitted(b)) => b.append_null(),
             _ => return Err(Fault::Malformed("the decoder does not fit the column")),
         }
         Ok(())

@@ -67,6 +67,7 @@ fn is_kept(text: &str, column: &Column) -> bool {
         // An instant depends on the session's time zone; the others have more than one spelling.
         Logical::TimestampTz | Logical::Duration | Logical::Time | Logical::Bit { .. } | Logical::Uuid => false,
         Logical::Bool | Logical::Numeric | Logical::Json | Logical::Postgres { .. } | Logical::Literal => false,
+        Logical::Omitted => false,
     }
 }
 

@@ -10,7 +10,7 @@
 use std::sync::Arc;
 
 use crossfade_core::batch::SchemaStep;
-use crossfade_core::{Column, Error, ForeignKey, Index, Result, SchemaChange, TableSchema};
+use crossfade_core::{Column, Error, ForeignKey, Index, Logical, Omissions, Result, SchemaChange, TableSchema};
 
 use super::alter::AlterStep;
 use super::definition::{Definition, kind_of};
@@ -28,6 +28,7 @@ pub fn follow(
     map: &TableMap,
     table: &Arc<TableSchema>,
     statements: &[Vec<AlterStep>],
+    omissions: &Omissions,
     fresh: impl FnOnce() -> Result<Vec<Column>>,
 ) -> Result<Option<SchemaChange>> {
     if let Some(what) = statements.iter().flatten().find_map(unfollowed) {
@@ -53,7 +54,7 @@ pub fn follow(
     if table.pending.is_empty() && now.len() == table.columns.len() && now.iter().all(unchanged) {
         return Ok(None);
     }
-    let added = added(table, &now, fresh)?;
+    let added = added(table, &now, omissions, fresh)?;
     assemble(table, &now, added).map(Some)
 }
 
@@ -115,6 +116,7 @@ fn pair(table: &TableSchema, names: &[String], mut live: Vec<Live>) -> Result<Ve
 fn added(
     table: &TableSchema,
     now: &[Live],
+    omissions: &Omissions,
     fresh: impl FnOnce() -> Result<Vec<Column>>,
 ) -> Result<Vec<(Column, Definition)>> {
     let new = |l: &Live| if let Origin::Added(d) = &l.origin { Some((l.clone(), d.clone())) } else { None };
@@ -125,13 +127,19 @@ fn added(
     let present = fresh()?;
     let find = |(l, definition): (Live, Definition)| {
         let refuse = |what: String| Error::data(&table.name, what).column(&l.name).hint(ANEW);
+        let last = l.retyped.as_ref().unwrap_or(&definition);
+        // Nobody asks for its values, so nothing else of it matters, nor whether it is still there.
+        if omissions.cover(&table.name, &l.name) {
+            let (name, source_type, logical) = (l.name.clone(), last.kind.clone(), Logical::Omitted);
+            let column = Column { name, source_type, logical, nullable: true, auto_increment: false, number: 0 };
+            return Ok((column, definition));
+        }
         let found = present.iter().find(|c| same(&c.name, &l.name));
         let found = found
             .ok_or_else(|| refuse("the column was added, and is gone again or cannot be carried".to_owned()))?
             .clone();
-        let last = l.retyped.as_ref().unwrap_or(&definition);
         let (made, is) = (&last.kind, kind_of(&found.source_type));
-        let json = found.logical == crossfade_core::Logical::Json && made == "json";
+        let json = found.logical == Logical::Json && made == "json";
         if *made != is && !is_wider(made, &is) && !json {
             return Err(refuse(format!("the column was added as {made}, and is {is} now")));
         }
@@ -146,7 +154,8 @@ fn added(
 fn kept(table: &TableSchema, i: usize, live: &Live) -> Column {
     let mut column = Column { name: live.name.clone(), ..table.columns[i].clone() };
     if let Some(d) = &live.retyped {
-        if kind_of(&column.source_type) != d.kind && is_wider(&kind_of(&column.source_type), &d.kind) {
+        let wider = || is_wider(&kind_of(&column.source_type), &d.kind);
+        if column.logical == Logical::Omitted || kind_of(&column.source_type) != d.kind && wider() {
             column.source_type.clone_from(&d.kind);
         }
         column.nullable |= d.nullable != Some(false) && !d.auto_increment && !table.key.contains(&i);
@@ -178,7 +187,8 @@ fn assemble(table: &Arc<TableSchema>, now: &[Live], added: Vec<(Column, Definiti
                 let Some((column, definition)) = added.next() else {
                     return Err(Error::corrupt(format!("table {}: column {} is in no order", table.name, l.name)));
                 };
-                let fill = fill(table, &column, &definition)?;
+                let omitted = column.logical == Logical::Omitted;
+                let fill = if omitted { None } else { fill(table, &column, &definition)? };
                 steps.push(SchemaStep::Add { column: column.name.clone(), fill });
                 columns.push(column);
             }
@@ -204,7 +214,7 @@ fn assemble(table: &Arc<TableSchema>, now: &[Live], added: Vec<(Column, Definiti
 
 #[cfg(test)]
 mod tests {
-    use crossfade_core::{Logical, TableName};
+    use crossfade_core::TableName;
 
     use super::super::table_map::{LogColumn, Wire};
     use super::*;
@@ -257,7 +267,8 @@ mod tests {
         let statements: Vec<_> = alters.iter().map(|a| steps(a)).collect();
         let mut table = table(&["id", "a", "b"]);
         Arc::make_mut(&mut table).pending = alters.iter().map(|a| (*a).to_owned()).collect();
-        follow(&map(now), &table, &statements, || Ok(now.iter().map(|n| column(n)).collect()))
+        let out = Omissions::new([("s.*".to_owned(), vec!["out".to_owned()])]);
+        follow(&map(now), &table, &statements, &out, || Ok(now.iter().map(|n| column(n)).collect()))
     }
 
     fn kinds(change: &SchemaChange) -> Vec<SchemaStep> {
@@ -286,6 +297,9 @@ mod tests {
         assert!(kinds(&c.unwrap().unwrap()).is_empty(), "two swaps are none");
         let c = go(&["id", "A", "b"], &["CHANGE a A int"]).unwrap().unwrap();
         assert_eq!(kinds(&c), [SchemaStep::Rename { from: "a".into(), to: "A".into() }]);
+        let c = go(&["id", "a", "b", "out"], &["ADD out datetime DEFAULT now()"]).unwrap().unwrap();
+        assert_eq!(kinds(&c), [SchemaStep::Add { column: "out".into(), fill: None }], "nobody asks for its values");
+        assert_eq!(c.to.columns[3].logical, Logical::Omitted);
         let c = go(&["id", "a", "b", "x"], &["ADD x int DEFAULT 1", "DROP x", "ADD x int DEFAULT 2"]).unwrap().unwrap();
         assert_eq!(kinds(&c), [SchemaStep::Add { column: "x".into(), fill: Some("2".into()) }]);
     }
@@ -297,7 +311,7 @@ mod tests {
             map.columns.iter_mut().for_each(|c| c.name = None);
             let mut table = table(&["id", "a", "b"]);
             Arc::make_mut(&mut table).pending = vec![alter.to_owned()];
-            follow(&map, &table, &[steps(alter)], || Ok(Vec::new()))
+            follow(&map, &table, &[steps(alter)], &Omissions::default(), || Ok(Vec::new()))
         };
         for alter in ["MODIFY a int AFTER b", "CHANGE b b int FIRST", "MODIFY b int FIRST"] {
             let e = nameless(alter).unwrap_err();

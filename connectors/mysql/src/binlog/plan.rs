@@ -122,11 +122,11 @@ fn changed(column: &LogColumn, table: &TableSchema, ordinal: usize) -> Error {
     if let Wire::VarcharCompressed { .. } | Wire::BlobCompressed(_) = column.wire {
         return Error::data(&table.name, "a COMPRESSED column cannot be read from the log")
             .column(&known.name)
-            .hint("ALTER TABLE ... MODIFY the column without COMPRESSED, then copy the table anew with `crossfade snapshot TABLE`; or exclude the table");
+            .hint("ALTER TABLE ... MODIFY the column without COMPRESSED, then copy the table anew with `crossfade snapshot TABLE`; or exclude the column or the table");
     }
     Error::data(&table.name, format!("the log has {:?} where {} was known", column.wire, known.source_type))
         .column(&known.name)
-        .hint("the column's type was changed: such a change is not followed; copy the table anew with `crossfade snapshot TABLE`, or exclude the table")
+        .hint("the column's type was changed: such a change is not followed; copy the table anew with `crossfade snapshot TABLE`, or exclude the column or the table")
 }
 
 #[cfg(test)]

@@ -29,6 +29,9 @@ pub fn retyped(table: &TableSchema, live: &[Live], steps: &[AlterStep], charsets
     for column in live {
         let Some((name, definition)) = through(&column.name, steps) else { continue };
         let known = Before::of(table, column);
+        if known.known.is_some_and(|c| c.logical == Logical::Omitted) {
+            continue;
+        }
         let logged = known.known.map_or(column.name.as_str(), |c| &c.name);
         let refuse = |why: String| {
             let e = Error::data(&table.name, why).column(&name);

@@ -12,6 +12,7 @@ use std::fmt::Display;
 
 use crossfade_core::{Error, Op, Result, RowsBuilder, TableSchema};
 
+use super::decode::Decode;
 use super::mariadb;
 use super::plan::Plan;
 use super::reader::{Fault, Read, Reader, bit};
@@ -206,6 +207,8 @@ impl Row<'_, '_> {
                     }
                 }
                 Cell::Null => builder.append_null(),
+                // Nobody asks for it, so nobody misses it.
+                Cell::Absent if *decode == Decode::Omit => builder.append_null(),
                 Cell::Absent => absent(self, *ordinal, log)?,
             }
         }
@@ -254,7 +257,6 @@ impl Row<'_, '_> {
 
 /// `a=1, b=x` for people; integers and text as such, everything else as its bytes.
 fn key_text(plan: &Plan, cells: &[Cell<'_>]) -> String {
-    use super::decode::Decode;
     let part = |&log: &usize| {
         let name = plan.columns[log].target.as_ref().map(|(i, _)| column_name(&plan.table, *i)).unwrap_or_default();
         let value = match (cells.get(log), plan.columns[log].target.as_ref().map(|t| &t.1)) {
@@ -291,11 +293,11 @@ fn is_signed(table: &TableSchema, ordinal: usize) -> bool {
 mod tests {
     use std::sync::Arc;
 
+    use arrow_array::Array;
     use crossfade_core::{Column, Logical, TableName};
     use proptest::prelude::*;
 
     use super::super::charset::Charset;
-    use super::super::decode::Decode;
     use super::super::plan::PlanColumn;
     use super::super::table_map::Wire;
     use super::*;
@@ -366,6 +368,28 @@ mod tests {
         let insert = [&[3, 0b001][..], &[0], &7i32.to_le_bytes()].concat();
         let e = decode(Change::Write, false, &insert).unwrap_err();
         assert!(e.to_string().contains("s.t, column v, row id=7"), "{e}");
+    }
+
+    #[test]
+    fn what_nobody_wants_is_passed_over() {
+        let mut plan = plan();
+        let mut table = (*plan.table).clone();
+        table.columns[1].logical = Logical::Omitted;
+        plan.table = Arc::new(table);
+        plan.columns[1].target = Some((1, Decode::Omit));
+        let broken = row(-5, b"\xff");
+        let update = [&[3, 0b001, 0b001][..], &[0], &7i32.to_le_bytes(), &[0], &8i32.to_le_bytes()].concat();
+        for (change, body) in [
+            (Change::Write, [&[3, 7][..], &broken].concat()),
+            (Change::Update, [&[3, 7, 7][..], &broken, &row(-5, b"\xfe")].concat()),
+            (Change::Delete, [&[3, 7][..], &broken].concat()),
+        ] {
+            let rows = decode_with(&plan, change, false, &body).unwrap().finish().unwrap();
+            assert_eq!((rows.ops.len(), rows.batch.column(1).len(), rows.is_absent(1, 0)), (1, 1, false), "{change:?}");
+        }
+        // Nor is it missed where the log leaves it out; its neighbour is.
+        let e = decode_with(&plan, Change::Update, false, &update).unwrap_err();
+        assert!(e.to_string().contains("column j"), "{e}");
     }
 
     #[test]

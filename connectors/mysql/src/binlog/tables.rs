@@ -86,7 +86,9 @@ impl Tables {
     fn plan(&mut self, i: usize, body: &[u8], batcher: &mut Batcher, place: &Place) -> Result<Arc<Plan>> {
         let map = table_map::parse(body, self.server.flavor).map_err(|f| f.at(place))?;
         let schema = Arc::clone(&self.carried[i].schema);
-        let change = follow(&map, &schema, &self.carried[i].statements, || Ok(self.fresh(&schema.name)?.0))?;
+        let omissions = self.server.omissions();
+        let fresh = || Ok(self.fresh(&schema.name)?.0);
+        let change = follow(&map, &schema, &self.carried[i].statements, omissions, fresh)?;
         if let Some(change) = change {
             self.carried[i].facts = self.fresh(&schema.name)?.1;
             self.reshape(i, change, batcher)?;

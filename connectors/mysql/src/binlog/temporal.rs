@@ -40,7 +40,7 @@ pub fn days(year: i64, month: i64, day: i64) -> Read<i32> {
 
 /// The way out for a value: the log goes on holding it, but the table may be copied anew, and joins the log behind it.
 pub const CORRECT: &str = "correct the value at the source with an UPDATE statement, then copy the table anew with \
-    `crossfade snapshot TABLE`, as the log still holds the value; or exclude the table";
+    `crossfade snapshot TABLE`, as the log still holds the value; or exclude the column (unless it is of the key) or the table";
 
 /// The fault of a date that no calendar has.
 pub fn zero_date(text: &str) -> Fault {

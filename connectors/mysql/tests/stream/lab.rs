@@ -9,7 +9,8 @@ use arrow_array::types::*;
 use arrow_array::{Array, RecordBatch};
 use arrow_schema::{DataType, TimeUnit};
 use crossfade_core::{
-    Batch, Boundary, Consistency, Endpoint, Error, Item, KeyRange, Limit, Op, Position, Selection, Source, TableSchema,
+    Batch, Boundary, Consistency, Endpoint, Error, Item, KeyRange, Limit, Omissions, Op, Position, Selection, Source,
+    TableSchema,
 };
 use crossfade_harness::{Client, Database};
 use tokio::runtime::Runtime;
@@ -157,7 +158,8 @@ impl Lab {
         let db = server.fresh_database("stream");
         let runtime = Runtime::new().expect("a runtime starts");
         let source =
-            crossfade_mysql::open(&Endpoint::new(db.url(), None), runtime.handle().clone()).expect("the source opens");
+            crossfade_mysql::open(&Endpoint::new(db.url(), None), Omissions::default(), runtime.handle().clone())
+                .expect("the source opens");
         Lab { db, source, _runtime: runtime }
     }
 

@@ -58,6 +58,7 @@ fn append(builder: &mut ColumnBuilder, logical: &Logical, which: usize) {
     }
     let nines = |n: u8| i256::from_string(&"9".repeat(n.into())).unwrap();
     match builder {
+        ColumnBuilder::Omitted(b) => b.append_null(),
         ColumnBuilder::Bool(b) => b.append_value(pick(which, [false, true, true])),
         ColumnBuilder::Int8(b) => b.append_value(pick(which, [i8::MIN, i8::MAX, 1])),
         ColumnBuilder::Int16(b) => b.append_value(pick(which, [i16::MIN, i16::MAX, 1])),

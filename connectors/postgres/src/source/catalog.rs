@@ -13,14 +13,25 @@
 
 use std::collections::HashMap;
 
-use crossfade_core::{Column, Error, ForeignKey, Index, Result, Selection, TableName, TableSchema};
+use crossfade_core::selection::leave_out;
+use crossfade_core::{Column, Error, ForeignKey, Index, Logical, Omissions, Result, Selection, TableName, TableSchema};
 use tokio_postgres::types::FromSql;
 use tokio_postgres::{Client, Row};
 
 use super::types::{Declared, logical};
+use super::unnamed::{self, Unnamed};
 use crate::classify::classify;
 use crate::options::Partitions;
 use crate::quote;
+
+/// How tables are looked at.
+#[derive(Debug, Clone)]
+pub struct Scope {
+    /// Whether a partitioned table is one table or many.
+    pub partitions: Partitions,
+    /// Columns that nobody wants.
+    pub omissions: Omissions,
+}
 
 /// A table and what is wrong with it.
 #[derive(Debug, Clone)]
@@ -35,6 +46,8 @@ pub struct TableInfo {
     pub refused: Vec<(String, String)>,
     /// Indexes that are not carried, and why.
     pub left_out: Vec<(String, String)>,
+    /// Columns of a type that nobody named: ordinals, and why.
+    pub unnamed: Vec<(usize, String)>,
     /// Columns that the server computes and the log does not hold.
     pub generated: Vec<String>,
     /// Whether policies hide rows from the user.
@@ -63,7 +76,8 @@ const COLUMNS: &str = "\
         t.typname::text, COALESCE(en.nspname, tn.nspname) = 'pg_catalog' AND tn.nspname = 'pg_catalog', \
         COALESCE(b.typmod, a.atttypmod), pg_catalog.format_type(t.oid, COALESCE(b.typmod, a.atttypmod)), \
         CASE WHEN t.typtype = 'e' THEN ARRAY(SELECT e.enumlabel::text FROM pg_catalog.pg_enum e \
-            WHERE e.enumtypid = t.oid ORDER BY e.enumsortorder) END \
+            WHERE e.enumtypid = t.oid ORDER BY e.enumsortorder) END, \
+        a.atttypid \
     FROM pg_catalog.pg_attribute a \
     JOIN pg_catalog.pg_type d ON d.oid = a.atttypid \
     LEFT JOIN base b ON b.oid = d.oid \
@@ -109,8 +123,8 @@ const PARTS: &str = "\
     ORDER BY n.nspname, c.relname";
 
 /// All admitted tables, by name.
-pub async fn inventory(client: &Client, selection: &Selection, partitions: Partitions) -> Result<Vec<TableInfo>> {
-    read(client, only(selection).as_ref(), partitions, |name| selection.admits(name)).await
+pub async fn inventory(client: &Client, selection: &Selection, scope: &Scope) -> Result<Vec<TableInfo>> {
+    read(client, only(selection).as_ref(), scope, |name| selection.admits(name)).await
 }
 
 /// The one table that is named in full, which spares the server all others: among thousands the copy asks for one after each
@@ -121,14 +135,20 @@ fn only(selection: &Selection) -> Option<TableName> {
     (!name.contains(['*', '?']) && !table.contains('.')).then(|| TableName::new(schema, table))
 }
 
-/// One table as it is now; `None` if there is none, or it is carried under another name (a root's, its leaves').
-pub async fn table(client: &Client, name: &TableName, partitions: Partitions) -> Result<Option<TableInfo>> {
-    Ok(read(client, Some(name), partitions, |_| true).await?.into_iter().next())
+/// The columns of one table that can be carried, as they are now; `None` if there is no such table, or it is carried under
+/// another name (a root's, its leaves').
+pub async fn columns(client: &Client, name: &TableName, scope: &Scope) -> Result<Option<Vec<Column>>> {
+    let table = read(client, Some(name), scope, |_| true).await?.into_iter().next();
+    let carried = |t: TableInfo| {
+        let columns = t.schema.columns.into_iter().enumerate();
+        columns.filter(|(i, _)| t.unnamed.iter().all(|(u, _)| u != i)).map(|(_, c)| c).collect()
+    };
+    Ok(table.map(carried))
 }
 
 /// The admitted tables in core's form. An error names every one that cannot be carried.
-pub async fn tables(client: &Client, selection: &Selection, partitions: Partitions) -> Result<Vec<TableSchema>> {
-    let all = inventory(client, selection, partitions).await?;
+pub async fn tables(client: &Client, selection: &Selection, scope: &Scope) -> Result<Vec<TableSchema>> {
+    let all = inventory(client, selection, scope).await?;
     let refused: Vec<&TableInfo> = all.iter().filter(|t| !t.refused.is_empty()).collect();
     if refused.is_empty() {
         return Ok(all.into_iter().map(|t| t.schema).collect());
@@ -146,10 +166,10 @@ pub async fn tables(client: &Client, selection: &Selection, partitions: Partitio
 async fn read(
     client: &Client,
     one: Option<&TableName>,
-    partitions: Partitions,
+    scope: &Scope,
     admits: impl Fn(&TableName) -> bool,
 ) -> Result<Vec<TableInfo>> {
-    let leaf = partitions == Partitions::Leaf;
+    let leaf = scope.partitions == Partitions::Leaf;
     let (schema, name) = (one.map(|t| t.schema.as_str()), one.map(|t| t.name.as_str()));
     let mut tables = Vec::new();
     for row in client.query(TABLES, &[&schema, &name, &leaf]).await.map_err(classify)? {
@@ -160,9 +180,10 @@ async fn read(
     }
     let oids: Vec<u32> = tables.iter().map(|(t, _)| t.oid).collect();
     let places: HashMap<u32, usize> = oids.iter().enumerate().map(|(i, oid)| (*oid, i)).collect();
+    let unnamed = unnamed::read(client, &oids).await?;
     for row in client.query(COLUMNS, &[&oids]).await.map_err(classify)? {
         if let Some(&i) = places.get(&get::<u32>(&row, 0)?) {
-            column(&mut tables[i].0, &row)?;
+            column(&mut tables[i].0, &row, &unnamed)?;
         }
     }
     let mut indexes: HashMap<u32, Vec<RawIndex>> = HashMap::new();
@@ -183,6 +204,8 @@ async fn read(
     let finish = |(mut table, identity): (TableInfo, String)| {
         let indexes = indexes.remove(&table.oid).unwrap_or_default();
         identify(&mut table, &identity, indexes);
+        scope.omissions.mark(&mut table.schema);
+        refuse_unnamed(&mut table);
         table
     };
     Ok(tables.into_iter().map(finish).collect())
@@ -212,10 +235,11 @@ fn table_of(row: &Row, name: TableName) -> Result<TableInfo> {
         pending: vec![],
         number: oid,
     };
-    Ok(TableInfo { schema, oid, partitioned, refused, left_out: vec![], generated: vec![], row_security })
+    let (left_out, unnamed, generated) = (vec![], vec![], vec![]);
+    Ok(TableInfo { schema, oid, partitioned, refused, left_out, unnamed, generated, row_security })
 }
 
-fn column(table: &mut TableInfo, row: &Row) -> Result<()> {
+fn column(table: &mut TableInfo, row: &Row, unnamed: &HashMap<u32, Unnamed>) -> Result<()> {
     let name: String = get(row, 1)?;
     if get(row, 5)? {
         table.generated.push(name);
@@ -230,6 +254,9 @@ fn column(table: &mut TableInfo, row: &Row) -> Result<()> {
         sql: &sql,
         labels: labels.as_deref(),
     };
+    if let Some(unnamed) = unnamed.get(&get::<u32>(row, 12)?) {
+        table.unnamed.push((table.schema.columns.len(), unnamed.why(&sql)));
+    }
     table.schema.columns.push(Column {
         logical: logical(&declared),
         name,
@@ -239,6 +266,21 @@ fn column(table: &mut TableInfo, row: &Row) -> Result<()> {
         number: u32::try_from(get::<i32>(row, 2)?).unwrap_or_default(),
     });
     Ok(())
+}
+
+/// Refuses columns of unnamed types, but for those that are left out.
+fn refuse_unnamed(table: &mut TableInfo) {
+    let TableInfo { schema, unnamed, refused, .. } = table;
+    unnamed.retain(|(i, _)| schema.columns[*i].logical != Logical::Omitted);
+    for (i, why) in unnamed.iter() {
+        let name = &schema.columns[*i].name;
+        let (place, column) = (quote::table(&schema.name), quote::ident(name));
+        let mut fix = format!("ALTER TABLE {place} ALTER COLUMN {column} TYPE text USING {column}::text");
+        if !schema.key.contains(i) {
+            fix += &format!("; or {}", leave_out(&schema.name, name));
+        }
+        refused.push((format!("column {name}: {why}"), fix));
+    }
 }
 
 /// A partition of which the log would not carry old rows as the root's identity wants them.

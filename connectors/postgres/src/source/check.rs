@@ -6,7 +6,7 @@
 use crossfade_core::{Error, Finding, Result, Selection};
 use tokio_postgres::Client;
 
-use super::catalog::{self, TableInfo};
+use super::catalog::{self, Scope, TableInfo};
 use super::publication::{self, Fault};
 use super::slot::{self, Names, Slot};
 use super::spool::Spools;
@@ -22,8 +22,14 @@ const OLDEST: i32 = 130_000;
 const MUCH: i64 = 4 << 30;
 
 /// Compares the server, the user's privileges and the selected tables with what a pipeline needs.
-pub async fn check(client: &Client, names: &Names, selection: &Selection, options: &Options) -> Result<Vec<Finding>> {
-    let partitions = options.partitions;
+pub async fn check(
+    client: &Client,
+    names: &Names,
+    selection: &Selection,
+    scope: &Scope,
+    options: &Options,
+) -> Result<Vec<Finding>> {
+    let partitions = scope.partitions;
     let facts = Facts::read(client).await?;
     let mut findings = vec![facts.version(), facts.wal_level()];
     findings.extend(facts.log_options(options));
@@ -37,7 +43,7 @@ pub async fn check(client: &Client, names: &Names, selection: &Selection, option
     if let Some(slot) = slots.iter().find(|s| s.name == names.slot) {
         facts.failover(slot, &mut findings);
     }
-    let inventory = catalog::inventory(client, selection, partitions).await?;
+    let inventory = catalog::inventory(client, selection, scope).await?;
     if let Some(publication) = publication {
         let partitioned = inventory.iter().any(|t| t.partitioned);
         let mut faults = publication.faults(inventory.iter().map(|t| &t.schema.name));

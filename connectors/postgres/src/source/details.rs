@@ -12,9 +12,8 @@ use crossfade_core::{Check, Column, DefaultValue, Details, Logical, Result, Sele
 use tokio_postgres::types::FromSql;
 use tokio_postgres::{Client, Row};
 
-use super::catalog;
+use super::catalog::{self, Scope};
 use crate::classify::classify;
-use crate::options::Partitions;
 
 const COLUMNS: &str = "\
     SELECT a.attrelid, a.attname::text, pg_catalog.pg_get_expr(f.adbin, f.adrelid), \
@@ -44,13 +43,13 @@ const COMMENTS: &str = "\
 const FOREIGN: &str = "it uses what the source's database alone has";
 
 /// The details of these tables, in their order; of a table that is gone there are none.
-pub async fn details(client: &Client, tables: &[Arc<TableSchema>], partitions: Partitions) -> Result<Vec<Details>> {
+pub async fn details(client: &Client, tables: &[Arc<TableSchema>], scope: &Scope) -> Result<Vec<Details>> {
     if tables.is_empty() {
         return Ok(Vec::new());
     }
     let names = tables.iter().map(|t| t.name.to_string()).collect();
     let selection = Selection { include: names, ..Selection::default() };
-    let inventory = catalog::inventory(client, &selection, partitions).await?;
+    let inventory = catalog::inventory(client, &selection, scope).await?;
     let mut all = vec![Details::default(); tables.len()];
     let mut places: HashMap<u32, usize> = HashMap::new();
     for info in &inventory {

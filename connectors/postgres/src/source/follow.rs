@@ -11,7 +11,8 @@
 use std::sync::Arc;
 
 use crossfade_core::batch::SchemaStep;
-use crossfade_core::{Column, Error, ForeignKey, Index, Result, SchemaChange, TableSchema};
+use crossfade_core::selection::leave_out;
+use crossfade_core::{Column, Error, ForeignKey, Index, Logical, Result, SchemaChange, TableSchema};
 
 use super::pgoutput::Relation;
 
@@ -58,13 +59,13 @@ pub fn logged(relation: &Relation, types: Vec<String>) -> Vec<Logged> {
 }
 
 /// The change from `table` to the shape that the log shows, or `None` if it is the same. `attributes` are the catalog's,
-/// `highest` is the greatest number of a column that this table is known to have had; `describe` reads its present shape.
+/// `highest` is the greatest number of a column that this table is known to have had; `describe` reads its present columns.
 pub fn follow(
     table: &Arc<TableSchema>,
     log: &[Logged],
     attributes: &[Attribute],
     highest: u32,
-    describe: impl FnOnce() -> Result<Option<TableSchema>>,
+    describe: impl FnOnce() -> Result<Option<Vec<Column>>>,
 ) -> Result<Option<SchemaChange>> {
     let refuse = |what: String, column: &str| Error::data(&table.name, what).column(column).hint(AGAIN);
     if table.columns.iter().all(|c| log.iter().any(|l| l.name == c.name))
@@ -86,20 +87,28 @@ pub fn follow(
             columns.push((Column { name: l.name.clone(), ..old.clone() }, None));
             continue;
         }
+        if attribute.fill == Fill::Generated {
+            continue;
+        }
+        if let Some(describe) = describe.take() {
+            present = describe()?;
+        }
+        let Some(new) = present.as_ref().and_then(|p: &Vec<Column>| p.iter().find(|c| c.name == l.name)) else {
+            let e = Error::data(
+                &table.name,
+                format!("the column was added, and its type {} cannot be carried", l.source_type),
+            );
+            return Err(e.column(&l.name).hint(leave_out(&table.name, &l.name)));
+        };
         let fill = match &attribute.fill {
-            Fill::Generated => continue,
             Fill::Known(fill) => fill.clone(),
-            Fill::Unknown => {
+            // What older rows hold in it, nobody asks.
+            Fill::Unknown | Fill::Generated if new.logical == Logical::Omitted => None,
+            Fill::Unknown | Fill::Generated => {
                 let what = "the column was added, and what older rows hold in it is not to be told: they were rewritten, \
                             or its default came later";
                 return Err(refuse(what.to_owned(), &l.name));
             }
-        };
-        if let Some(describe) = describe.take() {
-            present = describe()?;
-        }
-        let Some(new) = present.as_ref().and_then(|p| p.columns.iter().find(|c| c.name == l.name)) else {
-            return Err(refuse("the column was added, and cannot be carried".to_owned(), &l.name));
         };
         same_type(table, new, l)?;
         columns.push((Column { number: attribute.number, ..new.clone() }, Some(fill)));
@@ -136,7 +145,7 @@ fn taken(table: &TableSchema, column: &str) -> Error {
 }
 
 fn same_type(table: &TableSchema, column: &Column, log: &Logged) -> Result<()> {
-    if column.source_type == log.source_type {
+    if column.source_type == log.source_type || column.logical == Logical::Omitted {
         return Ok(());
     }
     let what = format!("its type is {} in the log, and was {}", log.source_type, column.source_type);
@@ -202,7 +211,7 @@ fn assemble(
 
 #[cfg(test)]
 mod tests {
-    use crossfade_core::{Logical, TableName};
+    use crossfade_core::TableName;
 
     use super::*;
 
@@ -243,7 +252,7 @@ mod tests {
             fill: if name.starts_with('d') { Fill::Unknown } else { Fill::Known(Some("7".into())) },
         };
         let attributes: Vec<Attribute> = catalog.iter().map(attribute).collect();
-        follow(&before, &log, &attributes, 3, || Ok(Some(table(catalog))))
+        follow(&before, &log, &attributes, 3, || Ok(Some(table(catalog).columns)))
     }
 
     #[test]

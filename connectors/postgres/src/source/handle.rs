@@ -8,29 +8,30 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossfade_core::{
-    Consistency, Details, Endpoint, Error, Finding, Position, Result, Retained, Selection, Snapshot, Source, Stream,
-    TableName, TableSchema,
+    Consistency, Details, Endpoint, Error, Finding, Omissions, Position, Result, Retained, Selection, Snapshot, Source,
+    Stream, TableName, TableSchema,
 };
 use tokio::runtime::Handle;
 use tokio_postgres::Client;
 
+use super::catalog::{self, Scope};
 use super::position::PgPosition;
 use super::slot::{self, Names, Slot};
 use super::snapshot::{Pool, SourceSnapshot};
 use super::stream::PgStream;
 use super::watch::{self, Picture, Watched};
-use super::{catalog, check, details, log_end};
+use super::{check, details, log_end};
 use crate::connect::Server;
-use crate::options::Partitions;
 
 /// How long a reader that has just ended may still hold the slot.
 const RELEASE: Duration = Duration::from_secs(3);
 
 /// A source from its URL. `pipeline` names slot and publication, unless the URL does.
-pub fn open_source(endpoint: &Endpoint, pipeline: &str, runtime: Handle) -> Result<PgSource> {
+pub fn open_source(endpoint: &Endpoint, pipeline: &str, omissions: Omissions, runtime: Handle) -> Result<PgSource> {
     let server = Server::new(endpoint, runtime)?;
     let names = Names::new(pipeline, server.options());
-    Ok(PgSource { server, names, kept: Arc::default(), pool: Arc::default() })
+    let scope = Scope { partitions: server.options().partitions, omissions };
+    Ok(PgSource { server, names, scope, kept: Arc::default(), pool: Arc::default() })
 }
 
 /// A Postgres database whose log is read.
@@ -38,6 +39,7 @@ pub fn open_source(endpoint: &Endpoint, pipeline: &str, runtime: Handle) -> Resu
 pub struct PgSource {
     server: Server,
     names: Names,
+    scope: Scope,
     /// The session that the last question has left.
     kept: Arc<Mutex<Option<Client>>>,
     /// Sessions for snapshots.
@@ -58,10 +60,6 @@ impl PgSource {
     /// Removes slot and publication. A pipeline of this source cannot be continued afterwards, only begun anew.
     pub fn uninstall(&self) -> Result<Vec<String>> {
         self.ask(async |client| slot::remove(client, &self.names).await)
-    }
-
-    fn partitions(&self) -> Partitions {
-        self.server.options().partitions
     }
 
     fn watched(&self, stream: PgStream, tables: &[Arc<TableSchema>]) -> Result<Box<dyn Stream>> {
@@ -98,17 +96,17 @@ impl PgSource {
 
 impl Source for PgSource {
     fn check(&self, selection: &Selection) -> Result<Vec<Finding>> {
-        self.ask(async |client| check::check(client, &self.names, selection, self.server.options()).await)
+        self.ask(async |client| check::check(client, &self.names, selection, &self.scope, self.server.options()).await)
     }
 
     fn tables(&self, selection: &Selection) -> Result<Vec<Arc<TableSchema>>> {
         self.ask(async |client| {
-            Ok(catalog::tables(client, selection, self.partitions()).await?.into_iter().map(Arc::new).collect())
+            Ok(catalog::tables(client, selection, &self.scope).await?.into_iter().map(Arc::new).collect())
         })
     }
 
     fn details(&self, tables: &[Arc<TableSchema>]) -> Result<Vec<Details>> {
-        self.ask(async |client| details::details(client, tables, self.partitions()).await)
+        self.ask(async |client| details::details(client, tables, &self.scope).await)
     }
 
     fn begin(&self, tables: &[Arc<TableSchema>]) -> Result<Position> {
@@ -118,7 +116,7 @@ impl Source for PgSource {
                 let relation = catalog::relation(client, &table.name).await?;
                 known.push((table.as_ref(), relation.is_some_and(|(_, partitioned)| partitioned)));
             }
-            slot::begin(client, &self.names, &known, self.partitions()).await?;
+            slot::begin(client, &self.names, &known, self.scope.partitions).await?;
             Ok(log_end::position(client).await?.to_position())
         })
     }
@@ -146,11 +144,8 @@ impl Source for PgSource {
 
     fn stream(&self, from: &Position, tables: &[Arc<TableSchema>]) -> Result<Box<dyn Stream>> {
         let source = self.clone();
-        let describe = move |name: &TableName| {
-            source.ask(async |client| {
-                Ok(catalog::table(client, name, source.partitions()).await?.map(|info| info.schema))
-            })
-        };
+        let describe =
+            move |name: &TableName| source.ask(async |client| catalog::columns(client, name, &source.scope).await);
         let Names { slot, publication } = &self.names;
         let deadline = Instant::now() + RELEASE;
         let server = self.server.alone()?;

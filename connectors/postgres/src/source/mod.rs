@@ -8,7 +8,7 @@
 //! tables ── follow                  the shapes that the log shows, and how they change
 //! spool ─────────────────────────── transactions that are sent while they are open
 //! stream ────────────────────────── all of it as batches
-//! catalog ── types                  the tables, what identifies their rows, what their types mean
+//! catalog ── types, unnamed         the tables, what identifies their rows, what their types mean
 //! details                           what tables have besides: defaults, checks, comments
 //! slot, publication                 what is made at the server, and what it leaves out
 //! log_end, snapshot                 where its log ends, what is read beside it
@@ -37,6 +37,7 @@ pub mod stream;
 pub mod tables;
 mod text;
 mod types;
+mod unnamed;
 mod watch;
 pub mod wire;
 mod wire_login;

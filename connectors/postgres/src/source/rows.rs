@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use crossfade_core::{Error, Op, Result, RowsBuilder, TableSchema};
+use crossfade_core::{Error, Logical, Op, Result, RowsBuilder, TableSchema};
 
 use super::pgoutput::{Old, Row, Value};
 use super::text::append;
@@ -106,6 +106,8 @@ impl Plan {
                         return Err(self.place(bad, i, &value));
                     }
                 }
+                // Nobody asks for it, so nobody misses it.
+                Value::Unchanged if column.logical == Logical::Omitted => builder.append_null(),
                 Value::Unchanged if op == Op::Update && !self.schema.key.contains(&i) => sink.builder.append_absent(i),
                 Value::Unchanged => {
                     let message = "the log does not hold this value: it is stored apart (TOAST), and the update that \

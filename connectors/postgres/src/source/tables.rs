@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crossfade_core::{Batcher, Error, Item, Result, TableName, TableSchema};
+use crossfade_core::{Batcher, Column, Error, Item, Result, TableName, TableSchema};
 use tokio_postgres::Client;
 
 use super::follow::{Attribute, Fill, follow, logged};
@@ -12,8 +12,8 @@ use super::rows::Plan;
 use crate::classify::classify;
 use crate::connect::Server;
 
-/// Reads the present shape of a table from the catalog; `None` if it is not there.
-pub type Describe = Box<dyn Fn(&TableName) -> Result<Option<TableSchema>> + Send>;
+/// Reads the present columns of a table that can be carried from the catalog; `None` if it is not there.
+pub type Describe = Box<dyn Fn(&TableName) -> Result<Option<Vec<Column>>> + Send>;
 
 /// A carried table.
 #[derive(Debug)]

@@ -43,6 +43,7 @@ pub fn append(builder: &mut ColumnBuilder, logical: &Logical, text: &[u8], hex: 
             unhex(text.strip_prefix(b"\\x").ok_or(Bad::Wire)?, hex)?;
             push_bytes(b, hex).map_err(Bad::Full)?;
         }
+        B::Omitted(b) => b.append_null(),
         B::Uuid(b) => b.append_value(uuid(text)?).map_err(|_| Bad::Wire)?,
         B::Date(b) => b.append_value(date(text)?),
         B::Time(b) => b.append_value(time(text).filter(|t| *t <= DAY).ok_or(Bad::Wire)?),

@@ -1,9 +1,9 @@
 //! What a column's type in a Postgres source means.
 //!
 //! Domains are what they are made of. Built-in types that only Postgres has (arrays, ranges, `inet`, `interval`) travel as
-//! their text under their own name, so that a Postgres target makes the same column. Types of extensions and users (`hstore`,
-//! composite types, arrays of enums) travel as plain text: whether a target has them is not known here, and their text is
-//! exact. Modifiers as the server packs them: `numeric.c` (`make_numeric_typmod`), `varbit.c`.
+//! their text under their own name, so that a Postgres target makes the same column. Types of users (composite types, arrays of
+//! enums) and of known extensions (`hstore`) travel as plain text: whether a target has them is not known here, and their text
+//! is exact. Whether the text of any other type is, nobody has said, so it is refused (`unnamed.rs`). Modifiers as the server packs them: `numeric.c` (`make_numeric_typmod`), `varbit.c`.
 
 use crossfade_core::Logical;
 
@@ -99,6 +99,7 @@ pub fn select(quoted: &str, logical: &Logical, source_type: &str) -> String {
         // The decoder reads unsigned 32-bit as bigint.
         Logical::UInt32 => format!("{quoted}::pg_catalog.int8"),
         Logical::Json => format!("{quoted}::pg_catalog.text"),
+        Logical::Omitted => "NULL".to_owned(),
         Logical::Text if is_text(source_type) => quoted.to_owned(),
         Logical::Text | Logical::Postgres { .. } => printed(),
         Logical::Bool

@@ -106,7 +106,7 @@ impl Site {
             tables.iter().map(|t| (t.name.clone(), t.key_columns().map(|c| c.name.clone()).collect())).collect();
         let describe = move |name: &TableName| {
             let key = keys.iter().find(|(n, _)| n == name).map(|(_, key)| key.clone()).unwrap_or_default();
-            Ok(Some(shape(&|sql| client.sql(&database, sql), &name.name, &key)))
+            Ok(Some(shape(&|sql| client.sql(&database, sql), &name.name, &key).columns))
         };
         PgStream::start(server, slot, "p", from, tables, Box::new(describe))
     }

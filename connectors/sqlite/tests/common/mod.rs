@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use arrow_array::RecordBatch;
 use crossfade_core::fingerprint::RowHasher;
 use crossfade_core::{
-    Batch, Boundary, Consistency, Endpoint, Item, KeyRange, Limit, Op, Position, Selection, Source, Stream, TableName,
-    TableSchema,
+    Batch, Boundary, Consistency, Endpoint, Item, KeyRange, Limit, Omissions, Op, Position, Selection, Source, Stream,
+    TableName, TableSchema,
 };
 use rusqlite::Connection;
 
@@ -29,7 +29,7 @@ impl Db {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("shop.db");
         Connection::open(&path).unwrap().execute_batch(sql).unwrap();
-        let source = crossfade_sqlite::open(&endpoint(&path)).unwrap();
+        let source = crossfade_sqlite::open(&endpoint(&path), Omissions::default()).unwrap();
         Db { dir, source }
     }
 
