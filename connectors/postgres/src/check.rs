@@ -13,6 +13,7 @@ use tokio_postgres::{Client, Row};
 
 use crate::catalog::{self, Existing};
 use crate::classify::classify;
+use crate::control;
 use crate::ddl;
 use crate::finish;
 use crate::quote;
@@ -210,6 +211,8 @@ struct Carried<'a> {
     streaming: bool,
     /// The pipelines that have written to a table, or may have.
     by: HashMap<TableName, Vec<String>>,
+    /// This pipeline's tables as they are at its checkpoint. The source may have given one another shape since: the log brings it.
+    shapes: HashMap<TableName, Arc<TableSchema>>,
 }
 
 impl Carried<'_> {
@@ -223,10 +226,12 @@ impl Carried<'_> {
 }
 
 async fn carried<'a>(client: &Client, facts: &Facts, pipeline: &'a str) -> Result<Carried<'a>> {
-    let mut carried = Carried { pipeline, streaming: false, by: HashMap::new() };
-    let there = catalog::table(client, &TableName::new("crossfade", "checkpoint")).await?.is_some();
-    if !there || !facts.may_use_control {
+    let mut carried = Carried { pipeline, streaming: false, by: HashMap::new(), shapes: HashMap::new() };
+    if !facts.may_use_control || !control::exists(client).await? {
         return Ok(carried);
+    }
+    if let Some(state) = control::read(client, pipeline).await? {
+        carried.shapes = state.tables.into_iter().map(|t| (t.name.clone(), t)).collect();
     }
     let sql = "SELECT t #>> '{name,schema}', t #>> '{name,name}', pipeline, phase = 'streaming' AND pipeline = $1 \
                    FROM crossfade.checkpoint, pg_catalog.jsonb_array_elements(tables) t \
@@ -281,7 +286,8 @@ async fn there(
     let name = quote::table(&table.name);
     let ours = carried.by_us(&table.name) && !carried.streaming;
     let key = if ours { ddl::Key::ToCome } else { ddl::Key::There };
-    let mut found: Vec<Finding> = ddl::differences(table, existing, key)
+    let shape = carried.shapes.get(&table.name).map_or(table, Arc::as_ref);
+    let mut found: Vec<Finding> = ddl::differences(shape, existing, key)
         .into_iter()
         .map(|d| Finding::critical(format!("{setting}, {}", d.what), d.expected, d.actual, d.fix))
         .collect();

@@ -433,10 +433,11 @@ fn rows_without_a_checkpoint_shapes_and_settings() {
     assert_eq!(found(&findings, "table s.t").actual, "it holds rows");
     database.sql(crossfade_postgres::CONTROL_SQL);
     assert_eq!(found(&session.check(&[&t]), "table s.t").level, Level::Critical);
-    database.sql(
+    let shape = serde_json::to_string(&t).unwrap();
+    database.sql(&format!(
         "insert into crossfade.checkpoint (pipeline, seq, phase, epoch, owner, tables) \
-         values ('p', 0, 'copying', 1, '{}', '[{\"name\": {\"schema\": \"s\", \"name\": \"t\"}}]')",
-    );
+         values ('p', 0, 'copying', 1, '{{\"pipeline\": \"p\", \"host\": \"h\", \"pid\": 1}}', '[{shape}]')",
+    ));
     assert!(!session.check(&[&t]).iter().any(|f| f.actual == "it holds rows"));
     let odd = table("s", &"n".repeat(70), vec![column("id", Logical::Int32)]);
     assert!(session.check(&[&odd]).iter().any(|f| f.level == Level::Critical && f.actual.contains("has 70 bytes")));
