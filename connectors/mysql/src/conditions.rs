@@ -132,18 +132,20 @@ impl Parser<'_> {
             Token::Number(number) => Some(number),
             Token::Name(name) => {
                 let column = &self.table.columns[self.table.ordinal(&name)?];
-                let exact = matches!(
-                    &column.logical,
-                    Logical::Int8
-                        | Logical::Int16
-                        | Logical::Int32
-                        | Logical::Int64
-                        | Logical::UInt8
-                        | Logical::UInt16
-                        | Logical::UInt32
-                        | Logical::UInt64
-                        | Logical::Decimal { .. }
-                );
+                // A YEAR takes a number of two digits for one of four.
+                let exact = !column.source_type.starts_with("year")
+                    && matches!(
+                        &column.logical,
+                        Logical::Int8
+                            | Logical::Int16
+                            | Logical::Int32
+                            | Logical::Int64
+                            | Logical::UInt8
+                            | Logical::UInt16
+                            | Logical::UInt32
+                            | Logical::UInt64
+                            | Logical::Decimal { .. }
+                    );
                 let quoted = format!("\"{}\"", name.replace('"', "\"\""));
                 if !self.columns.contains(&name) {
                     self.columns.push(name);
@@ -185,6 +187,7 @@ mod tests {
                 column("b\"", Logical::Decimal { precision: 9, scale: 2 }),
                 column("t", Logical::Text),
                 column("f", Logical::Float64),
+                Column { source_type: "year(4)".into(), ..column("y", Logical::Int16) },
             ],
             key: vec![],
             indexes: vec![],
@@ -207,6 +210,7 @@ mod tests {
             ("(`t` = 'x')", None),
             ("(`t` > 0)", None),
             ("(`f` > 0)", None),
+            ("(`y` < 70)", None),
             ("(`a` > 0 > 1)", None),
             ("(`a` + 1 > 0)", None),
             ("abs(`a`) > 0", None),
