@@ -83,26 +83,26 @@ impl Purpose {
     }
 
     /// What follows a comparison.
-    fn follow(mut self, compared: Compared) -> Option<Job> {
-        if let Purpose::Repair(mending) = &mut self {
-            match mending.repair.take(&compared) {
-                Err(e) => {
-                    self.fail(e);
-                    return None;
-                }
+    fn follow(self, compared: Compared) -> Option<Job> {
+        let purpose = match self {
+            Purpose::Repair(mut mending) => match mending.repair.take(&compared) {
                 Ok(true) => {
                     mending.compared = Some(compared);
-                    let Purpose::Repair(mending) = self else { return None };
                     return Some(Job::Mend(mending));
                 }
-                Ok(false) => {}
-            }
+                Ok(false) => Purpose::Repair(mending),
+                Err(e) => {
+                    Purpose::Repair(mending).fail(e);
+                    return None;
+                }
+            },
+            Purpose::Proof(reply) => Purpose::Proof(reply),
+        };
+        if compared.suspected.is_empty() {
+            purpose.finish(compared);
+            return None;
         }
-        match compared.suspected.is_empty() {
-            true => self.finish(compared),
-            false => return Some(Job::Recheck { compared, purpose: self }),
-        }
-        None
+        Some(Job::Recheck { compared, purpose })
     }
 }
 
@@ -170,11 +170,10 @@ impl Desk {
                 let tables = mending.tables.clone();
                 self.put(Job::Compare { tables, purpose: Purpose::Repair(mending) });
             }
-            Ok(false) => {
-                if let Some(compared) = mending.compared.take() {
-                    Purpose::Repair(mending).finish(compared);
-                }
-            }
+            Ok(false) => match mending.compared.take() {
+                Some(compared) => Purpose::Repair(mending).finish(compared),
+                None => Purpose::Repair(mending).fail(Error::corrupt("a repair without its comparison")),
+            },
             Err(e) => Purpose::Repair(mending).fail(e),
         }
     }

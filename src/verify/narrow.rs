@@ -36,7 +36,8 @@ pub struct Both {
 
 /// The keys whose rows were not the same, and what each side had.
 pub struct Suspects {
-    /// The columns of the key, of a table without a key all of them, as they arrive at the target: a row for each key.
+    /// The columns of the key as they arrive at the target, a row for each key. A table without a key has none: its rows are
+    /// found by a scan, and whole rows would not be bounded.
     pub keys: RecordBatch,
     /// For each row of `keys` the key's hash, and its rows' on each side.
     pub rows: Vec<(u128, Both)>,
@@ -145,7 +146,7 @@ fn list(
     wanted: &HashSet<u128>,
     all: &HashMap<u128, Both>,
 ) -> Result<(Vec<Difference>, Suspects)> {
-    let key_columns = key_columns(mapped);
+    let key_columns = &mapped.target.key;
     let every: HashSet<u128> = all.keys().copied().collect();
     let (ours, theirs) = beside(source, target, |side| {
         let mut found = Found::default();
@@ -156,7 +157,7 @@ fn list(
             }
             let (picked, of) = pick(&differing, &hashes, wanted)?;
             of.iter().zip(words(&picked)?).for_each(|(row, words)| found.words.entry(row.key).or_default().push(words));
-            found.keys.push((project(&differing, &key_columns)?, hashes));
+            found.keys.push((project(&differing, key_columns)?, hashes));
             Ok(())
         })?;
         Ok(found)
@@ -169,16 +170,8 @@ fn list(
         d.key.iter().map(|n| (n.value.as_ref().map(String::len), n.value.clone())).collect::<Vec<_>>()
     });
     let (hashes, listed) = listed.into_iter().unzip();
-    let suspects = suspects_of(mapped, &key_columns, ours.keys.into_iter().chain(theirs.keys), all, hashes)?;
+    let suspects = suspects_of(mapped, key_columns, ours.keys.into_iter().chain(theirs.keys), all, hashes)?;
     Ok((listed, suspects))
-}
-
-/// The ordinals by which a row is told from others.
-pub fn key_columns(mapped: &Mapped) -> Vec<usize> {
-    match mapped.target.key.is_empty() {
-        true => (0..mapped.target.columns.len()).collect(),
-        false => mapped.target.key.clone(),
-    }
 }
 
 fn project(batch: &RecordBatch, columns: &[usize]) -> Result<RecordBatch> {

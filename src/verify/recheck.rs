@@ -155,9 +155,4 @@ impl Classes {
             None => &mut self.settled,
         }
     }
-
-    /// Rows that still differ.
-    pub fn lasting(&self) -> u64 {
-        self.missing + self.extra + self.different + self.repeated
-    }
 }
