@@ -381,12 +381,12 @@ fn shapes_change(fixture: &mut (dyn TargetFixture + '_)) -> Result<()> {
     bench.commit(3, Phase::Streaming)?;
     for (i, step) in steps.into_iter().enumerate() {
         let (from, to) = (Arc::clone(&shapes[i]), Arc::clone(&shapes[i + 1]));
-        match i {
-            0 => expected.iter_mut().for_each(|r| r.push(7)),
-            1 => expected.iter_mut().for_each(|r| {
+        match step {
+            SchemaStep::Add { .. } => expected.iter_mut().for_each(|r| r.push(7)),
+            SchemaStep::Drop { .. } => expected.iter_mut().for_each(|r| {
                 r.remove(1);
             }),
-            _ => {}
+            SchemaStep::Rename { .. } => {}
         }
         let n = 4 + i as u64;
         let row: Vec<i64> = (0..to.columns.len() as i64).map(|c| (n as i64) * 10 + c).collect();
