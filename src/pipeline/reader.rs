@@ -31,7 +31,8 @@ pub struct Parcel {
 const IDLE: Duration = Duration::from_millis(20);
 /// How long a batch may grow.
 const LINGER: Duration = Duration::from_millis(10);
-/// Changes that were committed so long ago are not made much older by waiting for more.
+/// Changes that were committed so long ago are not made much older by waiting for more. By two clocks: a source whose clock is
+/// that slow looks late all the time, and pays [`LINGER`].
 const LATE: Duration = Duration::from_secs(1);
 /// How often we look whether they still wait.
 const LOOK: Duration = Duration::from_micros(500);

@@ -3,8 +3,9 @@
 //! Locks, in the order in which everybody takes them: the pipeline's session lock (writers only, held as long as the
 //! writer lives), rows of the data, the checkpoint's row, the chunk's row. A commit updates the checkpoint's row without
 //! its key (`FOR NO KEY UPDATE`), which a loader's `FOR KEY SHARE` admits, so loaders and writer never wait for one
-//! another there. A commit that is not waited for takes it `FOR KEY SHARE`, too, and adds a row to `crossfade.commit`. A new owner takes the row `FOR UPDATE`, which waits for both: a loader that saw its epoch confirmed has
-//! committed before the epoch changes.
+//! another there. A commit that is not waited for takes it `FOR KEY SHARE`, too, and adds a row to `crossfade.commit`. A new
+//! owner takes the row `FOR UPDATE`, which waits for both: a loader that saw its epoch confirmed has committed before the epoch
+//! changes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -224,7 +224,7 @@ impl PostgresWriter {
             Err(e) if e.code() == Some(&SqlState::DIVISION_BY_ZERO) => return Err(control::taken(&self.pipeline)),
             moved => moved.map_err(classify)?,
         }
-        if sql != ADD {
+        if tables.is_some() || wait == Wait::Flush {
             self.told = next.seq;
         }
         Ok(())

@@ -3,7 +3,8 @@
 //! Domains are what they are made of. Built-in types that only Postgres has (arrays, ranges, `inet`, `interval`) travel as
 //! their text under their own name, so that a Postgres target makes the same column. Types of users (composite types, arrays of
 //! enums) and of known extensions (`hstore`) travel as plain text: whether a target has them is not known here, and their text
-//! is exact. Whether the text of any other type is, nobody has said, so it is refused (`unnamed.rs`). Modifiers as the server packs them: `numeric.c` (`make_numeric_typmod`), `varbit.c`.
+//! is exact. Whether the text of any other type is, nobody has said, so it is refused (`unnamed.rs`). Modifiers as the server
+//! packs them: `numeric.c` (`make_numeric_typmod`), `varbit.c`.
 
 use crossfade_core::Logical;
 
