@@ -311,6 +311,7 @@ mod tests {
             nullable: false,
             auto_increment: false,
             number: 0,
+            policies: Default::default(),
         };
         Arc::new(TableSchema {
             name: TableName::new("shop", name),

@@ -252,6 +252,7 @@ impl Inventory {
                     nullable: nullable.as_deref() == Some("YES"),
                     auto_increment: extra.as_deref().unwrap_or_default().contains("auto_increment"),
                     number: 0,
+                    policies: Default::default(),
                 }),
                 Err(refusal) => {
                     let (place, column) = (quote_table(&table.schema.name), quote(&name));

@@ -334,6 +334,7 @@ mod tests {
             nullable: true,
             auto_increment: false,
             number: 0,
+            policies: Default::default(),
         }
     }
 

@@ -131,7 +131,7 @@ fn added(
         // Nobody asks for its values, so nothing else of it matters, nor whether it is still there.
         if omissions.cover(&table.name, &l.name) {
             let (name, source_type, logical) = (l.name.clone(), last.kind.clone(), Logical::Omitted);
-            let column = Column { name, source_type, logical, nullable: true, auto_increment: false, number: 0 };
+            let column = Column { name, source_type, logical, nullable: true, auto_increment: false, number: 0, policies: Default::default() };
             return Ok((column, definition));
         }
         let found = present.iter().find(|c| same(&c.name, &l.name));
@@ -227,6 +227,7 @@ mod tests {
             nullable: true,
             auto_increment: false,
             number: 0,
+            policies: Default::default(),
         }
     }
 

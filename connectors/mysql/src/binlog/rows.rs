@@ -311,6 +311,7 @@ mod tests {
             nullable: true,
             auto_increment: false,
             number: 0,
+            policies: Default::default(),
         };
         let columns = vec![column("id", Logical::Int32), column("v", Logical::Text), column("j", Logical::Json)];
         let name = TableName::new("s", "t");
