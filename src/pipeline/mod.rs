@@ -256,6 +256,7 @@ fn open(pipeline: &Pipeline) -> Result<Vec<Opened<'_>>> {
             name: pipeline.targets[o.index].name.clone(),
             checkpoint: o.writer.checkpoint().cloned(),
             rows: rows(o.index),
+            ..TargetProgress::default()
         };
         v.targets = opened.iter().map(target).collect();
     });
@@ -340,7 +341,14 @@ fn shapes(pipeline: &Pipeline, opened: &mut [Opened<'_>], group: &[usize]) -> Re
     let mut transform = Transform::new(pipeline.rules.clone());
     let mut first: Option<Vec<Mapped>> = None;
     for &index in group {
-        let mut tables = transform.restore(&opened[index].writer.tables()?)?;
+        let known = opened[index].writer.tables()?;
+        let mut tables = transform.restore(&known)?;
+        let altered = tables.iter().zip(&known).filter(|(now, before)| now.target.columns != before.columns);
+        let altered: Vec<Arc<TableSchema>> = altered.map(|(now, _)| Arc::clone(&now.target)).collect();
+        if !altered.is_empty() {
+            // A policy came or went; NULL may have to be admitted for it.
+            opened[index].writer.prepare(&altered)?;
+        }
         tables.sort_by(|a, b| a.source.name.cmp(&b.source.name));
         let Some(first) = &first else {
             first = Some(tables);

@@ -12,6 +12,7 @@
 //! compared no table. Where a table differs, the same snapshots are read again to find the rows (`narrow.rs`); these are
 //! looked at once more behind a second fence (`recheck.rs`).
 
+pub mod changed;
 pub mod difference;
 pub mod narrow;
 pub mod recheck;
@@ -26,6 +27,7 @@ use crossfade_core::{
 };
 use serde::{Deserialize, Serialize};
 
+use self::changed::{ChangedValues, Tally};
 use self::difference::Differences;
 pub use self::narrow::LISTED;
 use self::narrow::Suspects;
@@ -66,6 +68,9 @@ pub struct TableProof {
     pub target_fingerprint: Option<String>,
     /// What it came to.
     pub verdict: Verdict,
+    /// Values that a policy has changed, as the source's rows were read: they were compared with what the policy makes of them.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub changed: Vec<ChangedValues>,
     /// Which rows differ.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub differences: Option<Differences>,
@@ -216,13 +221,16 @@ impl Fenced {
     /// Scans both sides, compares, and finds the rows that differ.
     pub fn compare(mut self) -> Compared {
         let began = Instant::now();
-        let (ours, theirs) = self.scan_all();
+        let mut changed = Vec::new();
+        let (ours, theirs) = self.scan_all(&mut changed);
         let Fenced { position, held, tables, mut drift, mut source, mut targets } = self;
+        let kept: Vec<_> = targets.iter_mut().map(|(_, snapshot)| snapshot.kept()).collect();
         let (mut proofs, mut suspected) = (Vec::new(), Vec::new());
         for (i, mapped) in tables.iter().enumerate() {
             let wrong = drift.remove(&mapped.source.name);
             for (at, ((name, snapshot), side)) in targets.iter_mut().zip(&theirs).enumerate() {
                 let mut proof = proof(&mapped.source.name, name.clone(), &ours[i], &side[i]);
+                changed::note(&mut proof, mapped, &changed[i], &kept[at]);
                 if let Some(wrong) = &wrong {
                     proof.verdict = Verdict::Unknown;
                     proof.error = Some(wrong.clone());
@@ -251,7 +259,11 @@ impl Fenced {
     }
 
     /// The fingerprints of all tables, of the source and of each target; all sides are read at once.
-    fn scan_all(&mut self) -> (Vec<Result<Fingerprint>>, Vec<Vec<Result<Fingerprint>>>) {
+    /// `changed` gets what policies changed in each table, as the source was read.
+    fn scan_all(
+        &mut self,
+        changed: &mut Vec<Vec<ChangedValues>>,
+    ) -> (Vec<Result<Fingerprint>>, Vec<Vec<Result<Fingerprint>>>) {
         let tables = &self.tables;
         std::thread::scope(|scope| {
             let theirs = self
@@ -260,7 +272,12 @@ impl Fenced {
                 .map(|(_, snapshot)| scope.spawn(|| each(tables, |m| scan(snapshot.as_mut(), &m.target, Ok))));
             let theirs: Vec<_> = theirs.collect();
             let source = &mut self.source;
-            let ours = each(tables, |m| scan(source.as_mut(), &m.source, |b| m.project(&b)));
+            let ours = each(tables, |m| {
+                let mut tally = Tally::default();
+                let sum = scan(source.as_mut(), &m.source, |b| m.arrives(&b, &mut |c| tally.add(c)));
+                changed.push(tally.of(m));
+                sum
+            });
             let panicked = |_| each(tables, |_| Err(Error::corrupt("a thread that read the target panicked")));
             (ours, theirs.into_iter().map(|t| t.join().unwrap_or_else(panicked)).collect())
         })
@@ -294,7 +311,7 @@ fn each(tables: &[Mapped], read: impl FnMut(&Mapped) -> Result<Fingerprint>) -> 
 fn scan(
     snapshot: &mut dyn Snapshot,
     table: &TableSchema,
-    shape: impl Fn(arrow_array::RecordBatch) -> Result<arrow_array::RecordBatch>,
+    mut shape: impl FnMut(arrow_array::RecordBatch) -> Result<arrow_array::RecordBatch>,
 ) -> Result<Fingerprint> {
     let mut sum = Fingerprint::default();
     snapshot.scan(table, &KeyRange::ALL, &mut |batch| sum.add(&shape(batch)?))?;
@@ -322,6 +339,7 @@ fn proof(
         source_fingerprint: ours.map(Fingerprint::to_string),
         target_fingerprint: theirs.map(Fingerprint::to_string),
         verdict,
+        changed: Vec::new(),
         differences: None,
         error: error.map(Error::to_string),
     }

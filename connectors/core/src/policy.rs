@@ -34,14 +34,8 @@ pub enum Policy {
 
 impl Policy {
     /// All of them.
-    pub const ALL: [Policy; 6] = [
-        Policy::ZeroDate,
-        Policy::NulByte,
-        Policy::InvalidText,
-        Policy::InvalidEnum,
-        Policy::Nan,
-        Policy::OutOfRange,
-    ];
+    pub const ALL: [Policy; 6] =
+        [Policy::ZeroDate, Policy::NulByte, Policy::InvalidText, Policy::InvalidEnum, Policy::Nan, Policy::OutOfRange];
 
     /// Its key in the configuration.
     pub fn name(self) -> &'static str {

@@ -32,14 +32,24 @@ impl Selection {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Omissions {
     rules: Vec<(String, Vec<String>)>,
-    /// What may become of values that no target can hold.
-    pub policies: PolicyRules,
+    policies: PolicyRules,
 }
 
 impl Omissions {
     /// Globs of tables, each with the columns that are left out of them.
     pub fn new(rules: impl IntoIterator<Item = (String, Vec<String>)>) -> Self {
         Omissions { rules: rules.into_iter().collect(), policies: PolicyRules::default() }
+    }
+
+    /// With the policies of the columns that are read.
+    #[must_use]
+    pub fn with_policies(self, policies: PolicyRules) -> Self {
+        Omissions { policies, ..self }
+    }
+
+    /// Gives a table's columns their policies, and leaves out none.
+    pub fn mark_policies(&self, table: &mut TableSchema) {
+        self.policies.mark(table);
     }
 
     /// Whether the column is left out.

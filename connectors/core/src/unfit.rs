@@ -32,8 +32,8 @@ use crate::schema::{Column, Logical, TableSchema};
 pub enum Unfit {
     /// A date that no calendar has, with a time of day where its column has one.
     ZeroDate(Moment),
-    /// A time after the year 294246.
-    Late(Moment),
+    /// A time after the year 294246, in microseconds since 2000.
+    Late(i64),
     /// Text that is not of its encoding.
     Text {
         /// Its bytes, as the source has them.
@@ -50,7 +50,7 @@ pub enum Unfit {
 /// A day by its numbers, whether there is such a day or not, and a time of day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Moment {
-    /// 0 to 9999, or a late one: 294247 to 294276.
+    /// 0 to 9999.
     pub year: i32,
     /// 0 to 12.
     pub month: u8,
@@ -63,21 +63,34 @@ pub struct Moment {
 const DAY: i64 = 86_400_000_000;
 /// As many numbers as [`Moment::number`] tells days apart, years up to 9999.
 const DAYS: i64 = 10_000 * 16 * 32;
-/// Late years are counted from here.
-const LATE: i32 = 290_000;
-/// Stand-ins of timestamps: so many from the least number but one are zero dates, and as many behind them late times.
+/// Stand-ins of timestamps: so many from the least number but one are zero dates, and behind them come late times.
 const MOMENTS: i64 = DAYS * DAY;
+/// From 1970 to 2000: as many times are too late to be counted from 1970, but not from 2000.
+const LATE: i64 = 10_957 * DAY;
 
 impl Moment {
-    fn number(self, first_year: i32) -> Option<i64> {
-        let year = i64::from(self.year.checked_sub(first_year)?);
-        let fits = (0..10_000).contains(&year) && self.month < 16 && self.day < 32 && (0..DAY).contains(&self.micros);
-        fits.then(|| (year * 16 + i64::from(self.month)) * 32 + i64::from(self.day))
+    fn number(self) -> Option<i64> {
+        let Moment { year, month, day, micros } = self;
+        let fits = (0..10_000).contains(&year) && month < 16 && day < 32 && (0..DAY).contains(&micros);
+        fits.then(|| (i64::from(year) * 16 + i64::from(month)) * 32 + i64::from(day))
     }
 
-    fn of(number: i64, micros: i64, first_year: i32) -> Moment {
+    fn of(number: i64, micros: i64) -> Moment {
         let (month, day) = (number / 32 % 16, number % 32);
-        Moment { year: (number / 512) as i32 + first_year, month: month as u8, day: day as u8, micros }
+        Moment { year: (number / 512) as i32, month: month as u8, day: day as u8, micros }
+    }
+
+    /// The day so many microseconds after 2000 (Howard Hinnant's `civil_from_days`, public domain algorithm).
+    fn since_2000(micros: i64) -> Moment {
+        let days = micros.div_euclid(DAY) + 10_957 + 719_468;
+        let (era, of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+        let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+        let of_year = of_era - (365 * year + year / 4 - year / 100);
+        let month = (5 * of_year + 2) / 153;
+        let day = of_year - (153 * month + 2) / 5 + 1;
+        let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+        let year = (year + era * 400 + next) as i32;
+        Moment { year, month: month as u8, day: day as u8, micros: micros.rem_euclid(DAY) }
     }
 
     /// As the source writes it, so that it can be written back.
@@ -124,18 +137,18 @@ impl Unfit {
             return Ok(false);
         }
         match (self, builder) {
-            (Unfit::ZeroDate(moment), ColumnBuilder::Date(b)) => match moment.number(0) {
+            (Unfit::ZeroDate(moment), ColumnBuilder::Date(b)) => match moment.number() {
                 Some(number) => b.append_value(i32::MIN + 1 + number as i32),
                 None => return Ok(false),
             },
-            (Unfit::ZeroDate(moment), ColumnBuilder::Timestamp(b)) => match moment.number(0) {
+            (Unfit::ZeroDate(moment), ColumnBuilder::Timestamp(b)) => match moment.number() {
                 Some(number) => b.append_value(i64::MIN + 1 + number * DAY + moment.micros),
                 None => return Ok(false),
             },
-            (Unfit::Late(moment), ColumnBuilder::Timestamp(b)) => match moment.number(LATE) {
-                Some(number) => b.append_value(i64::MIN + 1 + MOMENTS + number * DAY + moment.micros),
-                None => return Ok(false),
-            },
+            // The last of them is infinity, here as there.
+            (Unfit::Late(micros), ColumnBuilder::Timestamp(b)) if *micros >= i64::MAX - LATE && *micros < i64::MAX => {
+                b.append_value(i64::MIN + 1 + MOMENTS + (micros - (i64::MAX - LATE)));
+            }
             (Unfit::Text { original, replaced }, ColumnBuilder::Utf8(b)) => {
                 let hex: String = original.iter().map(|b| format!("{b:02x}")).collect();
                 push_str(b, &format!("{}{hex}:{replaced}", *MARK))?;
@@ -169,6 +182,24 @@ pub enum Original {
     Text(String),
     /// Bytes that are no text.
     Bytes(Vec<u8>),
+}
+
+impl Original {
+    /// As text without U+0000, which not every database holds.
+    pub fn text(&self) -> Option<&str> {
+        match self {
+            Original::Text(text) if !text.contains('\0') => Some(text),
+            Original::Text(_) | Original::Bytes(_) => None,
+        }
+    }
+
+    /// As bytes, where it is no such text.
+    pub fn bytes(&self) -> Option<&[u8]> {
+        match self {
+            Original::Text(text) => text.contains('\0').then_some(text.as_bytes()),
+            Original::Bytes(bytes) => Some(bytes),
+        }
+    }
 }
 
 /// Ends the way of stand-ins: the batch as its target holds it, and what was changed in it, row by row within each column. `None`:
@@ -205,21 +236,24 @@ fn settle_column(column: &Column, array: &ArrayRef, note: Note<'_>) -> Result<Op
         Logical::Date => nulled::<Date32Type>(array, note, |days| {
             let number = i64::from(days) - i64::from(i32::MIN) - 1;
             let zero = (0..DAYS).contains(&number);
-            if zero { moment(Moment::of(number, 0, 0), Policy::ZeroDate) } else { None }
+            if zero { moment(Moment::of(number, 0), Policy::ZeroDate) } else { None }
         }),
         Logical::Timestamp | Logical::TimestampTz => nulled::<TimestampMicrosecondType>(array, note, |micros| {
             // Wraps for infinity, which is the least number, to a negative one.
             let number = micros.wrapping_sub(i64::MIN + 1);
             match number {
-                0..MOMENTS => moment(Moment::of(number / DAY, number % DAY, 0), Policy::ZeroDate),
-                MOMENTS.. if number < 2 * MOMENTS => {
-                    let number = number - MOMENTS;
-                    moment(Moment::of(number / DAY, number % DAY, LATE), Policy::OutOfRange)
+                0..MOMENTS => moment(Moment::of(number / DAY, number % DAY), Policy::ZeroDate),
+                MOMENTS.. if number < MOMENTS + LATE => {
+                    let late = Moment::since_2000(number - MOMENTS + (i64::MAX - LATE)).text(logical);
+                    let zone = if *logical == Logical::TimestampTz { "+00" } else { "" };
+                    Some((Policy::OutOfRange, late + zone))
                 }
                 _ => None,
             }
         }),
-        Logical::Decimal { precision, .. } if *precision <= 38 => nulled::<Decimal128Type>(array, note, |v| nan(v == i128::MAX)),
+        Logical::Decimal { precision, .. } if *precision <= 38 => {
+            nulled::<Decimal128Type>(array, note, |v| nan(v == i128::MAX))
+        }
         Logical::Decimal { .. } => nulled::<Decimal256Type>(array, note, |v| nan(v == i256::MAX)),
         Logical::Text | Logical::Json | Logical::Literal | Logical::Enum { .. } => {
             text(column, array.as_string(), note)?.map(|a| Arc::new(a) as ArrayRef)
@@ -251,7 +285,8 @@ fn nulled<T: ArrowPrimitiveType>(
         note(row, policy, Original::Text(original));
     }
     let nulls = NullBuffer::new(nulls?.finish());
-    let settled = PrimitiveArray::<T>::new(array.values().clone(), Some(nulls)).with_data_type(array.data_type().clone());
+    let settled =
+        PrimitiveArray::<T>::new(array.values().clone(), Some(nulls)).with_data_type(array.data_type().clone());
     Some(Arc::new(settled))
 }
 
@@ -379,7 +414,16 @@ mod tests {
 
     #[test]
     fn late_times_are_others_than_zero_dates() {
-        let late = moment(294_276, 12, 31, DAY - 1);
+        for (micros, text) in [
+            (0, "2000-01-01 00:00:00"),
+            (-1, "1999-12-31 23:59:59.999999"),
+            (60 * DAY - DAY / 2, "2000-02-29 12:00:00"),
+            (i64::MAX, "294277-01-09 04:00:54.775807"),
+        ] {
+            assert_eq!(Moment::since_2000(micros).text(&Logical::Timestamp), text);
+        }
+        // The end of Postgres' range (`END_TIMESTAMP` in its timestamp.h), one microsecond before.
+        let late = 9_223_371_331_199_999_999;
         let fill = |b: &mut ColumnBuilder| match b {
             ColumnBuilder::Timestamp(b) => b.append_value(i64::MAX),
             _ => unreachable!(),

@@ -103,6 +103,7 @@ pub fn inventory(server: &Server, session: &mut Session, selection: &Selection) 
     inventory.read_columns(session, &schemas, &json, server)?;
     inventory.read_indexes(session, &schemas)?;
     inventory.read_foreign_keys(session, &schemas)?;
+    inventory.tables.iter_mut().for_each(|t| server.omissions().mark_policies(&mut t.schema));
     Ok(inventory.tables)
 }
 

@@ -31,6 +31,7 @@ pub mod keytext;
 pub mod loader;
 pub mod numeric;
 pub mod options;
+pub mod original;
 pub mod passfile;
 pub mod quote;
 pub mod ranges;
