@@ -89,6 +89,23 @@ pub fn section() -> String {
     for (declared, of, why) in UNTRIED {
         writeln!(page, "| {declared} | {of} | {why} |").expect("a String takes any text");
     }
+    page += "\n## Values that stop the pipeline\n\nUnless a policy of the column lets them pass, and keeps the originals (README, \
+         \"Values that the target cannot hold\"):\n\n| source | type | value | what it is called | policy |\n|---|---|---|---|---|\n";
+    for (source, values) in
+        [("MySQL and MariaDB", &OF_THE_FAMILY[..]), ("Postgres", &OF_POSTGRES), ("SQLite", &OF_SQLITE)]
+    {
+        for v in values {
+            writeln!(
+                page,
+                "| {source} | `{}` | `{}` | {} | `{}` |",
+                v.declared,
+                v.value.replace('|', "\\|"),
+                v.says,
+                v.policy
+            )
+            .expect("a String takes any text");
+        }
+    }
     page
 }
 
@@ -216,6 +233,17 @@ const OF_THE_FAMILY: [Value; 7] = [
     value("varchar(9)", "CONCAT('a', CHAR(0), 'b')", "the text holds a NUL character", "'ab'", NUL_BYTE),
 ];
 
+const OF_POSTGRES: [Value; 3] = [
+    value("numeric(10,2)", "'NaN'", "NaN is not a decimal(10,2)", "0", "nan = \"null\""),
+    value("timestamp", "'294276-12-31 00:00:00'", "after the year 294246", "'2024-01-01'", OUT_OF_RANGE),
+    value("timestamptz", "'294276-12-31 00:00:00+00'", "after the year 294246", "'2024-01-01'", OUT_OF_RANGE),
+];
+
+const OF_SQLITE: [Value; 2] = [
+    value("TEXT", "CAST(X'61ff' AS TEXT)", "text that is not UTF-8", "'a'", "invalid_text = \"replace\""),
+    value("TEXT", "'a' || char(0) || 'b'", "the text holds a NUL character", "'ab'", NUL_BYTE),
+];
+
 #[test]
 fn values_of_mysql() {
     let source = MySql::shared().fresh_database("refused");
@@ -234,21 +262,12 @@ fn values_of_mariadb() {
 fn values_of_postgres() {
     let source = Postgres::shared(PgVersion::V18).fresh_database("refused");
     let target = Postgres::shared(PgVersion::V15).fresh_database("refused");
-    let values = [
-        value("numeric(10,2)", "'NaN'", "NaN is not a decimal(10,2)", "0", "nan = \"null\""),
-        value("timestamp", "'294276-12-31 00:00:00'", "after the year 294246", "'2024-01-01'", OUT_OF_RANGE),
-        value("timestamptz", "'294276-12-31 00:00:00+00'", "after the year 294246", "'2024-01-01'", OUT_OF_RANGE),
-    ];
-    each(&postgres::Server { database: &source }, &target, "public", &values);
+    each(&postgres::Server { database: &source }, &target, "public", &OF_POSTGRES);
 }
 
 #[test]
 fn values_of_sqlite() {
     let (_keep, folder) = folder();
     let target = Postgres::shared(PgVersion::V18).fresh_database("refused");
-    let values = [
-        value("TEXT", "CAST(X'61ff' AS TEXT)", "text that is not UTF-8", "'a'", "invalid_text = \"replace\""),
-        value("TEXT", "'a' || char(0) || 'b'", "the text holds a NUL character", "'ab'", NUL_BYTE),
-    ];
-    each(&sqlite::File::new(&folder), &target, "public", &values);
+    each(&sqlite::File::new(&folder), &target, "public", &OF_SQLITE);
 }

@@ -65,7 +65,7 @@ pub async fn prepare(client: &impl GenericClient, table: &TableSchema, key: Key)
 }
 
 /// A policy may have come that makes NULL of values of columns that the source wants to be NOT NULL.
-async fn admit_null(client: &impl GenericClient, table: &TableSchema, existing: &Existing) -> Result<()> {
+pub async fn admit_null(client: &impl GenericClient, table: &TableSchema, existing: &Existing) -> Result<()> {
     for column in table.columns.iter().filter(|c| c.policies.make_null()) {
         if existing.columns.iter().any(|e| e.name == column.name && e.not_null) {
             let (name, column) = (quote::table(&table.name), ident(&column.name));

@@ -96,8 +96,8 @@ impl PostgresLoader {
                 settled = holds;
                 self.kept.extend(original::entries(table, &settled, changed, &[]).map_err(CopyError::Other)?);
                 if let Way::Merge = way {
-                    let rows = self.ledger.forget(&self.session.client, table, &settled, &[], &[]).await;
-                    rows.map_err(CopyError::Other)?;
+                    let forgotten = self.ledger.forget(&self.session.client, table, &settled, &[], &[]).await;
+                    forgotten.map_err(CopyError::Other)?;
                 }
                 &settled
             }
