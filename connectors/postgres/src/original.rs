@@ -87,7 +87,8 @@ impl Ledger {
                 hashes.push(hash.clone());
             }
         }
-        let sql = "DELETE FROM crossfade.original o USING pg_catalog.unnest($4::text[], $5::bytea[]) AS u (c, h) \
+        let sql = "DELETE FROM crossfade.original o \
+                   USING ROWS FROM (pg_catalog.unnest($4::text[]), pg_catalog.unnest($5::bytea[])) AS u (c, h) \
                    WHERE o.pipeline = $1 AND o.table_schema = $2 AND o.table_name = $3 \
                    AND o.column_name = u.c AND o.key_hash = u.h";
         let params: [&(dyn ToSql + Sync); 5] = [&self.pipeline, &table.name.schema, &table.name.name, &names, &hashes];
@@ -163,7 +164,8 @@ const KEEP: &str = "\
     INSERT INTO crossfade.original AS o (pipeline, table_schema, table_name, position, column_name, key_hash, key, policy, \
         original, original_bytes) \
     SELECT $1, $2, $3, $4, u.c, u.h, u.k::jsonb, u.p, u.t, u.b \
-    FROM pg_catalog.unnest($5::text[], $6::bytea[], $7::text[], $8::text[], $9::text[], $10::bytea[]) AS u (c, h, k, p, t, b) \
+    FROM ROWS FROM (pg_catalog.unnest($5::text[]), pg_catalog.unnest($6::bytea[]), pg_catalog.unnest($7::text[]), \
+        pg_catalog.unnest($8::text[]), pg_catalog.unnest($9::text[]), pg_catalog.unnest($10::bytea[])) AS u (c, h, k, p, t, b) \
     ON CONFLICT (pipeline, table_schema, table_name, column_name, key_hash) DO UPDATE \
     SET position = excluded.position, policy = excluded.policy, original = excluded.original, \
         original_bytes = excluded.original_bytes";
