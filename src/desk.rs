@@ -2,7 +2,8 @@
 //!
 //! A fence is made on the thread that conducts the session, between two of its looks at everything else, and takes moments. What
 //! takes long, to scan both sides, runs on a thread of its own. So the work goes to and fro as [`Job`]s: held here, scanned there,
-//! and back for a second fence. It outlives sessions: a job that was scanned while the session ended waits for the next.
+//! and back for a second fence. It outlives sessions: a job that was scanned while the session ended waits for the next, and one that
+//! was held when the session ended is held again by the next.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -144,6 +145,7 @@ impl Desk {
                             }
                         });
                     }
+                    Err(e) if cut_off(shared, &e) => self.put(Job::Compare { tables, purpose }),
                     Err(e) => purpose.fail(e),
                 },
                 Job::Recheck { mut compared, purpose } => match compared.fence(shared, pipeline) {
@@ -153,6 +155,7 @@ impl Desk {
                             purpose.finish(compared);
                         });
                     }
+                    Err(e) if cut_off(shared, &e) => self.put(Job::Recheck { compared, purpose }),
                     Err(e) => {
                         compared.unchecked(&e);
                         purpose.finish(compared);
@@ -174,9 +177,15 @@ impl Desk {
                 Some(compared) => Purpose::Repair(mending).finish(compared),
                 None => Purpose::Repair(mending).fail(Error::corrupt("a repair without its comparison")),
             },
+            Err(e) if cut_off(shared, &e) => self.put(Job::Mend(mending)),
             Err(e) => Purpose::Repair(mending).fail(e),
         }
     }
+}
+
+/// Whether the session ended under a job: for that nobody has to ask again, the next session goes on with it.
+fn cut_off(shared: &Shared<'_>, error: &Error) -> bool {
+    error.is_transient() && shared.halt.over()
 }
 
 /// Without a daemon: runs the pipeline here until the job is done. What may pass is tried again, like everything in a run.
