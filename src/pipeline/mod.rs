@@ -59,8 +59,6 @@ pub struct Limits {
     pub log_budget: Option<LogBudget>,
     /// The wait after a first transient error; it doubles with each that follows, up to [`MAX_BACKOFF`].
     pub backoff: Duration,
-    /// How long after a commit shows to queries a source's position surely covers it: microseconds, as a rule.
-    pub settle: Duration,
 }
 
 impl Default for Limits {
@@ -77,7 +75,6 @@ impl Default for Limits {
             copy_rate: None,
             log_budget: None,
             backoff: Duration::from_millis(200),
-            settle: Duration::from_millis(200),
         }
     }
 }

@@ -30,6 +30,7 @@ use super::applier::Applier;
 use super::budget::Budget;
 use super::copier::{Destination, Plan, copy, lacking};
 use super::errand::Errands;
+use super::fence;
 use super::gate::Gate;
 use super::progress::{self, CopyProgress, Progress, State};
 use super::reader::read;
@@ -425,9 +426,9 @@ fn copy_all(shared: &Shared<'_>, plan: Plan, destinations: &[Destination<'_>]) -
     }
     // A source may show a transaction to a query a moment before its position covers it: what the reads saw is covered by a
     // position taken a moment after the last of them.
-    let settled = Instant::now() + shared.limits.settle;
+    let settled = Instant::now() + shared.source.settle();
     while plan.chunks > 0 && Instant::now() < settled && !shared.halt.over() {
-        std::thread::sleep(TICK.min(shared.limits.settle));
+        std::thread::sleep(TICK);
     }
     if shared.halt.over() {
         return Ok(());
@@ -439,8 +440,9 @@ fn copy_all(shared: &Shared<'_>, plan: Plan, destinations: &[Destination<'_>]) -
             high = Some(h);
         }
     }
-    *shared.copied.lock().unwrap_or_else(PoisonError::into_inner) = Some(high);
-    Ok(())
+    *shared.copied.lock().unwrap_or_else(PoisonError::into_inner) = Some(high.clone());
+    // On a quiet log the stream would tell of having passed it a second later.
+    high.map_or(Ok(()), |high| fence::pass(shared, &high))
 }
 
 /// Watches over the session until it has to end.

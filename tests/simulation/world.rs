@@ -125,7 +125,6 @@ fn limits(random: &mut Random) -> Limits {
         copy_rate: None,
         log_budget: None,
         backoff: Duration::from_millis(1),
-        settle: Duration::ZERO,
     }
 }
 

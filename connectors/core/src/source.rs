@@ -6,7 +6,7 @@
 
 use std::cmp::Ordering;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type};
@@ -41,6 +41,12 @@ pub trait Source: Send + Sync {
 
     /// The end of the log now: everything committed before this call lies at or before it.
     fn position(&self) -> Result<Position>;
+
+    /// For how long a query may have shown a transaction before [`Source::position`] covers it: no time at all, unless the server
+    /// shows what it has committed before its log's position tells of it.
+    fn settle(&self) -> Duration {
+        Duration::ZERO
+    }
 
     /// Which of two positions of this log comes first. An error if one of them is not of this log.
     fn order(&self, a: &Position, b: &Position) -> Result<Ordering>;

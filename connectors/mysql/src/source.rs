@@ -8,6 +8,7 @@
 
 use std::cmp::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use crossfade_core::{
     Consistency, Details, Finding, Position, Result, Retained, Selection, Snapshot, Source, Stream, TableSchema,
@@ -72,6 +73,11 @@ impl Source for MySqlSource {
 
     fn begin(&self, _tables: &[Arc<TableSchema>]) -> Result<Position> {
         self.position()
+    }
+
+    /// The engine's commit shows a transaction to queries; `gtid_executed` and the log's end follow it by microseconds, as a rule.
+    fn settle(&self) -> Duration {
+        Duration::from_millis(200)
     }
 
     fn position(&self) -> Result<Position> {
