@@ -83,8 +83,7 @@ impl Sample {
         let Some(row) = client.query_opt(sql, &[&name.schema, &name.name]).await.map_err(classify)? else {
             return Ok(None);
         };
-        let (on_a_page, pages): (f64, f64) =
-            (row.try_get(0).map_err(classify)?, row.try_get(1).map_err(classify)?);
+        let (on_a_page, pages): (f64, f64) = (row.try_get(0).map_err(classify)?, row.try_get(1).map_err(classify)?);
         Ok(Sample::new(rows as f64, on_a_page, pages))
     }
 

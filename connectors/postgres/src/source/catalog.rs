@@ -15,9 +15,10 @@ use std::collections::HashMap;
 
 use crossfade_core::selection::leave_out;
 use crossfade_core::{Column, Error, ForeignKey, Index, Logical, Omissions, Result, Selection, TableName, TableSchema};
+use tokio_postgres::Row;
 use tokio_postgres::types::FromSql;
-use tokio_postgres::{Client, Row};
 
+use super::prepared::Prepared;
 use super::types::{Declared, logical};
 use super::unnamed::{self, Unnamed};
 use crate::classify::classify;
@@ -123,7 +124,7 @@ const PARTS: &str = "\
     ORDER BY n.nspname, c.relname";
 
 /// All admitted tables, by name.
-pub async fn inventory(client: &Client, selection: &Selection, scope: &Scope) -> Result<Vec<TableInfo>> {
+pub async fn inventory(client: &Prepared, selection: &Selection, scope: &Scope) -> Result<Vec<TableInfo>> {
     read(client, only(selection).as_ref(), scope, |name| selection.admits(name)).await
 }
 
@@ -137,7 +138,7 @@ fn only(selection: &Selection) -> Option<TableName> {
 
 /// The columns of one table that can be carried, as they are now; `None` if there is no such table, or it is carried under
 /// another name (a root's, its leaves').
-pub async fn columns(client: &Client, name: &TableName, scope: &Scope) -> Result<Option<Vec<Column>>> {
+pub async fn columns(client: &Prepared, name: &TableName, scope: &Scope) -> Result<Option<Vec<Column>>> {
     let table = read(client, Some(name), scope, |_| true).await?.into_iter().next();
     let carried = |t: TableInfo| {
         let columns = t.schema.columns.into_iter().enumerate();
@@ -147,7 +148,7 @@ pub async fn columns(client: &Client, name: &TableName, scope: &Scope) -> Result
 }
 
 /// The admitted tables in core's form. An error names every one that cannot be carried.
-pub async fn tables(client: &Client, selection: &Selection, scope: &Scope) -> Result<Vec<TableSchema>> {
+pub async fn tables(client: &Prepared, selection: &Selection, scope: &Scope) -> Result<Vec<TableSchema>> {
     let all = inventory(client, selection, scope).await?;
     let refused: Vec<&TableInfo> = all.iter().filter(|t| !t.refused.is_empty()).collect();
     if refused.is_empty() {
@@ -164,7 +165,7 @@ pub async fn tables(client: &Client, selection: &Selection, scope: &Scope) -> Re
 }
 
 async fn read(
-    client: &Client,
+    client: &Prepared,
     one: Option<&TableName>,
     scope: &Scope,
     admits: impl Fn(&TableName) -> bool,
@@ -375,7 +376,7 @@ fn foreign_key(table: &mut TableInfo, row: &Row) -> Result<()> {
 }
 
 /// The object id of a table, and whether it is partitioned.
-pub async fn relation(client: &Client, name: &TableName) -> Result<Option<(u32, bool)>> {
+pub async fn relation(client: &Prepared, name: &TableName) -> Result<Option<(u32, bool)>> {
     let sql = "SELECT c.oid, c.relkind = 'p' FROM pg_catalog.pg_class c \
                JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
                WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p')";

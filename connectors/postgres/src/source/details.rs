@@ -9,10 +9,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crossfade_core::{Check, Column, DefaultValue, Details, Logical, Result, Selection, TableSchema};
+use tokio_postgres::Row;
 use tokio_postgres::types::FromSql;
-use tokio_postgres::{Client, Row};
 
 use super::catalog::{self, Scope};
+use super::prepared::Prepared;
 use crate::classify::classify;
 
 const COLUMNS: &str = "\
@@ -43,7 +44,7 @@ const COMMENTS: &str = "\
 const FOREIGN: &str = "it uses what the source's database alone has";
 
 /// The details of these tables, in their order; of a table that is gone there are none.
-pub async fn details(client: &Client, tables: &[Arc<TableSchema>], scope: &Scope) -> Result<Vec<Details>> {
+pub async fn details(client: &Prepared, tables: &[Arc<TableSchema>], scope: &Scope) -> Result<Vec<Details>> {
     if tables.is_empty() {
         return Ok(Vec::new());
     }

@@ -12,10 +12,10 @@ use crossfade_core::{
     Stream, TableName, TableSchema,
 };
 use tokio::runtime::Handle;
-use tokio_postgres::Client;
 
 use super::catalog::{self, Scope};
 use super::position::PgPosition;
+use super::prepared::Prepared;
 use super::slot::{self, Names, Slot};
 use super::snapshot::{Pool, SourceSnapshot};
 use super::stream::PgStream;
@@ -40,11 +40,15 @@ pub struct PgSource {
     server: Server,
     names: Names,
     scope: Scope,
-    /// The session that the last question has left.
-    kept: Arc<Mutex<Option<Client>>>,
+    /// Sessions that former questions have left.
+    kept: Arc<Mutex<Vec<Prepared>>>,
     /// Sessions for snapshots.
     pool: Pool,
 }
+
+/// Sessions that are kept: the copy's threads and whoever watches over them ask at once, and a new session costs several times as
+/// much as most questions.
+const KEPT: usize = 3;
 
 impl PgSource {
     /// What its slot and publication are called.
@@ -72,23 +76,26 @@ impl PgSource {
         Ok(Box::new(Watched::new(stream, picture, Box::new(again))))
     }
 
-    /// Asks over the kept session. It may have died unseen since the last question, so a passing error is followed by one
+    /// Asks over a kept session. It may have died unseen since its last question, so a passing error is followed by one
     /// more attempt on a new one.
-    fn ask<T>(&self, question: impl AsyncFn(&Client) -> Result<T>) -> Result<T> {
+    fn ask<T>(&self, question: impl AsyncFn(&Prepared) -> Result<T>) -> Result<T> {
         let kept = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let former = kept().take();
-        let answer = async |client: Client| {
+        let former = kept().pop();
+        let answer = async |client: Prepared| {
             let answer = question(&client).await?;
-            *kept() = Some(client);
+            let mut kept = kept();
+            if kept.len() < KEPT {
+                kept.push(client);
+            }
             Ok::<T, Error>(answer)
         };
         self.server.block_on(async {
             match former {
                 Some(client) => match answer(client).await {
-                    Err(e) if e.is_transient() => answer(self.server.client().await?).await,
+                    Err(e) if e.is_transient() => answer(Prepared::open(&self.server).await?).await,
                     answered => answered,
                 },
-                None => answer(self.server.client().await?).await,
+                None => answer(Prepared::open(&self.server).await?).await,
             }
         })
     }

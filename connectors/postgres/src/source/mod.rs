@@ -27,6 +27,7 @@ pub mod handle;
 mod log_end;
 pub mod pgoutput;
 pub mod position;
+mod prepared;
 mod publication;
 mod rows;
 pub mod slot;

@@ -26,9 +26,9 @@ use std::time::{Duration, Instant};
 
 use arrow_array::RecordBatch;
 use crossfade_core::{Consistency, Error, KeyRange, Position, Result, Snapshot, TableName, TableSchema};
-use tokio_postgres::Client;
 
 use super::position::{Lsn, PgPosition};
+use super::prepared::Prepared;
 use super::types::select;
 use super::wire::Replication;
 use super::{catalog, log_end};
@@ -53,13 +53,13 @@ const WRITERS: &str = "\
         AND l.mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')";
 
 /// Sessions that finished snapshots leave for the next, each with what drives it: a copy opens one for each chunk.
-pub type Pool = Arc<Mutex<Vec<(Server, Client)>>>;
+pub type Pool = Arc<Mutex<Vec<(Server, Prepared)>>>;
 
 /// See the module's documentation.
 pub struct SourceSnapshot {
     server: Server,
     /// None only while it is dropped.
-    client: Option<Client>,
+    client: Option<Prepared>,
     position: Position,
     /// Tables that are partitioned.
     partitioned: HashSet<TableName>,
@@ -75,7 +75,7 @@ impl SourceSnapshot {
             Some(kept) => kept,
             None => {
                 let server = server.alone()?;
-                let client = server.block_on(server.client())?;
+                let client = server.block_on(Prepared::open(&server))?;
                 (server, client)
             }
         };
@@ -92,7 +92,7 @@ impl SourceSnapshot {
         Ok(SourceSnapshot { server, client: Some(client), position, partitioned, pool })
     }
 
-    fn client(&self) -> Result<&Client> {
+    fn client(&self) -> Result<&Prepared> {
         self.client.as_ref().ok_or_else(|| Error::corrupt("a snapshot without its session"))
     }
 
@@ -120,7 +120,7 @@ struct Known {
     partitioned: bool,
 }
 
-async fn relations(client: &Client, tables: &[Arc<TableSchema>]) -> Result<Vec<Known>> {
+async fn relations(client: &Prepared, tables: &[Arc<TableSchema>]) -> Result<Vec<Known>> {
     let mut known = Vec::with_capacity(tables.len());
     for table in tables {
         let info = catalog::relation(client, &table.name).await?;
@@ -134,7 +134,7 @@ async fn relations(client: &Client, tables: &[Arc<TableSchema>]) -> Result<Vec<K
 }
 
 /// The position of reads that begin after this.
-async fn at_least(client: &Client, oids: &[u32]) -> Result<PgPosition> {
+async fn at_least(client: &Prepared, oids: &[u32]) -> Result<PgPosition> {
     let position = log_end::position(client).await?;
     let deadline = Instant::now() + PATIENCE;
     let mut waited_for: Option<HashSet<String>> = None;
@@ -166,7 +166,7 @@ async fn at_least(client: &Client, oids: &[u32]) -> Result<PgPosition> {
 }
 
 /// Puts the session into the state of a new slot's starting point.
-fn exact(server: &Server, client: &Client) -> Result<PgPosition> {
+fn exact(server: &Server, client: &Prepared) -> Result<PgPosition> {
     let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
     let end = server.block_on(log_end::position(client))?;
     let mut wire = Replication::open(server)?;
