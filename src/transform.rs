@@ -85,6 +85,11 @@ impl Mapped {
             .map_err(|e| Error::corrupt(format!("table {}: projecting its columns", self.source.name)).caused_by(e))
     }
 
+    /// For each of the target's columns the source's that goes there.
+    pub fn kept(&self) -> &[usize] {
+        &self.keep
+    }
+
     /// The table's details as they arrive: under the columns' names there, without those of columns that are left out.
     pub fn details(&self, of: &Details) -> Details {
         let name = |column: &str| {

@@ -16,6 +16,7 @@ pub mod difference;
 pub mod narrow;
 pub mod recheck;
 pub mod side;
+pub mod totals;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -31,6 +32,7 @@ pub use self::narrow::LISTED;
 use self::narrow::Suspects;
 pub use self::recheck::Compared;
 use self::recheck::Suspected;
+use self::totals::TotalsProof;
 use crate::pipeline::fence::Fence;
 use crate::pipeline::session::Shared;
 use crate::pipeline::{Pipeline, TargetSpec};
@@ -66,6 +68,9 @@ pub struct TableProof {
     pub target_fingerprint: Option<String>,
     /// What it came to.
     pub verdict: Verdict,
+    /// What both servers count and sum themselves, if that was asked and both can.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub totals: Option<TotalsProof>,
     /// Which rows differ.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub differences: Option<Differences>,
@@ -101,8 +106,17 @@ pub struct Fenced {
     held: Duration,
     tables: Vec<Mapped>,
     drift: BTreeMap<TableName, String>,
+    options: Options,
     source: Box<dyn Snapshot>,
     targets: Vec<(Option<String>, Box<dyn Snapshot>)>,
+}
+
+/// How much is compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Options {
+    /// Also what both servers count and sum by their own SQL.
+    #[serde(default)]
+    pub totals: bool,
 }
 
 /// How long the stream may take to reach the fence.
@@ -194,7 +208,15 @@ fn hold(shared: &Shared<'_>, pipeline: &Pipeline, tables: &dyn Fn() -> Result<Ve
         targets.push((name, snapshot));
     }
     let (position, source) = fence.release();
-    Ok(Fenced { position, held: began.elapsed(), tables, drift: BTreeMap::new(), source, targets })
+    Ok(Fenced {
+        position,
+        held: began.elapsed(),
+        tables,
+        drift: BTreeMap::new(),
+        options: Options::default(),
+        source,
+        targets,
+    })
 }
 
 /// A target's tables at the position where the pipeline is held.
@@ -213,11 +235,18 @@ pub fn at_fence(
 }
 
 impl Fenced {
+    /// Compares so much.
+    #[must_use]
+    pub fn with(self, options: Options) -> Self {
+        Fenced { options, ..self }
+    }
+
     /// Scans both sides, compares, and finds the rows that differ.
     pub fn compare(mut self) -> Compared {
         let began = Instant::now();
         let (ours, theirs) = self.scan_all();
-        let Fenced { position, held, tables, mut drift, mut source, mut targets } = self;
+        let sums = self.options.totals.then(|| self.total_all());
+        let Fenced { position, held, tables, mut drift, mut source, mut targets, .. } = self;
         let (mut proofs, mut suspected) = (Vec::new(), Vec::new());
         for (i, mapped) in tables.iter().enumerate() {
             let wrong = drift.remove(&mapped.source.name);
@@ -230,6 +259,11 @@ impl Fenced {
                     && let Some(suspects) = explain(&mut proof, mapped, source.as_mut(), snapshot.as_mut())
                 {
                     suspected.push(Suspected { at: proofs.len(), target: at, mapped: mapped.clone(), suspects });
+                }
+                if let Some((ours, theirs)) = &sums
+                    && wrong.is_none()
+                {
+                    totals::judge(&mut proof, mapped, &ours[i], &theirs[at][i]);
                 }
                 proofs.push(proof);
             }
@@ -262,6 +296,22 @@ impl Fenced {
             let source = &mut self.source;
             let ours = each(tables, |m| scan(source.as_mut(), &m.source, |b| m.project(&b)));
             let panicked = |_| each(tables, |_| Err(Error::corrupt("a thread that read the target panicked")));
+            (ours, theirs.into_iter().map(|t| t.join().unwrap_or_else(panicked)).collect())
+        })
+    }
+}
+
+impl Fenced {
+    /// The totals of all tables, of the source and of each target; all sides are asked at once.
+    fn total_all(&mut self) -> (totals::Side, Vec<totals::Side>) {
+        let tables = &self.tables;
+        std::thread::scope(|scope| {
+            let theirs = self.targets.iter_mut();
+            let theirs = theirs.map(|(_, snapshot)| scope.spawn(|| totals::read(snapshot.as_mut(), tables, false)));
+            let theirs: Vec<_> = theirs.collect();
+            let ours = totals::read(self.source.as_mut(), tables, true);
+            let panicked =
+                |_| tables.iter().map(|_| Err(Error::corrupt("a thread that asked the target panicked"))).collect();
             (ours, theirs.into_iter().map(|t| t.join().unwrap_or_else(panicked)).collect())
         })
     }
@@ -324,6 +374,7 @@ fn proof(
         verdict,
         differences: None,
         error: error.map(Error::to_string),
+        totals: None,
     }
 }
 

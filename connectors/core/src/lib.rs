@@ -23,6 +23,7 @@ pub mod schema;
 pub mod selection;
 pub mod source;
 pub mod target;
+pub mod totals;
 
 #[cfg(feature = "conformance")]
 pub mod conformance;

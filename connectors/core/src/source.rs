@@ -20,6 +20,7 @@ use crate::finding::Finding;
 use crate::position::Position;
 use crate::schema::{Logical, TableSchema};
 use crate::selection::Selection;
+use crate::totals::Totals;
 
 /// A database to move away from.
 pub trait Source: Send + Sync {
@@ -154,6 +155,12 @@ pub trait Snapshot: Send {
         sink: &mut dyn FnMut(RecordBatch) -> Result<()>,
     ) -> Result<()> {
         self.scan(table, &KeyRange::ALL, sink)
+    }
+
+    /// What the database itself counts and sums over the table, in the state that [`Snapshot::scan`] reads; `None` where nobody
+    /// but us could.
+    fn totals(&mut self, _table: &TableSchema) -> Result<Option<Totals>> {
+        Ok(None)
     }
 }
 

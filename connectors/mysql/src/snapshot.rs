@@ -20,6 +20,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow_array::RecordBatch;
+use crossfade_core::totals::{Ask, Totals};
 use crossfade_core::{Consistency, Error, KeyRange, Position, Result, Snapshot, TableSchema};
 
 use crate::catalog::{quote, quote_table};
@@ -90,6 +91,20 @@ impl ServerSnapshot {
 
     fn session(&mut self) -> Result<&mut Session> {
         self.session.as_mut().ok_or_else(|| Error::corrupt("a snapshot without its session"))
+    }
+
+    fn sum(&mut self, table: &TableSchema) -> Result<Totals> {
+        let one = |ask: Ask| match ask {
+            Ask::Values(i) => format!(", COUNT({})", quote(&table.columns[i].name)),
+            Ask::Sum(i) => format!(", SUM({})", quote(&table.columns[i].name)),
+        };
+        let asks: String = Ask::about(table).into_iter().map(one).collect();
+        let query = format!("SELECT COUNT(*){asks} FROM {}", quote_table(&table.name));
+        let doing = || format!("totals of table {}", table.name);
+        let row = self.session()?.row(&query).map_err(|e| e.context(doing()))?;
+        let mut row = row.unwrap_or_default().into_iter();
+        let rows = row.next().flatten().ok_or_else(|| Error::corrupt(format!("{}: no answer", doing())))?;
+        Totals::read(table, &rows, row.collect())
     }
 
     fn read(
@@ -193,5 +208,13 @@ impl Snapshot for ServerSnapshot {
             self.pool = None;
         }
         read
+    }
+
+    fn totals(&mut self, table: &TableSchema) -> Result<Option<Totals>> {
+        let totals = self.sum(table);
+        if totals.is_err() {
+            self.pool = None;
+        }
+        totals.map(Some)
     }
 }

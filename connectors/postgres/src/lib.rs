@@ -44,6 +44,7 @@ pub mod sql;
 mod statement;
 pub mod target;
 pub mod tls;
+mod totals;
 pub mod types;
 pub mod url;
 pub mod writer;

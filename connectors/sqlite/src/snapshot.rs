@@ -6,6 +6,7 @@
 use arrow_array::RecordBatch;
 use crossfade_core::builder::{ColumnBuilder, finish_columns};
 use crossfade_core::source::{KeyPart, KeyRange, Snapshot};
+use crossfade_core::totals::{Ask, Totals};
 use crossfade_core::{Column, Error, Logical, Position, Result, TableSchema};
 use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, params_from_iter};
@@ -148,6 +149,45 @@ impl Snapshot for View {
             sink(finish_columns(table, &mut builders)?)?;
         }
         Ok(())
+    }
+
+    /// `sum` of integers ends in an error beyond 64 bits, so upper and lower halves are summed apart. Of other columns the type
+    /// of a value is its own, and a sum would be of floating point.
+    fn totals(&mut self, table: &TableSchema) -> Result<Option<Totals>> {
+        let doing = format!("totals of {}", table.name);
+        let summed = |i: usize| table.columns[i].logical == Logical::Int64;
+        let asks = Ask::about(table);
+        let expression = |ask: &Ask| match *ask {
+            Ask::Values(i) => format!(", count({})", quote(&table.columns[i].name)),
+            Ask::Sum(i) if summed(i) => {
+                let name = quote(&table.columns[i].name);
+                format!(", sum({name} >> 32), sum({name} & 4294967295)")
+            }
+            Ask::Sum(_) => String::new(),
+        };
+        let sql = format!(
+            "SELECT count(*){} FROM {}",
+            asks.iter().map(expression).collect::<String>(),
+            quote(&table.name.name)
+        );
+        let read = |row: &rusqlite::Row<'_>| -> rusqlite::Result<(i64, Vec<Option<String>>)> {
+            let mut at = 0;
+            let mut next = || {
+                at += 1;
+                row.get::<_, Option<i64>>(at).map(|n| n.map(i128::from))
+            };
+            let answer = |ask: &Ask| -> rusqlite::Result<Option<String>> {
+                let number = match *ask {
+                    Ask::Values(_) => next()?,
+                    Ask::Sum(i) if summed(i) => next()?.zip(next()?).map(|(high, low)| (high << 32) + low),
+                    Ask::Sum(_) => None,
+                };
+                Ok(number.map(|n| n.to_string()))
+            };
+            Ok((row.get(0)?, asks.iter().map(answer).collect::<rusqlite::Result<_>>()?))
+        };
+        let (rows, answers) = self.conn.query_row(&sql, [], read).doing(&doing)?;
+        Totals::read(table, &rows.to_string(), answers).map(Some)
     }
 }
 

@@ -25,6 +25,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arrow_array::RecordBatch;
+use crossfade_core::totals::Totals;
 use crossfade_core::{Consistency, Error, KeyRange, Position, Result, Snapshot, TableName, TableSchema};
 
 use super::position::{Lsn, PgPosition};
@@ -36,6 +37,7 @@ use crate::classify::classify;
 use crate::connect::Server;
 use crate::quote::{self, ident, literal};
 use crate::ranges::{self, Relation};
+use crate::totals;
 
 /// How long open transactions are waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -219,5 +221,13 @@ impl Snapshot for SourceSnapshot {
             self.pool = None;
         }
         fetched
+    }
+
+    fn totals(&mut self, table: &TableSchema) -> Result<Option<Totals>> {
+        let totals = totals::totals(&self.server, self.client()?, &self.relation(table));
+        if totals.is_err() {
+            self.pool = None;
+        }
+        totals.map(Some)
     }
 }
