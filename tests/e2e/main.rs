@@ -21,5 +21,6 @@ mod postgres_to_postgres;
 mod recheck;
 mod refusals;
 mod repairs;
+mod scan;
 mod schema;
 mod sqlite_to_parquet;

@@ -6,7 +6,7 @@
 //! types, quote ──────────── values and names in Postgres' terms
 //! catalog, ddl, finish ──── tables as they are, as they must be, and what they get after the copy
 //! details, script ───────── defaults, checks, comments; all of it as text for people
-//! check ─────────────────── preflight
+//! check, survey ─────────── preflight: settings and tables, values
 //! snapshot ── ranges, decode, decimal    reading the tables back, from binary COPY to Arrow
 //! writer, loader ── apply, shape, split, sql, session, copy, numeric    writing them, from Arrow to binary COPY
 //! control ───────────────── checkpoints, owners, chunks
@@ -42,6 +42,7 @@ pub mod source;
 pub mod split;
 pub mod sql;
 mod statement;
+pub mod survey;
 pub mod target;
 pub mod tls;
 pub mod types;

@@ -6,7 +6,7 @@
 use arrow_array::RecordBatch;
 use crossfade_core::builder::{ColumnBuilder, finish_columns};
 use crossfade_core::source::{KeyPart, KeyRange, Snapshot};
-use crossfade_core::{Column, Error, Logical, Position, Result, TableSchema};
+use crossfade_core::{Column, Error, Logical, Position, Result, TableSchema, Trouble};
 use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, params_from_iter};
 
@@ -100,6 +100,29 @@ impl Snapshot for View {
         range: &KeyRange,
         sink: &mut dyn FnMut(RecordBatch) -> Result<()>,
     ) -> Result<()> {
+        self.read(table, range, sink, &mut Err)
+    }
+
+    fn survey(
+        &mut self,
+        table: &TableSchema,
+        range: &KeyRange,
+        sink: &mut dyn FnMut(RecordBatch) -> Result<()>,
+        trouble: &mut dyn FnMut(Trouble),
+    ) -> Result<()> {
+        self.read(table, range, sink, &mut |e| Trouble::of(e).map(&mut *trouble))
+    }
+}
+
+impl View {
+    /// Reads a range. `refused` gets the error of each value that cannot be carried; if it takes it, the value is NULL.
+    fn read(
+        &mut self,
+        table: &TableSchema,
+        range: &KeyRange,
+        sink: &mut dyn FnMut(RecordBatch) -> Result<()>,
+        refused: &mut dyn FnMut(Error) -> Result<()>,
+    ) -> Result<()> {
         let doing = format!("reading {}", table.name);
         let (keys, count) = (key_list(table)?, table.key.len());
         let mut clauses = Vec::new();
@@ -128,13 +151,14 @@ impl Snapshot for View {
             for (i, builder) in builders.iter_mut().enumerate() {
                 let found = row.get_ref(i).doing(&doing)?;
                 if found == ValueRef::Null && table.key.contains(&i) {
-                    return Err(null_key(table, i));
+                    refused(null_key(table, i))?;
                 }
                 match append(builder, &table.columns[i].logical, found)? {
                     Ok(n) => bytes += n,
                     Err(found) => {
                         let key = key_text(table, |i| row.get_ref(i).unwrap_or(ValueRef::Null));
-                        return Err(misfit(table, i, key, &found));
+                        refused(misfit(table, i, key, &found))?;
+                        builder.append_null();
                     }
                 }
             }

@@ -37,6 +37,11 @@ const CHECKS: &str = "\
             AND NOT (d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = k.conrelid)) \
     FROM pg_catalog.pg_constraint k WHERE k.contype = 'c' AND k.conrelid = ANY ($1) ORDER BY k.conrelid, k.conname";
 
+/// Those that foreign keys and partitions bring with them are no triggers of anybody's.
+const TRIGGERS: &str = "\
+    SELECT t.tgrelid, t.tgname::text, pg_catalog.pg_get_triggerdef(t.oid, true) FROM pg_catalog.pg_trigger t \
+    WHERE t.tgrelid = ANY ($1) AND NOT t.tgisinternal AND t.tgenabled <> 'D' ORDER BY t.tgrelid, t.tgname";
+
 const COMMENTS: &str = "\
     SELECT c.oid, pg_catalog.obj_description(c.oid, 'pg_class') FROM pg_catalog.pg_class c WHERE c.oid = ANY ($1)";
 
@@ -71,6 +76,14 @@ pub async fn details(client: &Prepared, tables: &[Arc<TableSchema>], scope: &Sco
     for row in client.query(CHECKS, &[&oids]).await.map_err(classify)? {
         let i = places[&get::<u32>(&row, 0)?];
         check(&mut all[i], &tables[i], &row)?;
+    }
+    for row in client.query(TRIGGERS, &[&oids]).await.map_err(classify)? {
+        let (name, definition): (String, String) = (get(&row, 1)?, get(&row, 2)?);
+        // CREATE TRIGGER name BEFORE INSERT OR UPDATE ON ...
+        let when = definition.split_once(&format!("{name} ")).and_then(|(_, rest)| rest.split_once(" ON "));
+        let when = when.map_or(String::new(), |(when, _)| format!(" {when}"));
+        let why = "the log holds what it does at the source; after the cutover nobody does it";
+        all[places[&get::<u32>(&row, 0)?]].leave_out(format!("trigger {name}{when}"), why);
     }
     Ok(all)
 }

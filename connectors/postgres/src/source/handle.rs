@@ -20,7 +20,7 @@ use super::slot::{self, Names, Slot};
 use super::snapshot::{Pool, SourceSnapshot};
 use super::stream::PgStream;
 use super::watch::{self, Picture, Watched};
-use super::{check, details, log_end};
+use super::{check, details, history, log_end};
 use crate::connect::Server;
 
 /// How long a reader that has just ended may still hold the slot.
@@ -104,6 +104,10 @@ impl PgSource {
 impl Source for PgSource {
     fn check(&self, selection: &Selection) -> Result<Vec<Finding>> {
         self.ask(async |client| check::check(client, &self.names, selection, &self.scope, self.server.options()).await)
+    }
+
+    fn check_history(&self, selection: &Selection) -> Result<Vec<Finding>> {
+        self.ask(async |client| history::check(client, selection, &self.scope).await)
     }
 
     fn tables(&self, selection: &Selection) -> Result<Vec<Arc<TableSchema>>> {

@@ -25,13 +25,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arrow_array::RecordBatch;
-use crossfade_core::{Consistency, Error, KeyRange, Position, Result, Snapshot, TableName, TableSchema};
+use crossfade_core::{Consistency, Error, KeyRange, Position, Result, Snapshot, TableName, TableSchema, Trouble};
 
 use super::position::{Lsn, PgPosition};
 use super::prepared::Prepared;
 use super::types::select;
 use super::wire::Replication;
-use super::{catalog, log_end};
+use super::{catalog, log_end, survey};
 use crate::classify::classify;
 use crate::connect::Server;
 use crate::quote::{self, ident, literal};
@@ -206,6 +206,20 @@ impl Snapshot for SourceSnapshot {
             self.pool = None;
         }
         scanned
+    }
+
+    fn survey(
+        &mut self,
+        table: &TableSchema,
+        range: &KeyRange,
+        sink: &mut dyn FnMut(RecordBatch) -> Result<()>,
+        trouble: &mut dyn FnMut(Trouble),
+    ) -> Result<()> {
+        let read = survey::survey(&self.server, self.client()?, self.relation(table), range, sink, trouble);
+        if read.is_err() {
+            self.pool = None;
+        }
+        read
     }
 
     fn fetch(
