@@ -9,9 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crossfade_core::{
-    Consistency, Finding, KeyRange, Level, Result, Surveyor, TableName, TableSchema, Target, Trouble,
-};
+use crossfade_core::{Finding, KeyRange, Level, Result, Surveyor, TableName, TableSchema, Target, Trouble};
 use serde::Serialize;
 
 use crate::pipeline::Pipeline;
@@ -97,7 +95,7 @@ impl<'a> Table<'a> {
 
     fn read(&mut self, pipeline: &Pipeline, brake: &Throttle, seen: &mut dyn FnMut(u64, u64)) -> Result<()> {
         let source = std::slice::from_ref(&self.mapped.source);
-        let open = || pipeline.source.snapshot(source, Consistency::AtLeast);
+        let open = || pipeline.source.peek(source);
         let mut first = Some(open()?);
         let ranges = match (&mut first, self.mapped.source.key.is_empty()) {
             (Some(snapshot), false) => snapshot.split(&self.mapped.source, pipeline.limits.chunk_rows)?,
@@ -138,7 +136,9 @@ impl<'a> Table<'a> {
     fn findings(self, rows: u64) -> Vec<(String, Finding)> {
         let mut found = Vec::new();
         let ends = self.targets.into_iter().map(|(end, _, tally)| (end, &*self.mapped.target, tally));
-        for (end, table, tally) in std::iter::once(("source".to_owned(), &*self.mapped.source, self.at_source)).chain(ends) {
+        for (end, table, tally) in
+            std::iter::once(("source".to_owned(), &*self.mapped.source, self.at_source)).chain(ends)
+        {
             found.extend(tally.findings(table, rows).into_iter().map(|f| (end.clone(), f)));
         }
         if found.is_empty() {
@@ -193,7 +193,10 @@ impl Tally {
                 Level::Ok | Level::Warning => "values that arrive as people expect",
             };
             let actual = format!("{}: {rows} of {of}{keys}", t.what);
-            Finding { level: t.level, ..Finding::warning(format!("table {}{column}", table.name), expected, actual, t.mend) }
+            Finding {
+                level: t.level,
+                ..Finding::warning(format!("table {}{column}", table.name), expected, actual, t.mend)
+            }
         };
         self.kinds.into_iter().map(finding).collect()
     }

@@ -74,6 +74,12 @@ pub trait Source: Send + Sync {
     /// A readable state of the tables at a known position.
     fn snapshot(&self, tables: &[Arc<TableSchema>], consistency: Consistency) -> Result<Box<dyn Snapshot>>;
 
+    /// A state of the tables whose position nobody asks for, to look at before a log begins: it waits for nobody, and needs no
+    /// log. By default it is as good as the copy's.
+    fn peek(&self, tables: &[Arc<TableSchema>]) -> Result<Box<dyn Snapshot>> {
+        self.snapshot(tables, Consistency::AtLeast)
+    }
+
     /// Reads the log after `from`, with the tables in the shape they had there. Fails if the log no longer reaches back
     /// to `from`: a gap is never skipped.
     fn stream(&self, from: &Position, tables: &[Arc<TableSchema>]) -> Result<Box<dyn Stream>>;

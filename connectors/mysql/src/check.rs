@@ -51,7 +51,9 @@ pub fn whole_rows(server: &Server, session: &mut Session, selection: &Selection)
     let (set, full) = (if server.is_mariadb() { "GLOBAL" } else { "PERSIST" }, catalog::FULL);
     let expected = format!("{full}: a target that keeps every change is given whole rows");
     let actual = format!("{image}: the first update that leaves a column alone would stop the pipeline");
-    let fix = format!("SET {set} binlog_row_image = '{full}'; sessions that are open keep the old value until they reconnect");
+    let fix = format!(
+        "SET {set} binlog_row_image = '{full}'; sessions that are open keep the old value until they reconnect"
+    );
     Ok(vec![Finding::critical("binlog_row_image", expected, actual, fix)])
 }
 
@@ -69,10 +71,11 @@ fn bytes(session: &mut Session, tables: &[TableInfo]) -> Result<u64> {
     );
     let names: HashSet<(&str, &str)> =
         tables.iter().map(|t| (t.schema.name.schema.as_str(), t.schema.name.name.as_str())).collect();
-    let length = |[schema, table, bytes]: [Option<String>; 3]| match names.contains(&(schema?.as_str(), table?.as_str())) {
-        true => bytes?.parse::<u64>().ok(),
-        false => None,
-    };
+    let length =
+        |[schema, table, bytes]: [Option<String>; 3]| match names.contains(&(schema?.as_str(), table?.as_str())) {
+            true => bytes?.parse::<u64>().ok(),
+            false => None,
+        };
     Ok(select(session, &sql)?.into_iter().filter_map(length).sum())
 }
 

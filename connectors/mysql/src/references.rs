@@ -27,12 +27,7 @@ pub fn check(session: &mut Session, tables: &[Arc<TableSchema>]) -> Result<Vec<F
     Ok(found)
 }
 
-fn one(
-    session: &mut Session,
-    table: &TableSchema,
-    key: &ForeignKey,
-    parent: &TableSchema,
-) -> Result<Option<Finding>> {
+fn one(session: &mut Session, table: &TableSchema, key: &ForeignKey, parent: &TableSchema) -> Result<Option<Finding>> {
     let (mut given, mut equal, mut same) = (Vec::new(), Vec::new(), Vec::new());
     for (child, to) in key.columns.iter().zip(&key.to_columns) {
         let Some(column) = table.columns.get(*child) else { return Ok(None) };

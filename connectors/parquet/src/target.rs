@@ -3,8 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crossfade_core::{
-    Checkpoint, Error, Finding, History, Loader, Owner, Result, Snapshot, Surveyor, TableSchema, Target,
-    Writer,
+    Checkpoint, Error, Finding, History, Loader, Owner, Result, Snapshot, Surveyor, TableSchema, Target, Writer,
 };
 
 use crate::check;

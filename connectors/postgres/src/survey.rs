@@ -1,7 +1,8 @@
-//! A look at rows before they are written: what of them Postgres cannot hold. Nothing is sent.
+//! A look at rows before they are written: what of them Postgres cannot hold. None of them stays.
 //!
 //! Rows go through the encoders of the copy, whose bytes are dropped. An encoder stops at the first value of a row that it
-//! refuses, so the columns of such a row are then tried one by one. What no encoder sees is whether a key fits into an index.
+//! refuses, so the columns of such a row are then tried one by one. What no encoder sees is whether a key fits into an index, and
+//! whether the target takes two keys for one ([`crate::alike`]).
 
 use std::sync::Arc;
 
@@ -9,6 +10,8 @@ use arrow_array::cast::AsArray;
 use arrow_array::{Array, RecordBatch};
 use crossfade_core::{Level, Result, Surveyor, TableSchema, Trouble};
 
+use crate::alike::Alike;
+use crate::connect::Server;
 use crate::copy::Encoders;
 use crate::keytext::key_text;
 
@@ -24,19 +27,22 @@ pub struct PostgresSurveyor {
     indexes: Vec<(String, Vec<usize>)>,
     /// Bytes of a row, to be dropped.
     scratch: Vec<u8>,
+    /// Where the target's table has unique indexes that compare in ways of their own.
+    alike: Option<Alike>,
 }
 
 impl PostgresSurveyor {
     /// For the rows of this table.
-    pub fn new(table: &Arc<TableSchema>) -> Self {
+    pub fn open(server: &Server, table: &Arc<TableSchema>) -> Result<Self> {
         let named = table.indexes.iter().map(|i| (format!("index {}", i.name), i.columns.clone()));
         let key = ("the key".to_owned(), table.key.clone());
-        PostgresSurveyor {
+        Ok(PostgresSurveyor {
             table: Arc::clone(table),
             ordinals: (0..table.columns.len()).collect(),
             indexes: std::iter::once(key).chain(named).filter(|(_, columns)| !columns.is_empty()).collect(),
             scratch: Vec::new(),
-        }
+            alike: Alike::open(server, table)?,
+        })
     }
 
     /// The columns of a row one by one.
@@ -54,7 +60,8 @@ impl PostgresSurveyor {
     /// Entries that an index may not take.
     fn widths(&self, rows: &RecordBatch, trouble: &mut dyn FnMut(Trouble)) {
         for (name, columns) in &self.indexes {
-            let lengths: Vec<Lengths<'_>> = columns.iter().filter_map(|i| Lengths::of(rows.columns().get(*i)?)).collect();
+            let lengths: Vec<Lengths<'_>> =
+                columns.iter().filter_map(|i| Lengths::of(rows.columns().get(*i)?)).collect();
             if lengths.iter().map(Lengths::longest).sum::<usize>() <= WIDEST {
                 continue;
             }
@@ -70,7 +77,8 @@ impl PostgresSurveyor {
                         ),
                         rows: 1,
                         keys: vec![shortened(key_text(&self.table, rows, row))],
-                        mend: "shorten the values; or leave the index out, and index a hash of the column by hand".into(),
+                        mend: "shorten the values; or leave the index out, and index a hash of the column by hand"
+                            .into(),
                     });
                 }
             }
@@ -106,24 +114,26 @@ impl Surveyor for PostgresSurveyor {
     fn look(&mut self, rows: &RecordBatch, trouble: &mut dyn FnMut(Trouble)) -> Result<()> {
         let table = Arc::clone(&self.table);
         let encoders = Encoders::new(&table, rows, &self.ordinals)?;
-        let refused: Vec<usize> = {
-            let mut scratch = std::mem::take(&mut self.scratch);
-            let refused = (0..rows.num_rows()).filter(|row| {
-                scratch.clear();
-                encoders.row(*row, &mut scratch).is_err()
-            });
-            let refused = refused.collect();
-            self.scratch = scratch;
-            refused
-        };
+        let (mut fine, mut refused) = (Vec::new(), Vec::new());
+        for row in 0..rows.num_rows() {
+            self.scratch.clear();
+            let fits = encoders.row(row, &mut self.scratch).is_ok();
+            if fits { fine.push(row) } else { refused.push(row) }
+        }
         for row in refused {
             self.columns(rows, row, trouble)?;
+        }
+        if let Some(alike) = &mut self.alike {
+            alike.take(&table, rows, &fine)?;
         }
         self.widths(rows, trouble);
         Ok(())
     }
 
-    fn end(&mut self, _trouble: &mut dyn FnMut(Trouble)) -> Result<()> {
-        Ok(())
+    fn end(&mut self, trouble: &mut dyn FnMut(Trouble)) -> Result<()> {
+        match &mut self.alike {
+            Some(alike) => alike.tell(trouble),
+            None => Ok(()),
+        }
     }
 }

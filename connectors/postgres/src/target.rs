@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use arrow_array::RecordBatch;
 use crossfade_core::{
-    Checkpoint, Details, Endpoint, Finding, History, Loader, Op, Owner, Result, Snapshot, Surveyor, TableSchema, Target,
-    Writer,
+    Checkpoint, Details, Endpoint, Finding, History, Loader, Op, Owner, Result, Snapshot, Surveyor, TableSchema,
+    Target, Writer,
 };
 use tokio::runtime::Handle;
 use tokio_postgres::Client;
@@ -96,7 +96,7 @@ impl Target for PostgresTarget {
     }
 
     fn surveyor(&self, table: &Arc<TableSchema>) -> Result<Option<Box<dyn Surveyor>>> {
-        Ok(Some(Box::new(PostgresSurveyor::new(table))))
+        Ok(Some(Box::new(PostgresSurveyor::open(&self.server, table)?)))
     }
 
     fn snapshot(&self, pipeline: &str, _: &[Arc<TableSchema>]) -> Result<Box<dyn Snapshot>> {

@@ -185,6 +185,10 @@ impl Source for Sqlite {
         Ok(Box::new(snapshot::View::open(&self.location)?))
     }
 
+    fn peek(&self, _tables: &[Arc<TableSchema>]) -> Result<Box<dyn Snapshot>> {
+        Ok(Box::new(snapshot::View::peek(&self.location)?))
+    }
+
     fn stream(&self, from: &Position, tables: &[Arc<TableSchema>]) -> Result<Box<dyn Stream>> {
         Ok(Box::new(stream::Log::open(&self.location, from, tables, &self.omissions)?))
     }

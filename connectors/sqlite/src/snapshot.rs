@@ -35,6 +35,13 @@ impl View {
         let position = notes::end(&conn, location)?;
         Ok(View { conn, position })
     }
+
+    /// The same before there is a change table: at no position.
+    pub fn peek(location: &Location) -> Result<Self> {
+        let conn = location.reader()?;
+        conn.execute_batch("BEGIN").doing("opening a snapshot")?;
+        Ok(View { conn, position: Position::new("") })
+    }
 }
 
 fn key_list(table: &TableSchema) -> Result<String> {

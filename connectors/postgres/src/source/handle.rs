@@ -150,7 +150,11 @@ impl Source for PgSource {
     }
 
     fn snapshot(&self, tables: &[Arc<TableSchema>], consistency: Consistency) -> Result<Box<dyn Snapshot>> {
-        Ok(Box::new(SourceSnapshot::open(&self.server, tables, consistency, &self.pool)?))
+        Ok(Box::new(SourceSnapshot::open(&self.server, tables, Some(consistency), &self.pool)?))
+    }
+
+    fn peek(&self, tables: &[Arc<TableSchema>]) -> Result<Box<dyn Snapshot>> {
+        Ok(Box::new(SourceSnapshot::open(&self.server, tables, None, &self.pool)?))
     }
 
     fn stream(&self, from: &Position, tables: &[Arc<TableSchema>]) -> Result<Box<dyn Stream>> {
