@@ -11,6 +11,7 @@ mod hard_copies;
 mod hard_postgres;
 mod left_out;
 mod mysql_to_postgres;
+mod pgvector;
 mod postgres_failover;
 mod postgres_open;
 mod postgres_publications;
