@@ -7,9 +7,9 @@
 //! enough for it, since the widest of a row go first.
 
 use crossfade_core::{Finding, Logical, Result, Selection};
-use tokio_postgres::Client;
 
 use super::catalog::{self, Scope};
+use super::prepared::Prepared;
 use crate::classify::classify;
 use crate::quote;
 
@@ -36,7 +36,7 @@ const MOVED: &str = "\
     FROM leaves l GROUP BY l.root";
 
 /// A warning for each table of which the log may leave values out.
-pub async fn check(client: &Client, selection: &Selection, scope: &Scope) -> Result<Vec<Finding>> {
+pub async fn check(client: &Prepared, selection: &Selection, scope: &Scope) -> Result<Vec<Finding>> {
     let tables = catalog::inventory(client, selection, scope).await?;
     let oids: Vec<u32> = tables.iter().map(|t| t.oid).collect();
     let mut found = Vec::new();
