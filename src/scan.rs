@@ -97,9 +97,18 @@ impl<'a> Table<'a> {
         let source = std::slice::from_ref(&self.mapped.source);
         let open = || pipeline.source.peek(source);
         let mut first = Some(open()?);
-        let ranges = match (&mut first, self.mapped.source.key.is_empty()) {
-            (Some(snapshot), false) => snapshot.split(&self.mapped.source, pipeline.limits.chunk_rows)?,
-            _ => vec![KeyRange::ALL],
+        let cut = match (&mut first, self.mapped.source.key.is_empty()) {
+            (Some(snapshot), false) => snapshot.split(&self.mapped.source, pipeline.limits.chunk_rows),
+            _ => Ok(vec![KeyRange::ALL]),
+        };
+        let ranges = match cut {
+            Ok(ranges) => ranges,
+            // A key that cannot be carried is no bound either: then in one piece.
+            Err(e) => {
+                self.at_source.add(Trouble::of(e)?);
+                first = None;
+                vec![KeyRange::ALL]
+            }
         };
         for range in ranges {
             // One for each range, as the copy has them: none is open for long.
