@@ -15,6 +15,7 @@ mod numbering;
 pub mod pipeline;
 pub mod registry;
 pub mod repair;
+pub mod scan;
 pub mod service;
 pub mod transform;
 pub mod verify;

@@ -17,7 +17,7 @@ pub mod reins;
 pub mod retention;
 pub mod session;
 mod shaper;
-mod throttle;
+pub mod throttle;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arrow_array::RecordBatch;
+use crossfade_core::totals::Totals;
 use crossfade_core::{
     Batch, Boundary, Checkpoint, Chunk, ChunkState, Error, Finding, History, KeyRange, Loaded, Loader, Owner, Phase,
     Position, Result, Snapshot, TableName, TableSchema, Target, Writer,
@@ -458,6 +459,10 @@ struct MemorySnapshot {
 impl Snapshot for MemorySnapshot {
     fn position(&self) -> &Position {
         &self.position
+    }
+
+    fn totals(&mut self, _: &TableSchema) -> Result<Option<Totals>> {
+        Ok(None)
     }
 
     fn split(&mut self, _: &TableSchema, _: u64) -> Result<Vec<KeyRange>> {

@@ -7,7 +7,7 @@ use arrow_array::RecordBatch;
 use crossfade_core::builder::{ColumnBuilder, finish_columns};
 use crossfade_core::source::{KeyPart, KeyRange, Snapshot};
 use crossfade_core::totals::{Ask, Totals};
-use crossfade_core::{Column, Error, Logical, Position, Result, TableSchema};
+use crossfade_core::{Column, Error, Logical, Position, Result, TableSchema, Trouble};
 use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, params_from_iter};
 
@@ -35,6 +35,13 @@ impl View {
         let conn = location.reader()?;
         let position = notes::end(&conn, location)?;
         Ok(View { conn, position })
+    }
+
+    /// The same before there is a change table: at no position.
+    pub fn peek(location: &Location) -> Result<Self> {
+        let conn = location.reader()?;
+        conn.execute_batch("BEGIN").doing("opening a snapshot")?;
+        Ok(View { conn, position: Position::new("") })
     }
 }
 
@@ -101,54 +108,7 @@ impl Snapshot for View {
         range: &KeyRange,
         sink: &mut dyn FnMut(RecordBatch) -> Result<()>,
     ) -> Result<()> {
-        let doing = format!("reading {}", table.name);
-        let (keys, count) = (key_list(table)?, table.key.len());
-        let mut clauses = Vec::new();
-        let mut values = Vec::new();
-        for (limit, op) in [(&range.after, ">"), (&range.to, "<=")] {
-            let Some(parts) = limit else { continue };
-            if parts.len() != count {
-                return Err(Error::corrupt(format!("a range of {} has {} key parts", table.name, parts.len())));
-            }
-            clauses.push(bound(&keys, op, values.len() + 1, count));
-            for (part, &i) in parts.iter().zip(&table.key) {
-                values.push(value(&table.columns[i].logical, part).ok_or_else(|| {
-                    Error::corrupt(format!("a range of {} has a bound that is no key: {part:?}", table.name))
-                })?);
-            }
-        }
-        let read = |c: &Column| if c.logical == Logical::Omitted { "NULL".to_owned() } else { quote(&c.name) };
-        let columns: Vec<String> = table.columns.iter().map(read).collect();
-        let filter = if clauses.is_empty() { String::new() } else { format!(" WHERE {}", clauses.join(" AND ")) };
-        let sql = format!("SELECT {} FROM {}{filter}", columns.join(", "), quote(&table.name.name));
-        let mut statement = self.conn.prepare_cached(&sql).map_err(|e| altered(table, e))?;
-        let mut rows = statement.query(params_from_iter(values)).doing(&doing)?;
-        let mut builders: Vec<ColumnBuilder> = table.columns.iter().map(|c| ColumnBuilder::new(&c.logical)).collect();
-        let (mut held, mut bytes) = (0, 0);
-        while let Some(row) = rows.next().doing(&doing)? {
-            for (i, builder) in builders.iter_mut().enumerate() {
-                let found = row.get_ref(i).doing(&doing)?;
-                if found == ValueRef::Null && table.key.contains(&i) {
-                    return Err(null_key(table, i));
-                }
-                match append(builder, &table.columns[i].logical, found)? {
-                    Ok(n) => bytes += n,
-                    Err(found) => {
-                        let key = key_text(table, |i| row.get_ref(i).unwrap_or(ValueRef::Null));
-                        return Err(misfit(table, i, key, &found));
-                    }
-                }
-            }
-            held += 1;
-            if held >= ROWS || bytes >= BYTES {
-                sink(finish_columns(table, &mut builders)?)?;
-                (held, bytes) = (0, 0);
-            }
-        }
-        if held > 0 {
-            sink(finish_columns(table, &mut builders)?)?;
-        }
-        Ok(())
+        self.read(table, range, sink, &mut Err)
     }
 
     /// `sum` of integers ends in an error beyond 64 bits, so upper and lower halves are summed apart. Of other columns the type
@@ -188,6 +148,77 @@ impl Snapshot for View {
         };
         let (rows, answers) = self.conn.query_row(&sql, [], read).doing(&doing)?;
         Totals::read(table, &rows.to_string(), answers).map(Some)
+    }
+
+    fn survey(
+        &mut self,
+        table: &TableSchema,
+        range: &KeyRange,
+        sink: &mut dyn FnMut(RecordBatch) -> Result<()>,
+        trouble: &mut dyn FnMut(Trouble),
+    ) -> Result<()> {
+        self.read(table, range, sink, &mut |e| Trouble::of(e).map(&mut *trouble))
+    }
+}
+
+impl View {
+    /// Reads a range. `refused` gets the error of each value that cannot be carried; if it takes it, the value is NULL.
+    fn read(
+        &mut self,
+        table: &TableSchema,
+        range: &KeyRange,
+        sink: &mut dyn FnMut(RecordBatch) -> Result<()>,
+        refused: &mut dyn FnMut(Error) -> Result<()>,
+    ) -> Result<()> {
+        let doing = format!("reading {}", table.name);
+        let (keys, count) = (key_list(table)?, table.key.len());
+        let mut clauses = Vec::new();
+        let mut values = Vec::new();
+        for (limit, op) in [(&range.after, ">"), (&range.to, "<=")] {
+            let Some(parts) = limit else { continue };
+            if parts.len() != count {
+                return Err(Error::corrupt(format!("a range of {} has {} key parts", table.name, parts.len())));
+            }
+            clauses.push(bound(&keys, op, values.len() + 1, count));
+            for (part, &i) in parts.iter().zip(&table.key) {
+                values.push(value(&table.columns[i].logical, part).ok_or_else(|| {
+                    Error::corrupt(format!("a range of {} has a bound that is no key: {part:?}", table.name))
+                })?);
+            }
+        }
+        let read = |c: &Column| if c.logical == Logical::Omitted { "NULL".to_owned() } else { quote(&c.name) };
+        let columns: Vec<String> = table.columns.iter().map(read).collect();
+        let filter = if clauses.is_empty() { String::new() } else { format!(" WHERE {}", clauses.join(" AND ")) };
+        let sql = format!("SELECT {} FROM {}{filter}", columns.join(", "), quote(&table.name.name));
+        let mut statement = self.conn.prepare_cached(&sql).map_err(|e| altered(table, e))?;
+        let mut rows = statement.query(params_from_iter(values)).doing(&doing)?;
+        let mut builders: Vec<ColumnBuilder> = table.columns.iter().map(|c| ColumnBuilder::new(&c.logical)).collect();
+        let (mut held, mut bytes) = (0, 0);
+        while let Some(row) = rows.next().doing(&doing)? {
+            for (i, builder) in builders.iter_mut().enumerate() {
+                let found = row.get_ref(i).doing(&doing)?;
+                if found == ValueRef::Null && table.key.contains(&i) {
+                    refused(null_key(table, i))?;
+                }
+                match append(builder, &table.columns[i].logical, found)? {
+                    Ok(n) => bytes += n,
+                    Err(found) => {
+                        let key = key_text(table, |i| row.get_ref(i).unwrap_or(ValueRef::Null));
+                        refused(misfit(table, i, key, &found))?;
+                        builder.append_null();
+                    }
+                }
+            }
+            held += 1;
+            if held >= ROWS || bytes >= BYTES {
+                sink(finish_columns(table, &mut builders)?)?;
+                (held, bytes) = (0, 0);
+            }
+        }
+        if held > 0 {
+            sink(finish_columns(table, &mut builders)?)?;
+        }
+        Ok(())
     }
 }
 
