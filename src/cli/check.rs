@@ -9,7 +9,8 @@ use serde::Serialize;
 use super::print::{size, table};
 use super::schema::arriving;
 use super::{Which, print_json};
-use crate::pipeline::{Pipeline, retention};
+use crate::pipeline::progress::SuspendedTable;
+use crate::pipeline::{Pipeline, retention, suspend};
 
 /// Look for trouble before a run.
 #[derive(Debug, Args)]
@@ -37,7 +38,10 @@ struct Entry {
 /// All findings, each with the end it was found at.
 pub fn findings(pipeline: &Pipeline) -> Result<Vec<(String, Finding)>> {
     let mut out = Vec::new();
-    let source = pipeline.source.check(&pipeline.selection)?;
+    let suspended = suspend::recover(pipeline)?;
+    // What is wrong with a table that is left out stops nobody.
+    let selection = suspend::selection(pipeline, &suspended, |_| false);
+    let source = pipeline.source.check(&selection)?;
     let broken = source.iter().any(|f| f.level == Level::Critical);
     out.extend(source.into_iter().map(|f| ("source".to_owned(), f)));
     if let Some(budget) = &pipeline.limits.log_budget
@@ -46,7 +50,8 @@ pub fn findings(pipeline: &Pipeline) -> Result<Vec<(String, Finding)>> {
         let held = || Finding::ok("log_budget", format!("{} held by {}", size(retained.bytes), retained.by));
         out.push(("source".to_owned(), retention::over(&retained, budget).unwrap_or_else(held)));
     }
-    let tables = match pipeline.source.tables(&pipeline.selection) {
+    out.extend(suspended.iter().map(|s| ("source".to_owned(), left_alone(s))));
+    let tables = match pipeline.source.tables(&selection) {
         Ok(tables) => tables,
         // The findings have told what is wrong already; the target can still be looked at without tables.
         Err(_) if broken => Vec::new(),
@@ -66,6 +71,13 @@ pub fn findings(pipeline: &Pipeline) -> Result<Vec<(String, Finding)>> {
         out.extend(spec.target.check(&pipeline.name, &arriving)?.into_iter().map(|f| (end.clone(), f)));
     }
     Ok(out)
+}
+
+/// A table that reaches no target for now.
+fn left_alone(s: &SuspendedTable) -> Finding {
+    let actual = format!("suspended since {}: {}", s.position, s.reason);
+    let fix = s.hint.as_ref().map_or_else(String::new, |hint| format!("{hint}; then "));
+    Finding::warning(format!("table {}", s.table), "carried", actual, format!("{fix}`{}`", s.command))
 }
 
 /// What of a table reaches no target.

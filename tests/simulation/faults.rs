@@ -14,7 +14,8 @@ use std::time::Duration;
 use arrow_array::RecordBatch;
 use crossfade_core::{
     Batch, Checkpoint, Chunk, ChunkState, Consistency, Error, Finding, History, KeyRange, Limit, Loaded, Loader, Owner,
-    Position, Result, Retained, Selection, Snapshot, Source, Stream, TableName, TableSchema, Target, Writer,
+    Position, Result, Retained, Selection, Snapshot, Source, Stream, Suspension, TableName, TableSchema, Target,
+    Writer,
 };
 
 use super::random::Random;
@@ -42,6 +43,8 @@ pub enum Call {
     Chunks,
     CopyAgain,
     Since,
+    Suspend,
+    Suspended,
     Write,
     Commit,
     CommitSoon,
@@ -54,7 +57,7 @@ pub enum Call {
 
 impl Call {
     /// All of them.
-    pub const ALL: [Call; 28] = [
+    pub const ALL: [Call; 30] = [
         Call::SourceTables,
         Call::SourceBegin,
         Call::SourcePosition,
@@ -75,6 +78,8 @@ impl Call {
         Call::Chunks,
         Call::CopyAgain,
         Call::Since,
+        Call::Suspend,
+        Call::Suspended,
         Call::Write,
         Call::Commit,
         Call::CommitSoon,
@@ -331,6 +336,10 @@ impl Target for FaultyTarget {
         self.1.recover(pipeline)
     }
 
+    fn suspended(&self, pipeline: &str) -> Result<Vec<(TableName, Suspension)>> {
+        self.1.suspended(pipeline)
+    }
+
     fn owner(&self, pipeline: &str) -> Result<Option<Owner>> {
         self.1.owner(pipeline)
     }
@@ -382,6 +391,14 @@ impl Writer for Faulty<dyn Writer> {
 
     fn since(&mut self) -> Result<Vec<(TableName, Position)>> {
         self.0.call(Call::Since, || self.1.since())
+    }
+
+    fn suspend(&mut self, table: &TableName, why: &Suspension) -> Result<()> {
+        self.0.call(Call::Suspend, || self.1.suspend(table, why))
+    }
+
+    fn suspended(&mut self) -> Result<Vec<(TableName, Suspension)>> {
+        self.0.call(Call::Suspended, || self.1.suspended())
     }
 
     fn write(&mut self, batch: &Batch) -> Result<()> {

@@ -39,4 +39,4 @@ pub use position::{Checkpoint, Owner, Phase, Position};
 pub use schema::{Column, ForeignKey, Index, Logical, TableName, TableSchema};
 pub use selection::{Omissions, Selection};
 pub use source::{Consistency, Keeping, KeyPart, KeyRange, Limit, Retained, Snapshot, Source, Stream};
-pub use target::{Chunk, ChunkState, History, Loaded, Loader, Target, Writer};
+pub use target::{Chunk, ChunkState, History, Loaded, Loader, Suspension, Target, Writer};
