@@ -23,3 +23,4 @@ mod refusals;
 mod repairs;
 mod schema;
 mod sqlite_to_parquet;
+mod suspended;
