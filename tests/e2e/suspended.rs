@@ -69,7 +69,7 @@ fn all_but_one_equal(pipeline: &Pipeline) {
 
 /// The two that are written together, at the target, at any moment.
 fn together(target: &Database, schema: &str) {
-    let of = |table: &str| format!("(select count(*), sum(n), max(id) from {schema}.{table})");
+    let of = |table: &str| format!("(select (count(*), sum(n), max(id)) from {schema}.{table})");
     let seen = target.sql(&format!("select {} = {}", of("good"), of("other")));
     assert_eq!(seen, "t", "a transaction is shown in part");
 }
