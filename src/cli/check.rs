@@ -9,7 +9,8 @@ use serde::Serialize;
 
 use super::print::{Progressing, count, seconds, size, table, tables};
 use super::{Which, print_json};
-use crate::pipeline::{Pipeline, retention};
+use crate::pipeline::progress::SuspendedTable;
+use crate::pipeline::{Pipeline, retention, suspend};
 use crate::scan::{self, Scanned};
 use crate::transform::{Mapped, Transform};
 
@@ -53,9 +54,12 @@ pub fn findings(pipeline: &Pipeline) -> Result<Vec<(String, Finding)>> {
 /// All findings, and how the tables arrive that can.
 fn look(pipeline: &Pipeline) -> Result<(Vec<(String, Finding)>, Vec<Mapped>)> {
     let mut out = Vec::new();
-    let mut source = pipeline.source.check(&pipeline.selection)?;
+    let suspended = suspend::recover(pipeline)?;
+    // What is wrong with a table that is left out stops nobody.
+    let selection = suspend::selection(pipeline, &suspended, |_| false);
+    let mut source = pipeline.source.check(&selection)?;
     if pipeline.targets.iter().any(|t| t.target.history() == History::Full) {
-        source.extend(pipeline.source.check_history(&pipeline.selection)?);
+        source.extend(pipeline.source.check_history(&selection)?);
     }
     let broken = source.iter().any(|f| f.level == Level::Critical);
     out.extend(source.into_iter().map(|f| ("source".to_owned(), f)));
@@ -65,7 +69,8 @@ fn look(pipeline: &Pipeline) -> Result<(Vec<(String, Finding)>, Vec<Mapped>)> {
         let held = || Finding::ok("log_budget", format!("{} held by {}", size(retained.bytes), retained.by));
         out.push(("source".to_owned(), retention::over(&retained, budget).unwrap_or_else(held)));
     }
-    let tables = match pipeline.source.tables(&pipeline.selection) {
+    out.extend(suspended.iter().map(|s| ("source".to_owned(), left_alone(s))));
+    let tables = match pipeline.source.tables(&selection) {
         Ok(tables) => tables,
         // The findings have told what is wrong already; the target can still be looked at without tables.
         Err(_) if broken => Vec::new(),
@@ -96,6 +101,13 @@ fn look(pipeline: &Pipeline) -> Result<(Vec<(String, Finding)>, Vec<Mapped>)> {
 fn unmapped(e: &Error) -> Finding {
     let expected = "a name of its own for every table and column, and a place for every column of a key";
     Finding::critical("routes and column rules", expected, e.to_string(), e.hint_text().unwrap_or_default())
+}
+
+/// A table that reaches no target for now.
+fn left_alone(s: &SuspendedTable) -> Finding {
+    let actual = format!("suspended since {}: {}", s.position, s.reason);
+    let fix = s.hint.as_ref().map_or_else(String::new, |hint| format!("{hint}; then "));
+    Finding::warning(format!("table {}", s.table), "carried", actual, format!("{fix}`{}`", s.command))
 }
 
 /// What of a table reaches no target.

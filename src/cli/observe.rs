@@ -9,8 +9,8 @@ use serde::Serialize;
 use super::print::{count, left, seconds, size, table, time};
 use super::{Which, parse_duration, print_json};
 use crate::pipeline::Pipeline;
-use crate::pipeline::progress::{self, Moment, State, TargetProgress, View};
-use crate::pipeline::retention;
+use crate::pipeline::progress::{self, Moment, State, SuspendedTable, TargetProgress, View};
+use crate::pipeline::{retention, suspend};
 use crate::service::{self, Status};
 
 /// How far the target is behind.
@@ -68,6 +68,8 @@ struct LagLine {
     retained: Option<Retained>,
     /// What is wrong with that.
     concern: Option<Finding>,
+    /// Tables that are left out.
+    suspended: Vec<SuspendedTable>,
 }
 
 pub fn lag(args: &Lag) -> Result<u8> {
@@ -86,6 +88,7 @@ pub fn lag(args: &Lag) -> Result<u8> {
         rows_per_second: (view.rows_per_second * 10.0).round() / 10.0,
         retained: view.retained.clone(),
         concern: view.concern.clone(),
+        suspended: view.suspended.clone(),
     };
     if args.json {
         print_json(&LagReport { verdict, pipelines: vec![line] })?;
@@ -106,6 +109,9 @@ pub fn lag(args: &Lag) -> Result<u8> {
         if let State::Retrying(error) = &view.state {
             println!("\nretrying: {error}");
         }
+        for table in &view.suspended {
+            println!("\nsuspended: {table}");
+        }
         if let Some(f) = &view.concern {
             println!("\n{}: {}: {}, and should be: {}\n  mend: {}", f.level, f.setting, f.actual, f.expected, f.fix);
         }
@@ -115,8 +121,8 @@ pub fn lag(args: &Lag) -> Result<u8> {
 
 fn judge(view: &View, warn: Duration, crit: Duration) -> Verdict {
     match view.concern.as_ref().map(|f| f.level) {
-        None | Some(Level::Ok) => behind(view, warn, crit),
-        Some(Level::Warning) => behind(view, warn, crit).max(Verdict::Warning),
+        None | Some(Level::Ok) if view.suspended.is_empty() => behind(view, warn, crit),
+        None | Some(Level::Ok | Level::Warning) => behind(view, warn, crit).max(Verdict::Warning),
         // Also where the lag is unknown.
         Some(Level::Critical) => Verdict::Critical,
     }
@@ -172,6 +178,7 @@ fn from_databases(pipeline: &Pipeline) -> Result<Status> {
         let checkpoint = spec.target.recover(&pipeline.name)?;
         view.targets.push(TargetProgress { name: spec.name.clone(), checkpoint, rows: 0 });
     }
+    view.suspended = suspend::recover(pipeline)?;
     if let Some(durable) = hindmost(pipeline, &view)? {
         let behind = pipeline.source.order(&durable, &end)?.is_lt();
         view.lag_bytes = if behind { pipeline.source.distance(&durable, &end)? } else { Some(0) };
@@ -231,6 +238,9 @@ pub fn status(args: &StatusArgs) -> Result<u8> {
     }
     if let Some(f) = &view.concern {
         t.add_row([&f.level.to_string(), &format!("{}: {}; mend: {}", f.expected, f.actual, f.fix)]);
+    }
+    for s in &view.suspended {
+        t.add_row(["suspended", &s.to_string()]);
     }
     if let Some(c) = view.copy {
         t.add_row([

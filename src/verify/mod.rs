@@ -9,7 +9,7 @@
 //!
 //! Replication stalls for these four steps only, not for the scans. Then every table is scanned on both sides and the
 //! fingerprints are compared. What could not be read is *unknown*, and unknown is never equal; so is a check that
-//! compared no table. Where a table differs, the same snapshots are read again to find the rows (`narrow.rs`); these are
+//! compared no table, or one while a table is suspended. Where a table differs, the same snapshots are read again to find the rows (`narrow.rs`); these are
 //! looked at once more behind a second fence (`recheck.rs`).
 
 pub mod difference;
@@ -35,7 +35,7 @@ use self::recheck::Suspected;
 use self::totals::TotalsProof;
 use crate::pipeline::fence::Fence;
 use crate::pipeline::session::Shared;
-use crate::pipeline::{Pipeline, TargetSpec};
+use crate::pipeline::{Pipeline, TargetSpec, suspend};
 use crate::transform::Mapped;
 
 /// What a comparison came to.
@@ -125,7 +125,7 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 /// Holds the pipeline at one position and opens both sides there.
 pub fn fence(shared: &Shared<'_>, pipeline: &Pipeline, globs: &[String]) -> Result<Fenced> {
     streams(shared, pipeline)?;
-    let mut fenced = hold(shared, pipeline, &|| tables(shared, globs))?;
+    let mut fenced = hold(shared, pipeline, &|| tables(shared, pipeline, globs))?;
     fenced.drift = drift(pipeline, &fenced.tables, globs);
     Ok(fenced)
 }
@@ -154,14 +154,19 @@ pub fn levelling(shared: &Shared<'_>, pipeline: &Pipeline) -> bool {
 /// Tables that the source has now and that cannot be compared as they are carried, and why. Rows alone would be equal
 /// although a column or a whole table is missing at the target.
 pub fn drift(pipeline: &Pipeline, carried: &[Mapped], globs: &[String]) -> BTreeMap<TableName, String> {
-    let now = match pipeline.source.tables(&pipeline.selection) {
+    let picked = |name: &TableName| globs.is_empty() || globs.iter().any(|g| glob_matches(g, name));
+    let suspended = pipeline.progress.view().suspended;
+    let mut out: BTreeMap<TableName, String> =
+        suspended.iter().filter(|s| picked(&s.table)).map(|s| (s.table.clone(), format!("suspended: {s}"))).collect();
+    let now = match pipeline.source.tables(&suspend::selection(pipeline, &suspended, |_| false)) {
         Ok(now) => now,
-        Err(e) => return carried.iter().map(|m| (m.source.name.clone(), e.to_string())).collect(),
+        Err(e) => {
+            out.extend(carried.iter().map(|m| (m.source.name.clone(), e.to_string())));
+            return out;
+        }
     };
     let shape = |t: &TableSchema| -> Vec<_> { t.columns.iter().map(|c| (c.name.clone(), c.logical.clone())).collect() };
-    let picked = |t: &&Arc<TableSchema>| globs.is_empty() || globs.iter().any(|g| glob_matches(g, &t.name));
-    let mut out = BTreeMap::new();
-    for table in now.iter().filter(picked) {
+    for table in now.iter().filter(|t| picked(&t.name)) {
         let wrong = match carried.iter().find(|m| m.source.name == table.name) {
             None => {
                 "it came after the pipeline began and is not carried: `crossfade snapshot` takes it in, or exclude it"
@@ -177,12 +182,13 @@ pub fn drift(pipeline: &Pipeline, carried: &[Mapped], globs: &[String]) -> BTree
 }
 
 /// The carried tables that the globs pick, in their present shape.
-fn tables(shared: &Shared<'_>, globs: &[String]) -> Result<Vec<Mapped>> {
+fn tables(shared: &Shared<'_>, pipeline: &Pipeline, globs: &[String]) -> Result<Vec<Mapped>> {
     let mut all = shared.carried();
     if globs.is_empty() {
         return Ok(all);
     }
-    for glob in globs {
+    let suspended = pipeline.progress.view().suspended;
+    for glob in globs.iter().filter(|g| !suspended.iter().any(|s| glob_matches(g, &s.table))) {
         if !all.iter().any(|m| glob_matches(glob, &m.source.name)) {
             let names: Vec<String> = all.iter().map(|m| m.source.name.to_string()).collect();
             return Err(Error::usage(format!("no carried table matches {glob}"))

@@ -25,3 +25,4 @@ mod repairs;
 mod scan;
 mod schema;
 mod sqlite_to_parquet;
+mod suspended;

@@ -17,6 +17,7 @@ use crossfade_core::{
     TableSchema, builder,
 };
 
+use super::poison::{POISONED, Poison};
 use super::stream::MemoryStream;
 
 /// The schema of all tables.
@@ -43,7 +44,7 @@ pub fn tick() -> u64 {
 pub type Database = BTreeMap<String, Arc<State>>;
 
 #[derive(Default)]
-struct Inner {
+pub struct Inner {
     tables: Vec<Arc<TableSchema>>,
     log: Vec<Arc<Vec<(String, Entry)>>>,
     /// One more than the log has transactions.
@@ -53,6 +54,8 @@ struct Inner {
     begun: Option<u64>,
     /// Everything before is gone.
     purged: u64,
+    /// Rows of this table, of these transactions, are refused.
+    pub poison: Option<(String, Poison)>,
     /// When which position was acknowledged, by [`tick`].
     acknowledged: Vec<(u64, u64)>,
 }
@@ -70,7 +73,7 @@ impl Store {
         Arc::new(Store { inner: Mutex::new(inner), committed: Condvar::new() })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    pub fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -169,6 +172,13 @@ impl Store {
         let inner = self.lock();
         let known = inner.names.iter().rev().find(|(from, name, _)| *from <= at && name == table);
         known.map(|(.., names)| names.clone()).unwrap_or_default()
+    }
+
+    /// An error if the table's rows of this transaction cannot be read.
+    pub fn swallow(&self, table: &TableName, transaction: u64) -> Result<()> {
+        let spoilt = |(name, poison): &(String, Poison)| *name == table.name && poison.spoils(transaction);
+        let spoilt = self.lock().poison.as_ref().is_some_and(spoilt);
+        if spoilt { Err(Error::data(table, POISONED)) } else { Ok(()) }
     }
 
     /// The state now.
@@ -343,6 +353,7 @@ impl MemorySnapshot {
         if names(table) != self.store.columns(&table.name.name, at) {
             return Err(Error::data(&table.name, format!("no such columns: {:?}", names(table))));
         }
+        self.store.swallow(&table.name, at)?;
         let database = self.frozen.clone().unwrap_or_else(|| self.store.now());
         let missing = || Error::corrupt(format!("no table {}", table.name));
         database.get(&table.name.name).cloned().ok_or_else(missing)

@@ -3,7 +3,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crossfade_core::{
-    Checkpoint, Error, Finding, History, Loader, Owner, Result, Snapshot, Surveyor, TableSchema, Target, Writer,
+    Checkpoint, Error, Finding, History, Loader, Owner, Result, Snapshot, Surveyor, Suspension, TableName, TableSchema,
+    Target, Writer,
 };
 
 use crate::check;
@@ -45,6 +46,10 @@ impl Target for ParquetTarget {
 
     fn recover(&self, pipeline: &str) -> Result<Option<Checkpoint>> {
         Ok(self.places(pipeline)?.load()?.checkpoint)
+    }
+
+    fn suspended(&self, pipeline: &str) -> Result<Vec<(TableName, Suspension)>> {
+        Ok(self.places(pipeline)?.load()?.suspended)
     }
 
     fn owner(&self, pipeline: &str) -> Result<Option<Owner>> {

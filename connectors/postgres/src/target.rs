@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use arrow_array::RecordBatch;
 use crossfade_core::{
-    Checkpoint, Details, Endpoint, Finding, History, Loader, Op, Owner, Result, Snapshot, Surveyor, TableSchema,
-    Target, Writer,
+    Checkpoint, Details, Endpoint, Finding, History, Loader, Op, Owner, Result, Snapshot, Surveyor, Suspension,
+    TableName, TableSchema, Target, Writer,
 };
 use tokio::runtime::Handle;
 use tokio_postgres::Client;
@@ -62,6 +62,11 @@ impl Target for PostgresTarget {
     fn recover(&self, pipeline: &str) -> Result<Option<Checkpoint>> {
         let (_, state) = self.server.block_on(self.state(pipeline))?;
         Ok(state.and_then(|s| s.checkpoint))
+    }
+
+    fn suspended(&self, pipeline: &str) -> Result<Vec<(TableName, Suspension)>> {
+        let (_, state) = self.server.block_on(self.state(pipeline))?;
+        Ok(state.map_or_else(Vec::new, |s| s.suspended.into_iter().collect()))
     }
 
     /// The owner is whoever holds the session lock: a row alone tells only who had it last.
