@@ -11,6 +11,7 @@ pub mod fold;
 #[cfg(test)]
 mod fuzz;
 mod gather;
+pub mod ledger;
 mod numbering;
 pub mod pipeline;
 pub mod registry;
