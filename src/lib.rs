@@ -16,6 +16,7 @@ mod numbering;
 pub mod pipeline;
 pub mod registry;
 pub mod repair;
+pub mod report;
 pub mod service;
 pub mod transform;
 pub mod verify;

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crossfade_core::Secret;
-use lettre::Address;
 use lettre::message::Mailbox;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -226,13 +225,6 @@ fn mail_server(text: &str) -> Result<MailServer, String> {
 /// A user may be a whole address, its `@` written as `%40`.
 fn percent_decoded(text: &str) -> String {
     url::form_urlencoded::parse(text.replace('+', "%2B").as_bytes()).map(|(k, _)| k.into_owned()).collect()
-}
-
-impl MailConfig {
-    /// Who receives, as a server is told.
-    pub fn receivers(&self) -> Vec<Address> {
-        self.to.iter().map(|m| m.email.clone()).collect()
-    }
 }
 
 #[cfg(test)]

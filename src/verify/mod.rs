@@ -26,6 +26,7 @@ use arrow_array::RecordBatch;
 use crossfade_core::{
     Error, Fingerprint, KeyRange, Phase, Position, Result, Snapshot, TableName, TableSchema, selection::glob_matches,
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use self::canary::{Canary, Keeper};
@@ -40,7 +41,7 @@ use crate::pipeline::{Pipeline, TargetSpec};
 use crate::transform::Mapped;
 
 /// What a comparison came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     /// Same rows.
