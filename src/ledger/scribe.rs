@@ -212,7 +212,8 @@ pub fn settle(ledger: &mut Ledger, max_lag: Duration, now: i64, proving: Option<
     let mut judged = Vec::new();
     let mut start = first;
     while start + HOUR <= now {
-        let waits = proving.is_some_and(|ago| now - ago < start + HOUR) && now < start + 2 * HOUR;
+        let began_in_it = proving.is_some_and(|ago| (start..start + HOUR).contains(&(now - ago)));
+        let waits = began_in_it && now < start + 2 * HOUR;
         if waits {
             break;
         }

@@ -34,7 +34,11 @@ impl Kept {
     pub fn command(&self, command: &str, more: &[&str]) -> Program {
         let config = self.config.to_str().expect("UTF-8");
         let state = self.state.to_str().expect("UTF-8");
-        program().args([command, "--config", config]).args(more).env("STATE_DIRECTORY", state).env("MAIL_PASSWORD", "secret")
+        program()
+            .args([command, "--config", config])
+            .args(more)
+            .env("STATE_DIRECTORY", state)
+            .env("MAIL_PASSWORD", "secret")
     }
 
     /// Runs a command to its end.
@@ -107,14 +111,20 @@ fn the_daemon_keeps_a_ledger_and_reports_tell_of_it() {
     target.sql("update t set v = 'secret value' where id = 7");
     kept.told(2, "verify", &[]);
     let report = kept.told(2, "report", &[]);
-    for part in ["1 rows differ", "crossfade repair --table", "id = '7'", "secret value", "tried again", "its chain is whole"] {
+    for part in
+        ["1 rows differ", "crossfade repair --table", "id = '7'", "secret value", "tried again", "its chain is whole"]
+    {
         assert!(report.contains(part), "{part}: {report}");
     }
     assert!(!kept.told(2, "report", &["--mask"]).contains("secret value"));
     kept.told(0, "repair", &["--apply"]);
     let report = kept.told(1, "report", &["--format", "json"]);
     let report: serde_json::Value = serde_json::from_str(&report).expect("JSON");
-    assert_eq!((&report["verdict"], report["repairs"].as_array().map(Vec::len)), (&"warning".into(), Some(1)), "{report:#}");
+    assert_eq!(
+        (&report["verdict"], report["repairs"].as_array().map(Vec::len)),
+        (&"warning".into(), Some(1)),
+        "{report:#}"
+    );
 
     let file = rusqlite::Connection::open(kept.state.join(format!("{}.ledger.sqlite", kept.name))).expect("the file");
     let hide = "drop trigger entry_stays; update entry set body = replace(body, 'different', 'equal') where kind = 'verification'";
