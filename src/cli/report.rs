@@ -75,9 +75,9 @@ pub fn report(args: &ReportArgs) -> Result<u8> {
         }
     }
     let silent = args.quiet && report.verdict == Verdict::Ok;
+    // What could not be sent before goes out also when all is well.
     if args.mail
-        && !silent
-        && let Err(e) = by_mail(&config, &report, &folder)
+        && let Err(e) = by_mail(&config, (!silent).then_some(&report), &folder)
     {
         failed(e);
     }
@@ -98,7 +98,7 @@ fn print(report: &Report, format: Format) -> Result<()> {
 }
 
 /// An error unless everything was sent.
-fn by_mail(config: &Config, report: &Report, folder: &Path) -> Result<()> {
+fn by_mail(config: &Config, report: Option<&Report>, folder: &Path) -> Result<()> {
     let Some(mail) = &config.mail else { return Ok(()) };
     let sent = mail::send(mail, report, &mail::spool(folder, &config.name))?;
     if !sent.refused.is_empty() {

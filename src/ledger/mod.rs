@@ -14,6 +14,7 @@ pub mod entry;
 pub mod hours;
 pub mod scribe;
 
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -89,24 +90,33 @@ fn file(folder: &Path, pipeline: &str) -> PathBuf {
     folder.join(format!("{pipeline}.ledger.sqlite"))
 }
 
-/// The ledger to read: this user's, else the one that a systemd unit of the pipeline's name keeps.
-fn to_read(pipeline: &str) -> Result<PathBuf> {
+/// A pipeline's ledger: where `STATE_DIRECTORY` leads to, else the one that a systemd unit of the pipeline's name keeps (to whom it is
+/// visible), else this user's.
+fn place(pipeline: &str) -> Result<PathBuf> {
     let own = file(&folder()?, pipeline);
     let unit = file(&Path::new("/var/lib/crossfade").join(pipeline), pipeline);
-    Ok(if !own.exists() && unit.exists() { unit } else { own })
+    let told = std::env::var_os("STATE_DIRECTORY").is_some_and(|v| !v.is_empty());
+    Ok(if !told && unit.exists() { unit } else { own })
 }
 
 impl Ledger {
     /// Opens a pipeline's ledger to write; makes it if there is none.
     pub fn open(pipeline: &str) -> Result<Ledger> {
-        Ledger::open_in(&folder()?, pipeline)
+        Ledger::open_at(place(pipeline)?, pipeline)
     }
 
     /// As [`Ledger::open`], in this folder.
     pub fn open_in(folder: &Path, pipeline: &str) -> Result<Ledger> {
-        let path = file(folder, pipeline);
+        Ledger::open_at(file(folder, pipeline), pipeline)
+    }
+
+    fn open_at(path: PathBuf, pipeline: &str) -> Result<Ledger> {
         let open = || -> std::result::Result<Connection, Box<dyn std::error::Error + Send + Sync>> {
-            std::fs::create_dir_all(folder)?;
+            // It holds values of rows that differ: nobody else's business.
+            if let Some(folder) = path.parent() {
+                std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+            }
+            std::fs::File::options().append(true).create(true).mode(0o600).open(&path)?;
             let mut connection = Connection::open(&path)?;
             connection.busy_timeout(PATIENCE)?;
             connection.pragma_update(None, "journal_mode", "WAL")?;
@@ -130,7 +140,7 @@ impl Ledger {
 
     /// Opens a pipeline's ledger to read; `None`: there is none yet.
     pub fn open_read(pipeline: &str) -> Result<Option<Ledger>> {
-        Ledger::open_read_at(&to_read(pipeline)?, pipeline)
+        Ledger::open_read_at(&place(pipeline)?, pipeline)
     }
 
     /// As [`Ledger::open_read`], in this folder.
@@ -170,11 +180,6 @@ impl Ledger {
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
-    }
-
-    /// The folder that it stands in.
-    pub fn folder(&self) -> &Path {
-        self.path.parent().unwrap_or(Path::new("."))
     }
 
     /// Adds entries, all or none.

@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, TryRecvError, bounded};
 use crossfade_core::{Error, Phase, Result};
 
+use super::Ledger;
 use super::entry::{Asker, Event, Sample};
 use super::hours::{HOUR, hour_of, judge};
-use super::{Ledger, folder};
 use crate::config::Config;
 use crate::desk::Job;
 use crate::pipeline::Pipeline;
@@ -187,7 +187,7 @@ impl<'a> Scribe<'a> {
     fn write_out(&mut self) -> Result<()> {
         let ledger = match &mut self.ledger {
             Some(ledger) => ledger,
-            none => none.insert(Ledger::open_in(&folder()?, &self.pipeline.name)?),
+            none => none.insert(Ledger::open(&self.pipeline.name)?),
         };
         if self.lost > 0 {
             let error = self.error.clone().unwrap_or_else(|| "more happened at once than is kept".into());

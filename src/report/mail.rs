@@ -9,6 +9,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -59,13 +60,17 @@ pub fn spool(state: &Path, pipeline: &str) -> PathBuf {
     state.join(format!("{pipeline}.spool"))
 }
 
-/// Puts a report into the spool, and sends what is there.
-pub fn send(config: &MailConfig, report: &Report, spool: &Path) -> Result<Sent> {
+/// Puts a report into the spool, if there is one to send, and sends what is there.
+pub fn send(config: &MailConfig, report: Option<&Report>, spool: &Path) -> Result<Sent> {
     let wrong = |what: &str, e: std::io::Error| {
         Error::transient(format!("cannot {what} {}", spool.display())).caused_by(e).hint("make room, or give rights")
     };
-    fs::create_dir_all(spool).map_err(|e| wrong("make", e))?;
-    if waiting(spool).map_err(|e| wrong("read", e))?.len() >= WAITING {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(spool).map_err(|e| wrong("make", e))?;
+    let before = waiting(spool).map_err(|e| wrong("read", e))?.len();
+    let Some(report) = report else {
+        return if before == 0 { Ok(Sent::default()) } else { empty(config, spool).map_err(|e| wrong("empty", e))? };
+    };
+    if before >= WAITING {
         let hint = "the mail server has not accepted any for long: look at [mail], then remove what is not wanted";
         return Err(Error::unavailable(format!("{WAITING} messages wait in {}", spool.display())).hint(hint));
     }
