@@ -122,7 +122,7 @@ impl Ledger {
             connection.pragma_update(None, "journal_mode", "WAL")?;
             connection.pragma_update(None, "synchronous", "FULL")?;
             let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            if tx.pragma_query_value(None, "user_version", |r| r.get::<_, i32>(0))? == 0 {
+            if is_blank(&tx)? {
                 tx.execute_batch(SCHEMA)?;
                 tx.pragma_update(None, "application_id", APPLICATION)?;
                 tx.pragma_update(None, "user_version", FORMAT)?;
@@ -157,6 +157,10 @@ impl Ledger {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags).map_err(|e| unreadable(path, e))?;
         connection.busy_timeout(PATIENCE).map_err(|e| unreadable(path, e))?;
+        // Somebody is about to make it.
+        if is_blank(&connection).map_err(|e| unreadable(path, e))? {
+            return Ok(None);
+        }
         Ledger { connection, path: path.to_owned(), pipeline: pipeline.to_owned() }.of_this_format().map(Some)
     }
 
@@ -305,6 +309,14 @@ impl Ledger {
     fn wrong(&self, e: rusqlite::Error) -> Error {
         unreadable(&self.path, e)
     }
+}
+
+/// Whether nothing was ever put into the file.
+fn is_blank(connection: &Connection) -> rusqlite::Result<bool> {
+    let marked = ["user_version", "application_id"].iter().try_fold(false, |any, name| {
+        Ok::<_, rusqlite::Error>(any || connection.pragma_query_value(None, name, |r| r.get::<_, i32>(0))? != 0)
+    })?;
+    Ok(!marked && connection.query_row("SELECT count(*) = 0 FROM sqlite_schema", [], |r| r.get(0))?)
 }
 
 fn unreadable(path: &Path, e: impl std::error::Error + Send + Sync + 'static) -> Error {

@@ -142,6 +142,12 @@ fn it_is_read_back_and_a_stranger_or_a_later_format_is_refused() {
     let (when, last) = read.last_verification().unwrap().unwrap();
     assert_eq!((when, last.proof.verdict), (at(2), Verdict::Equal), "of all tables");
     assert!(Ledger::open_read_at(&folder.path().join("none"), "shop").unwrap().is_none());
+    // A file that nobody has filled yet is no ledger yet; one of somebody else is left alone.
+    let blank = folder.path().join("blank.ledger.sqlite");
+    std::fs::File::create(&blank).unwrap();
+    assert!(Ledger::open_read_at(&blank, "blank").unwrap().is_none());
+    Connection::open(&blank).unwrap().execute_batch("CREATE TABLE theirs (a)").unwrap();
+    assert!(Ledger::open_in(folder.path(), "blank").err().unwrap().to_string().contains("no ledger"));
     ledger.connection.pragma_update(None, "user_version", 7).unwrap();
     assert!(Ledger::open_in(folder.path(), "shop").err().unwrap().to_string().contains("of format 7"));
     ledger.connection.pragma_update(None, "application_id", 1).unwrap();
