@@ -8,8 +8,10 @@ use serde::Serialize;
 
 use super::print::{count, left, seconds, size, table, time};
 use super::{Which, parse_duration, print_json};
+use crate::config::Config;
+use crate::ledger::Ledger;
 use crate::pipeline::Pipeline;
-use crate::pipeline::progress::{self, Moment, State, SuspendedTable, TargetProgress, View};
+use crate::pipeline::progress::{self, Keeping, Moment, State, SuspendedTable, TargetProgress, View};
 use crate::pipeline::{retention, suspend};
 use crate::service::{self, Status};
 
@@ -73,8 +75,8 @@ struct LagLine {
 }
 
 pub fn lag(args: &Lag) -> Result<u8> {
-    let (_config, _runtime, pipeline) = args.which.open()?;
-    let status = picture(&pipeline)?;
+    let (config, _runtime, pipeline) = args.which.open()?;
+    let status = picture(&pipeline, &config)?;
     let view = &status.view;
     let verdict = judge(view, args.warn, args.crit);
     let line = LagLine {
@@ -161,14 +163,23 @@ fn hindmost(pipeline: &Pipeline, view: &View) -> Result<Option<Position>> {
 }
 
 /// From the daemon if one answers, else from both ends.
-fn picture(pipeline: &Pipeline) -> Result<Status> {
+pub fn picture(pipeline: &Pipeline, config: &Config) -> Result<Status> {
     match service::ask_status(&pipeline.name) {
         Some(status) => status,
-        None => from_databases(pipeline),
+        None => from_databases(pipeline, config.proof.goal_hours),
     }
 }
 
-fn from_databases(pipeline: &Pipeline) -> Result<Status> {
+/// What the ledger says, without a daemon.
+fn kept(pipeline: &str, goal: u32) -> Keeping {
+    let read = || Ledger::open_read(pipeline)?.map(|l| l.standing(goal, crate::now_micros())).transpose();
+    match read() {
+        Ok(standing) => Keeping { standing, error: None },
+        Err(e) => Keeping { standing: None, error: Some(e.to_string()) },
+    }
+}
+
+fn from_databases(pipeline: &Pipeline, goal: u32) -> Result<Status> {
     let end = pipeline.source.position()?;
     let mut view = View { state: State::Stopped, source_position: Some(end.clone()), ..View::default() };
     view.retained = pipeline.source.retained()?;
@@ -188,13 +199,14 @@ fn from_databases(pipeline: &Pipeline) -> Result<Status> {
             true => progress::behind(oldest, None, Moment::now()),
         };
     }
+    let keeping = kept(&pipeline.name, goal);
     let (pipeline, source) = (pipeline.name.clone(), pipeline.source_name.clone());
-    Ok(Status { pipeline, pid: 0, since_micros: 0, source, view })
+    Ok(Status { pipeline, pid: 0, since_micros: 0, source, view, keeping })
 }
 
 pub fn status(args: &StatusArgs) -> Result<u8> {
-    let (_config, _runtime, pipeline) = args.which.open()?;
-    let status = picture(&pipeline)?;
+    let (config, _runtime, pipeline) = args.which.open()?;
+    let status = picture(&pipeline, &config)?;
     let verdict = judge(&status.view, Duration::from_secs(30), Duration::from_secs(300));
     if args.json {
         print_json(&status)?;
@@ -254,6 +266,12 @@ pub fn status(args: &StatusArgs) -> Result<u8> {
                 left(c.seconds_left)
             ),
         ]);
+    }
+    if let Some(standing) = &status.keeping.standing {
+        t.add_row(["streak", &standing.line()]);
+    }
+    if let Some(error) = &status.keeping.error {
+        t.add_row(["ledger", &format!("cannot be used, so hours are unknown: {error}")]);
     }
     if view.restarts > 0 {
         t.add_row(["restarts", &count(view.restarts)]);

@@ -8,6 +8,8 @@ use crossfade_core::{Error, Phase, Result};
 use super::print::{self, Progressing, count, table};
 use super::{Which, print_json};
 use crate::desk::{self, Job};
+use crate::ledger::entry::Asker;
+use crate::ledger::{Event, Ledger};
 use crate::pipeline::Pipeline;
 use crate::service::{self, Server};
 use crate::verify::difference::{Cell, Classes, Difference, Kind, Recheck, Settler};
@@ -38,7 +40,9 @@ pub fn verify(args: &Verify) -> Result<u8> {
         Some(answer) => answer?,
         None => {
             let stop = service::stop_on_signals(config.drain, 75)?;
-            alone(&pipeline, &args.table, options, stop)?
+            let answer = alone(&pipeline, &args.table, options, stop);
+            keep(&pipeline.name, &[Event::compared(Asker::Verify, &args.table, &answer)]);
+            answer?
         }
     };
     drop(progressing);
@@ -55,6 +59,13 @@ pub fn alone(pipeline: &Pipeline, tables: &[String], options: Options, stop: &At
     copied(pipeline)?;
     let _server = Server::bind(&pipeline.name)?;
     desk::alone(pipeline, stop, |reply| Job::verify(tables, options, reply))
+}
+
+/// Without a daemon: writes to the ledger what was done. What was found stands also where that fails, so it is told, and no more.
+pub fn keep(pipeline: &str, events: &[(i64, Event)]) {
+    if let Err(e) = Ledger::open(pipeline).and_then(|mut ledger| ledger.append(events)) {
+        print::error(&e);
+    }
 }
 
 /// An error while a target still lacks rows of the initial copy.

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::reporting::{RawMail, RawProof, RawWebhook};
 use crate::pipeline::retention::BudgetAction;
 
 /// One pipeline: a source, one or more targets, and what happens between them.
@@ -32,6 +33,13 @@ pub struct RawConfig {
     /// How the daemon behaves.
     #[serde(default)]
     pub service: RawService,
+    /// When both sides are compared, and what counts as well.
+    #[serde(default)]
+    pub proof: RawProof,
+    /// Where reports are mailed to.
+    pub mail: Option<RawMail>,
+    /// Who is told of a change of the verdict.
+    pub webhook: Option<RawWebhook>,
 }
 
 /// The database to move away from.

@@ -32,6 +32,7 @@ use self::applier::CommitPolicy;
 use self::progress::{Progress, State, TargetProgress};
 use self::retention::LogBudget;
 use self::session::{Attempt, Goal, Member, Shared};
+use crate::ledger::Event;
 use crate::transform::{Mapped, Rules, Transform};
 
 /// Bounds of a pipeline. The worst case of memory held in batches is
@@ -151,6 +152,7 @@ pub fn run(pipeline: &Pipeline, goal: &Goal, conduct: &mut Conduct<'_>) -> Resul
                 }
                 failures += 1;
                 let wait = backoff(pipeline.limits.backoff, failures);
+                pipeline.progress.note(Event::incident(&e));
                 tracing::warn!(error = %e, hint = e.hint_text(), wait_ms = wait.as_millis() as u64, "trying again");
                 pipeline.progress.update(|v| {
                     v.state = State::Retrying(e.to_string());

@@ -38,6 +38,7 @@ use super::reins::{Reins, Rule};
 use super::shaper::{Outlet, shape};
 use super::throttle::Throttle;
 use super::{Limits, Pipeline, retention};
+use crate::ledger::entry::changes;
 use crate::transform::{Mapped, Transform};
 
 /// Waits re-check this often whether the session is over.
@@ -166,7 +167,9 @@ impl Shared<'_> {
 
     /// A table has another shape from here on.
     pub fn reshaped(&self, tables: Vec<Mapped>) {
-        *self.carried.lock().unwrap_or_else(PoisonError::into_inner) = tables;
+        let mut carried = self.carried.lock().unwrap_or_else(PoisonError::into_inner);
+        changes(&carried, &tables).into_iter().for_each(|event| self.progress.note(event));
+        *carried = tables;
     }
 
     /// Whether targets must commit what they can now.

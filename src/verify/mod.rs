@@ -12,6 +12,7 @@
 //! compared no table, or one while a table is suspended. Where a table differs, the same snapshots are read again to find the rows (`narrow.rs`); these are
 //! looked at once more behind a second fence (`recheck.rs`).
 
+pub mod canary;
 pub mod difference;
 pub mod narrow;
 pub mod recheck;
@@ -22,11 +23,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arrow_array::RecordBatch;
 use crossfade_core::{
     Error, Fingerprint, KeyRange, Phase, Position, Result, Snapshot, TableName, TableSchema, selection::glob_matches,
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use self::canary::{Canary, Keeper};
 use self::difference::Differences;
 pub use self::narrow::LISTED;
 use self::narrow::Suspects;
@@ -39,7 +43,7 @@ use crate::pipeline::{Pipeline, TargetSpec, suspend};
 use crate::transform::Mapped;
 
 /// What a comparison came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     /// Same rows.
@@ -98,11 +102,18 @@ pub struct Proof {
     /// Why they were not.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub recheck_error: Option<String>,
+    /// When both sides were opened there: microseconds since 1970 UTC, by the clock of who compared.
+    #[serde(default)]
+    pub at_micros: i64,
+    /// Whether the comparison found changes that it made itself, in memory.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub canary: Option<Canary>,
 }
 
 /// Both sides opened at the same position; the comparison needs nothing else.
 pub struct Fenced {
     position: Position,
+    at_micros: i64,
     held: Duration,
     tables: Vec<Mapped>,
     drift: BTreeMap<TableName, String>,
@@ -216,6 +227,7 @@ fn hold(shared: &Shared<'_>, pipeline: &Pipeline, tables: &dyn Fn() -> Result<Ve
     let (position, source) = fence.release();
     Ok(Fenced {
         position,
+        at_micros: crate::now_micros(),
         held: began.elapsed(),
         tables,
         drift: BTreeMap::new(),
@@ -250,9 +262,9 @@ impl Fenced {
     /// Scans both sides, compares, and finds the rows that differ.
     pub fn compare(mut self) -> Compared {
         let began = Instant::now();
-        let (ours, theirs) = self.scan_all();
+        let (ours, canary, theirs) = self.scan_all();
         let sums = self.options.totals.then(|| self.total_all());
-        let Fenced { position, held, tables, mut drift, mut source, mut targets, .. } = self;
+        let Fenced { position, at_micros, held, tables, mut drift, mut source, mut targets, .. } = self;
         let (mut proofs, mut suspected) = (Vec::new(), Vec::new());
         for (i, mapped) in tables.iter().enumerate() {
             let wrong = drift.remove(&mapped.source.name);
@@ -286,12 +298,15 @@ impl Fenced {
             tables: proofs,
             rechecked: None,
             recheck_error: None,
+            at_micros,
+            canary: Some(canary),
         };
         Compared { proof, suspected }
     }
 
-    /// The fingerprints of all tables, of the source and of each target; all sides are read at once.
-    fn scan_all(&mut self) -> (Vec<Result<Fingerprint>>, Vec<Vec<Result<Fingerprint>>>) {
+    /// The fingerprints of all tables, of the source and of each target; all sides are read at once. On the way the comparison is tried
+    /// out on rows of the source.
+    fn scan_all(&mut self) -> (Vec<Result<Fingerprint>>, Canary, Vec<Vec<Result<Fingerprint>>>) {
         let tables = &self.tables;
         std::thread::scope(|scope| {
             let theirs = self
@@ -300,9 +315,20 @@ impl Fenced {
                 .map(|(_, snapshot)| scope.spawn(|| each(tables, |m| scan(snapshot.as_mut(), &m.target, Ok))));
             let theirs: Vec<_> = theirs.collect();
             let source = &mut self.source;
-            let ours = each(tables, |m| scan(source.as_mut(), &m.source, |b| m.project(&b)));
+            let mut canary = Canary::default();
+            let ours = each(tables, |m| {
+                let mut keeper = Keeper::default();
+                let sum = scan(source.as_mut(), &m.source, |b| {
+                    keeper.see(&b);
+                    m.project(&b)
+                });
+                if let Some(kept) = keeper.kept() {
+                    canary.fly(m, &kept);
+                }
+                sum
+            });
             let panicked = |_| each(tables, |_| Err(Error::corrupt("a thread that read the target panicked")));
-            (ours, theirs.into_iter().map(|t| t.join().unwrap_or_else(panicked)).collect())
+            (ours, canary, theirs.into_iter().map(|t| t.join().unwrap_or_else(panicked)).collect())
         })
     }
 }
@@ -350,7 +376,7 @@ fn each(tables: &[Mapped], read: impl FnMut(&Mapped) -> Result<Fingerprint>) -> 
 fn scan(
     snapshot: &mut dyn Snapshot,
     table: &TableSchema,
-    shape: impl Fn(arrow_array::RecordBatch) -> Result<arrow_array::RecordBatch>,
+    mut shape: impl FnMut(RecordBatch) -> Result<RecordBatch>,
 ) -> Result<Fingerprint> {
     let mut sum = Fingerprint::default();
     snapshot.scan(table, &KeyRange::ALL, &mut |batch| sum.add(&shape(batch)?))?;

@@ -75,7 +75,8 @@ fn within(
     first.sort_unstable();
     first.truncate(LISTED);
     let (listed, suspects) = list(mapped, &mut source, &mut target, &first.into_iter().collect(), &found)?;
-    Ok((Differences { rows, or_more, listed, recheck: None }, suspects))
+    let whole_rows = mapped.target.key.is_empty();
+    Ok((Differences { rows, or_more, whole_rows, listed, recheck: None }, suspects))
 }
 
 /// Buckets that differ, as many as may be looked into, and whether there are more.
