@@ -16,11 +16,13 @@ use crossfade_core::{Error, Exit, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::desk::Job;
+use crate::ledger::Event;
+use crate::ledger::entry::Asker;
 use crate::pipeline::Pipeline;
 use crate::pipeline::again::Wish;
-use crate::pipeline::progress::{State, View};
+use crate::pipeline::progress::{Keeping, View};
 use crate::repair::Report;
-use crate::verify::Proof;
+use crate::verify::{Options, Proof};
 
 /// What a command asks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +34,9 @@ pub enum Request {
     Verify {
         /// Globs; empty means all.
         tables: Vec<String>,
+        /// How much is compared.
+        #[serde(default)]
+        options: Options,
     },
     /// Write rows that differ again.
     Repair {
@@ -60,6 +65,9 @@ pub struct Status {
     pub source: String,
     /// The picture.
     pub view: View,
+    /// How the ledger does.
+    #[serde(default)]
+    pub keeping: Keeping,
 }
 
 /// What comes back.
@@ -155,6 +163,11 @@ impl Server {
         });
     }
 
+    /// Hands something to the thread that conducts the session.
+    pub fn want(&self, wanted: Wanted) {
+        drop(self.wanted_in.send(wanted)); // the receiver is ours
+    }
+
     fn answer(&self, mut stream: UnixStream, pipeline: &Pipeline, over: &AtomicBool) -> std::io::Result<()> {
         stream.set_nonblocking(false)?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
@@ -162,20 +175,30 @@ impl Server {
         BufReader::new(std::io::Read::take(&mut stream, 1 << 20)).read_line(&mut line)?;
         let answer = match serde_json::from_str(&line) {
             Ok(Request::Status) => Answer::Status(Box::new(self.status(pipeline))),
-            Ok(Request::Verify { tables }) => {
+            Ok(Request::Verify { tables, options }) => {
                 let (reply, proof) = bounded(1);
-                drop(self.wanted_in.send(Wanted::Job(Job::verify(&tables, reply)))); // the receiver is ours
-                wait(&proof, over).map_or_else(|e| refusal(&e), Answer::Proof)
+                self.want(Wanted::Job(Job::verify(&tables, options, reply)));
+                let answer = wait(&proof, over);
+                let (at, event) = Event::compared(Asker::Verify, &tables, &answer);
+                pipeline.progress.note_at(at, event);
+                answer.map_or_else(|e| refusal(&e), Answer::Proof)
             }
             Ok(Request::Repair { tables, apply }) => {
                 let (reply, report) = bounded(1);
-                drop(self.wanted_in.send(Wanted::Job(Job::repair(&tables, apply, reply)))); // the receiver is ours
-                wait(&report, over).map_or_else(|e| refusal(&e), |report| Answer::Repair(Box::new(report)))
+                self.want(Wanted::Job(Job::repair(&tables, apply, reply)));
+                let answer = wait(&report, over);
+                let events = Event::repaired(&tables, &answer);
+                events.into_iter().for_each(|(at, event)| pipeline.progress.note_at(at, event));
+                answer.map_or_else(|e| refusal(&e), |report| Answer::Repair(Box::new(report)))
             }
             Ok(Request::Snapshot { tables }) => {
                 let (reply, names) = bounded(1);
-                drop(self.wanted_in.send(Wanted::Again(Wish { tables, reply }))); // the receiver is ours
-                wait(&names, over).map_or_else(|e| refusal(&e), Answer::Tables)
+                self.want(Wanted::Again(Wish { tables, reply }));
+                let answer = wait(&names, over);
+                if let Ok(tables) = &answer {
+                    pipeline.progress.note(Event::Snapshot { tables: tables.clone() });
+                }
+                answer.map_or_else(|e| refusal(&e), Answer::Tables)
             }
             Err(e) => refusal(&Error::usage(format!("not a request: {e}"))),
         };
@@ -185,17 +208,13 @@ impl Server {
     }
 
     fn status(&self, pipeline: &Pipeline) -> Status {
-        let mut view = pipeline.progress.view();
-        if let Some(since) = pipeline.progress.compared().filter(|_| view.state != State::Running) {
-            // Nobody has looked since: what was behind has only grown older.
-            view.lag_seconds = view.lag_seconds.map(|s| s + since.as_secs_f64());
-        }
         Status {
             pipeline: pipeline.name.clone(),
             pid: std::process::id(),
             since_micros: self.since_micros,
             source: pipeline.source_name.clone(),
-            view,
+            view: pipeline.progress.picture(),
+            keeping: pipeline.progress.keeping(),
         }
     }
 }
@@ -261,8 +280,8 @@ pub fn ask_status(pipeline: &str) -> Option<Result<Status>> {
 }
 
 /// Asks a running daemon to verify. `None`: no daemon answers.
-pub fn ask_verify(pipeline: &str, tables: &[String]) -> Option<Result<Proof>> {
-    Some(match ask(pipeline, &Request::Verify { tables: tables.to_vec() })? {
+pub fn ask_verify(pipeline: &str, tables: &[String], options: Options) -> Option<Result<Proof>> {
+    Some(match ask(pipeline, &Request::Verify { tables: tables.to_vec(), options })? {
         Ok(Answer::Proof(proof)) => Ok(proof),
         Ok(_) => Err(odd()),
         Err(e) => Err(e),

@@ -6,6 +6,7 @@ mod observe;
 pub mod print;
 mod prove;
 mod repair;
+mod report;
 mod run;
 mod schema;
 mod slot;
@@ -31,7 +32,7 @@ use crate::registry;
 #[derive(Debug, Parser)]
 #[command(name = "crossfade", version, propagate_version = true, max_term_width = 100)]
 #[command(
-    after_help = "Exit codes: 0 done or well, 1 warning, 2 critical, 3 unknown (lag, status, verify, repair, check); \
+    after_help = "Exit codes: 0 done or well, 1 warning, 2 critical, 3 unknown (lag, status, verify, repair, report, check); \
     64 usage, 65 data, 69 unavailable, 75 try again, 78 configuration."
 )]
 pub struct Cli {
@@ -97,6 +98,8 @@ enum Command {
     Verify(prove::Verify),
     /// Write rows that differ again, from the source; by default only tell what would be done
     Repair(repair::Repair),
+    /// What is known of the pipeline, verdict first; also as HTML, JSON, JUnit, and by mail
+    Report(report::ReportArgs),
     /// Replication slots at a Postgres source, and the log that each holds back
     Slot(slot::SlotArgs),
     /// Copy tables again, or take in tables that came later, while all others stream on
@@ -152,6 +155,7 @@ fn dispatch(command: Command) -> Result<u8> {
         Command::CatchUp(args) => run::catch_up(&args),
         Command::Verify(args) => prove::verify(&args),
         Command::Repair(args) => repair::repair(&args),
+        Command::Report(args) => report::report(&args),
         Command::Slot(args) => slot::slot(&args),
         Command::Snapshot(args) => snapshot::snapshot(&args),
         Command::Uninstall { which } => run::uninstall(&which),

@@ -8,9 +8,11 @@ use serde::Serialize;
 
 use super::print::{count, left, seconds, size, table, time};
 use super::{Which, parse_duration, print_json};
+use crate::config::Config;
+use crate::ledger::Ledger;
 use crate::pipeline::Pipeline;
-use crate::pipeline::progress::{self, Moment, State, TargetProgress, View};
-use crate::pipeline::retention;
+use crate::pipeline::progress::{self, Keeping, Moment, State, SuspendedTable, TargetProgress, View};
+use crate::pipeline::{retention, suspend};
 use crate::service::{self, Status};
 
 /// How far the target is behind.
@@ -68,11 +70,13 @@ struct LagLine {
     retained: Option<Retained>,
     /// What is wrong with that.
     concern: Option<Finding>,
+    /// Tables that are left out.
+    suspended: Vec<SuspendedTable>,
 }
 
 pub fn lag(args: &Lag) -> Result<u8> {
-    let (_config, _runtime, pipeline) = args.which.open()?;
-    let status = picture(&pipeline)?;
+    let (config, _runtime, pipeline) = args.which.open()?;
+    let status = picture(&pipeline, &config)?;
     let view = &status.view;
     let verdict = judge(view, args.warn, args.crit);
     let line = LagLine {
@@ -86,6 +90,7 @@ pub fn lag(args: &Lag) -> Result<u8> {
         rows_per_second: (view.rows_per_second * 10.0).round() / 10.0,
         retained: view.retained.clone(),
         concern: view.concern.clone(),
+        suspended: view.suspended.clone(),
     };
     if args.json {
         print_json(&LagReport { verdict, pipelines: vec![line] })?;
@@ -106,6 +111,9 @@ pub fn lag(args: &Lag) -> Result<u8> {
         if let State::Retrying(error) = &view.state {
             println!("\nretrying: {error}");
         }
+        for table in &view.suspended {
+            println!("\nsuspended: {table}");
+        }
         if let Some(f) = &view.concern {
             println!("\n{}: {}: {}, and should be: {}\n  mend: {}", f.level, f.setting, f.actual, f.expected, f.fix);
         }
@@ -115,8 +123,8 @@ pub fn lag(args: &Lag) -> Result<u8> {
 
 fn judge(view: &View, warn: Duration, crit: Duration) -> Verdict {
     match view.concern.as_ref().map(|f| f.level) {
-        None | Some(Level::Ok) => behind(view, warn, crit),
-        Some(Level::Warning) => behind(view, warn, crit).max(Verdict::Warning),
+        None | Some(Level::Ok) if view.suspended.is_empty() => behind(view, warn, crit),
+        None | Some(Level::Ok | Level::Warning) => behind(view, warn, crit).max(Verdict::Warning),
         // Also where the lag is unknown.
         Some(Level::Critical) => Verdict::Critical,
     }
@@ -155,14 +163,23 @@ fn hindmost(pipeline: &Pipeline, view: &View) -> Result<Option<Position>> {
 }
 
 /// From the daemon if one answers, else from both ends.
-fn picture(pipeline: &Pipeline) -> Result<Status> {
+pub fn picture(pipeline: &Pipeline, config: &Config) -> Result<Status> {
     match service::ask_status(&pipeline.name) {
         Some(status) => status,
-        None => from_databases(pipeline),
+        None => from_databases(pipeline, config.proof.goal_hours),
     }
 }
 
-fn from_databases(pipeline: &Pipeline) -> Result<Status> {
+/// What the ledger says, without a daemon.
+fn kept(pipeline: &str, goal: u32) -> Keeping {
+    let read = || Ledger::open_read(pipeline)?.map(|l| l.standing(goal, crate::now_micros())).transpose();
+    match read() {
+        Ok(standing) => Keeping { standing, error: None },
+        Err(e) => Keeping { standing: None, error: Some(e.to_string()) },
+    }
+}
+
+fn from_databases(pipeline: &Pipeline, goal: u32) -> Result<Status> {
     let end = pipeline.source.position()?;
     let mut view = View { state: State::Stopped, source_position: Some(end.clone()), ..View::default() };
     view.retained = pipeline.source.retained()?;
@@ -172,6 +189,7 @@ fn from_databases(pipeline: &Pipeline) -> Result<Status> {
         let checkpoint = spec.target.recover(&pipeline.name)?;
         view.targets.push(TargetProgress { name: spec.name.clone(), checkpoint, ..TargetProgress::default() });
     }
+    view.suspended = suspend::recover(pipeline)?;
     if let Some(durable) = hindmost(pipeline, &view)? {
         let behind = pipeline.source.order(&durable, &end)?.is_lt();
         view.lag_bytes = if behind { pipeline.source.distance(&durable, &end)? } else { Some(0) };
@@ -181,13 +199,14 @@ fn from_databases(pipeline: &Pipeline) -> Result<Status> {
             true => progress::behind(oldest, None, Moment::now()),
         };
     }
+    let keeping = kept(&pipeline.name, goal);
     let (pipeline, source) = (pipeline.name.clone(), pipeline.source_name.clone());
-    Ok(Status { pipeline, pid: 0, since_micros: 0, source, view })
+    Ok(Status { pipeline, pid: 0, since_micros: 0, source, view, keeping })
 }
 
 pub fn status(args: &StatusArgs) -> Result<u8> {
-    let (_config, _runtime, pipeline) = args.which.open()?;
-    let mut status = picture(&pipeline)?;
+    let (config, _runtime, pipeline) = args.which.open()?;
+    let mut status = picture(&pipeline, &config)?;
     for target in &mut status.view.targets {
         // A target that is down is no reason to tell nothing of the pipeline.
         match pipeline.targets.iter().find(|s| s.name == target.name).map(|s| s.target.kept(&pipeline.name)) {
@@ -247,6 +266,9 @@ pub fn status(args: &StatusArgs) -> Result<u8> {
     if let Some(f) = &view.concern {
         t.add_row([&f.level.to_string(), &format!("{}: {}; mend: {}", f.expected, f.actual, f.fix)]);
     }
+    for s in &view.suspended {
+        t.add_row(["suspended", &s.to_string()]);
+    }
     if let Some(c) = view.copy {
         t.add_row([
             "copy",
@@ -259,6 +281,12 @@ pub fn status(args: &StatusArgs) -> Result<u8> {
                 left(c.seconds_left)
             ),
         ]);
+    }
+    if let Some(standing) = &status.keeping.standing {
+        t.add_row(["streak", &standing.line()]);
+    }
+    if let Some(error) = &status.keeping.error {
+        t.add_row(["ledger", &format!("cannot be used, so hours are unknown: {error}")]);
     }
     if view.restarts > 0 {
         t.add_row(["restarts", &count(view.restarts)]);

@@ -1,5 +1,6 @@
 //! `run` and `catch-up`: the daemon, and bringing the target level.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -12,10 +13,12 @@ use super::print::{self, Progressing};
 use super::{Which, parse_duration};
 use crate::config::Config;
 use crate::desk::Desk;
+use crate::ledger::Event;
+use crate::ledger::scribe::Scribe;
 use crate::pipeline::again::{self, Wish};
 use crate::pipeline::progress::{State, View};
 use crate::pipeline::session::{Goal, Shared};
-use crate::pipeline::{self, Conduct, Ended, Pipeline};
+use crate::pipeline::{self, Conduct, Ended, Pipeline, suspend};
 use crate::registry;
 use crate::service::{self, Server, Wanted};
 
@@ -63,7 +66,7 @@ pub fn run(args: &Run) -> Result<u8> {
         false => Goal::Forever,
     };
     tracing::info!(pipeline = pipeline.name, source = pipeline.source_name, pid = std::process::id(), "starting");
-    let ended = drive(&pipeline, &goal, stop, &server)?;
+    let ended = drive(&config, &pipeline, &goal, stop, &server)?;
     match &ended {
         Ended::Reached | Ended::Stopped => tracing::info!(pipeline = pipeline.name, "stopped; everything committed"),
         Ended::Interrupted(error) => tracing::warn!(
@@ -74,6 +77,9 @@ pub fn run(args: &Run) -> Result<u8> {
     }
     if args.until_caught_up && ended != Ended::Reached {
         return Err(Error::transient("stopped before it had caught up").hint("run it again; nothing is lost"));
+    }
+    if args.until_caught_up {
+        suspend::none(&pipeline.progress.view().suspended)?;
     }
     Ok(0)
 }
@@ -95,10 +101,11 @@ fn preflight(pipeline: &Pipeline) -> Result<()> {
 }
 
 /// Runs a pipeline with its control socket, systemd's notifications and a line of progress.
-fn drive(pipeline: &Pipeline, goal: &Goal, stop: &AtomicBool, server: &Server) -> Result<Ended> {
-    let over = AtomicBool::new(false);
+fn drive(config: &Config, pipeline: &Pipeline, goal: &Goal, stop: &AtomicBool, server: &Server) -> Result<Ended> {
+    let (over, error) = (AtomicBool::new(false), OnceLock::new());
     std::thread::scope(|scope| {
         scope.spawn(|| server.serve(pipeline, &over));
+        scope.spawn(|| Scribe::new(pipeline, config, server).write(&over, &error));
         let progressing = Progressing::start();
         let mut told: Option<Instant> = None;
         let mut desk = Desk::default();
@@ -119,6 +126,10 @@ fn drive(pipeline: &Pipeline, goal: &Goal, stop: &AtomicBool, server: &Server) -
             Ok(())
         };
         let result = pipeline::run(pipeline, goal, &mut Conduct { stop, serve: &mut serve });
+        if let Err(e) = &result {
+            pipeline.progress.note(Event::incident(e));
+            error.get_or_init(|| e.to_string());
+        }
         over.store(true, Ordering::SeqCst);
         result
     })
@@ -143,6 +154,7 @@ pub fn catch_up(args: &CatchUp) -> Result<u8> {
     } else {
         bring_about(&config, &pipeline, args.timeout)?;
     }
+    suspend::none(&suspend::recover(&pipeline)?)?;
     for spec in &pipeline.targets {
         spec.target.settle(&pipeline.name)?;
     }
@@ -223,7 +235,7 @@ fn bring_about(config: &Config, pipeline: &Pipeline, timeout: Option<Duration>) 
                 std::thread::spawn(move || service::end_after(drain, 75));
             });
         }
-        let ended = drive(pipeline, &Goal::Level, stop, &server);
+        let ended = drive(config, pipeline, &Goal::Level, stop, &server);
         done.store(true, Ordering::SeqCst);
         ended
     });

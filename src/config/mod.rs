@@ -6,6 +6,7 @@
 
 mod keys;
 pub mod raw;
+pub mod reporting;
 mod units;
 
 use std::fmt;
@@ -16,6 +17,7 @@ use crossfade_core::{Endpoint, Error, PolicyRule, PolicyRules, Result, Secret, S
 
 use self::keys::Spans;
 use self::raw::{RawConfig, RawLimits, RawSource, RawTarget};
+pub use self::reporting::{MailConfig, ProofConfig, WebhookConfig};
 pub use self::units::{bytes, duration};
 use crate::pipeline::Limits;
 use crate::pipeline::applier::CommitPolicy;
@@ -40,6 +42,12 @@ pub struct Config {
     pub limits: Limits,
     /// How long draining may take.
     pub drain: Duration,
+    /// When both sides are compared, and what counts as well.
+    pub proof: ProofConfig,
+    /// Where reports are mailed to.
+    pub mail: Option<MailConfig>,
+    /// Who is told of a change of the verdict.
+    pub webhook: Option<WebhookConfig>,
 }
 
 /// One target.
@@ -122,6 +130,9 @@ pub fn from_urls(name: Option<&str>, from: &str, to: &[String], tables: &[String
         rules,
         limits: Limits::default(),
         drain: DRAIN,
+        proof: ProofConfig::default(),
+        mail: None,
+        webhook: None,
     })
 }
 
@@ -208,6 +219,9 @@ impl Resolver<'_> {
             rules,
             limits: Limits { log_budget: self.log_budget(&raw.source), ..self.limits(&raw.limits) },
             drain: drain.unwrap_or(DRAIN),
+            proof: self.proof(raw),
+            mail: self.mail(raw),
+            webhook: self.webhook(raw),
         })
     }
 

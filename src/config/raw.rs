@@ -9,6 +9,7 @@ use crossfade_core::Policy;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::reporting::{RawMail, RawProof, RawWebhook};
 use crate::pipeline::retention::BudgetAction;
 
 /// One pipeline: a source, one or more targets, and what happens between them.
@@ -37,6 +38,13 @@ pub struct RawConfig {
     /// How the daemon behaves.
     #[serde(default)]
     pub service: RawService,
+    /// When both sides are compared, and what counts as well.
+    #[serde(default)]
+    pub proof: RawProof,
+    /// Where reports are mailed to.
+    pub mail: Option<RawMail>,
+    /// Who is told of a change of the verdict.
+    pub webhook: Option<RawWebhook>,
 }
 
 /// The database to move away from.

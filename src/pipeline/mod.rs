@@ -2,7 +2,7 @@
 //!
 //! [`run`] opens both ends, brings targets that lag behind others level with them, and runs sessions. A transient error
 //! drops both ends, waits with growing patience and jitter, and starts again through `recover`; start and restart are
-//! the same code. A data or fatal error ends the run.
+//! the same code. A data error suspends its table, if it is not the only one (`suspend.rs`); a fatal error ends the run.
 
 pub mod again;
 pub mod applier;
@@ -17,20 +17,22 @@ pub mod reins;
 pub mod retention;
 pub mod session;
 mod shaper;
-mod throttle;
+pub mod suspend;
+pub mod throttle;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crossfade_core::{
-    Checkpoint, Error, Owner, Phase, Position, Result, Selection, Source, TableSchema, Target, Writer,
+    Checkpoint, Error, Owner, Phase, Position, Result, Selection, Source, TableName, TableSchema, Target, Writer,
 };
 
 use self::applier::CommitPolicy;
 use self::progress::{Progress, State, TargetProgress};
 use self::retention::LogBudget;
 use self::session::{Attempt, Goal, Member, Shared};
+use crate::ledger::Event;
 use crate::transform::{Mapped, Rules, Transform};
 
 /// Bounds of a pipeline. The worst case of memory held in batches is
@@ -59,8 +61,6 @@ pub struct Limits {
     pub log_budget: Option<LogBudget>,
     /// The wait after a first transient error; it doubles with each that follows, up to [`MAX_BACKOFF`].
     pub backoff: Duration,
-    /// How long after a commit shows to queries a source's position surely covers it: microseconds, as a rule.
-    pub settle: Duration,
 }
 
 impl Default for Limits {
@@ -77,7 +77,6 @@ impl Default for Limits {
             copy_rate: None,
             log_budget: None,
             backoff: Duration::from_millis(200),
-            settle: Duration::from_millis(200),
         }
     }
 }
@@ -153,6 +152,7 @@ pub fn run(pipeline: &Pipeline, goal: &Goal, conduct: &mut Conduct<'_>) -> Resul
                 }
                 failures += 1;
                 let wait = backoff(pipeline.limits.backoff, failures);
+                pipeline.progress.note(Event::incident(&e));
                 tracing::warn!(error = %e, hint = e.hint_text(), wait_ms = wait.as_millis() as u64, "trying again");
                 pipeline.progress.update(|v| {
                     v.state = State::Retrying(e.to_string());
@@ -164,7 +164,14 @@ pub fn run(pipeline: &Pipeline, goal: &Goal, conduct: &mut Conduct<'_>) -> Resul
                 }
                 e
             }
-            Err(e) => return Err(e),
+            // A data error that is not of one table among several comes back.
+            Err(e) => match suspend::suspend(pipeline, e) {
+                Err(e) if e.is_transient() => e,
+                done => {
+                    done?;
+                    continue;
+                }
+            },
         };
         if conduct.stop.load(Ordering::SeqCst) {
             return Ok(Ended::Interrupted(error.to_string()));
@@ -206,10 +213,9 @@ fn attempt(pipeline: &Pipeline, goal: &mut Goal, conduct: &mut Conduct<'_>) -> R
         let (group, level) = hindmost(pipeline.source.as_ref(), &checkpoints)?;
         let everyone = group.len() == opened.len();
         let from = &checkpoints[group[0]].position;
-        // Tables that begin further on in the log: up to there the pipeline goes without them.
-        let (early, first) = again::early(pipeline, opened[group[0]].writer.as_mut(), from)?;
-        let mut tables = shapes(pipeline, &mut opened, &group)?;
-        tables.retain(|m| !early.contains(&m.target.name));
+        // Suspended tables, and those that begin further on in the log: up to there the pipeline goes without them.
+        let (left_out, first) = again::left_out(pipeline, opened[group[0]].writer.as_mut(), from)?;
+        let tables = shapes(pipeline, &mut opened, &group, &left_out)?;
         if let Some(position) = first.as_ref().filter(|_| tables.is_empty()) {
             again::skip(pipeline, &mut opened, &group, position)?;
             continue;
@@ -260,6 +266,7 @@ fn open(pipeline: &Pipeline) -> Result<Vec<Opened<'_>>> {
         };
         v.targets = opened.iter().map(target).collect();
     });
+    suspend::tell(pipeline, &mut opened)?;
     Ok(opened)
 }
 
@@ -334,16 +341,23 @@ fn indexes(checkpoints: &[Checkpoint], which: impl Fn(&Checkpoint) -> bool) -> V
 }
 
 /// The source's tables in the shape that they had at a target's checkpoint, and how they arrive. The target remembers both,
-/// so a table that was created, changed or dropped at the source since does not matter here: the log tells of it.
+/// so a table that was created, changed or dropped at the source since does not matter here: the log tells of it. Nor do those
+/// that are left out: nobody knows their shape at the source any more.
 ///
 /// Targets that receive the same batches must carry the same tables: else one would silently miss a table of the other.
-fn shapes(pipeline: &Pipeline, opened: &mut [Opened<'_>], group: &[usize]) -> Result<Vec<Mapped>> {
+fn shapes(
+    pipeline: &Pipeline,
+    opened: &mut [Opened<'_>],
+    group: &[usize],
+    left_out: &[TableName],
+) -> Result<Vec<Mapped>> {
     let mut transform = Transform::new(pipeline.rules.clone());
     let mut first: Option<Vec<Mapped>> = None;
     for &index in group {
-        let known = opened[index].writer.tables()?;
-        let mut tables = transform.restore(&known)?;
-        let altered = tables.iter().zip(&known).filter(|(now, before)| now.target.columns != before.columns);
+        let mut carried = opened[index].writer.tables()?;
+        carried.retain(|t| !left_out.contains(&t.name));
+        let mut tables = transform.restore(&carried)?;
+        let altered = tables.iter().zip(&carried).filter(|(now, before)| now.target.columns != before.columns);
         let altered: Vec<Arc<TableSchema>> = altered.map(|(now, _)| Arc::clone(&now.target)).collect();
         if !altered.is_empty() {
             // A policy came or went; NULL may have to be admitted for it.

@@ -1,18 +1,21 @@
 //! What can be seen of a running pipeline: positions, phase, rates, the copy's progress, the last error.
 //!
-//! It is a view for people and for `lag`, kept by the threads that do the work. Nothing is decided from it but
-//! how long to wait after an error: recovery and goals read the targets' checkpoints.
+//! It is a view for people and for `lag`, kept by the threads that do the work. Nothing is decided from it but how long to
+//! wait after an error, and which tables the source is not asked about: recovery and goals read the targets' checkpoints.
 //!
 //! How long something took, or is ago, is told by the clock that only goes forward. The wall clock, which somebody may set, is
 //! compared with the time of a commit alone, and believed only as far as the other clock agrees ([`behind`]).
 
+use std::collections::VecDeque;
+use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crossfade_core::{Checkpoint, Error, Finding, Kept, Phase, Position, Result, Retained};
+use crossfade_core::{Checkpoint, Error, Finding, Kept, Phase, Position, Result, Retained, Suspension, TableName};
 use serde::{Deserialize, Serialize};
 
 use super::session::Shared;
+use crate::ledger::{Event, Standing};
 
 /// What a pipeline is up to.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -80,6 +83,46 @@ impl CopyProgress {
     }
 }
 
+/// A table that is left out, see `suspend.rs`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SuspendedTable {
+    /// Its name at the source.
+    pub table: TableName,
+    /// Since which position.
+    pub position: Position,
+    /// What could not be carried.
+    pub reason: String,
+    /// What can be done about that.
+    pub hint: Option<String>,
+    /// What takes the table in anew, when that is done.
+    pub command: String,
+}
+
+impl From<Suspension> for SuspendedTable {
+    fn from(why: Suspension) -> Self {
+        let name = why.source.to_string();
+        let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
+        let quoted = if plain { name } else { format!("'{}'", name.replace('\'', "'\\''")) };
+        SuspendedTable {
+            command: format!("crossfade snapshot {quoted}"),
+            table: why.source,
+            position: why.position,
+            reason: why.reason,
+            hint: why.hint,
+        }
+    }
+}
+
+impl fmt::Display for SuspendedTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} since {}: {}", self.table, self.position, self.reason)?;
+        if let Some(hint) = &self.hint {
+            write!(f, "; {hint}")?;
+        }
+        write!(f, "; then `{}`", self.command)
+    }
+}
+
 /// A picture of a pipeline at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct View {
@@ -97,6 +140,9 @@ pub struct View {
     /// What is wrong with that, if something is.
     #[serde(default)]
     pub concern: Option<Finding>,
+    /// Tables that are left out until somebody has them taken in anew.
+    #[serde(default)]
+    pub suspended: Vec<SuspendedTable>,
     /// Each target.
     pub targets: Vec<TargetProgress>,
     /// The initial copy, while it runs.
@@ -171,9 +217,35 @@ struct Looks {
     retained: Option<Instant>,
 }
 
+/// What happened and is not written down yet, with its time, and how much was dropped because nobody took it.
+#[derive(Debug, Default)]
+pub struct Notes {
+    /// Oldest first.
+    pub events: VecDeque<(i64, Event)>,
+    /// Dropped.
+    pub dropped: u64,
+}
+
+/// Both ends are compared about once a second: beyond this something holds that up.
+const STALE: Duration = Duration::from_secs(10);
+
+/// Notes that wait at most.
+const NOTES: usize = 1_000;
+
+/// How the ledger does.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Keeping {
+    /// The streak of clean hours.
+    pub standing: Option<Standing>,
+    /// Why it is not written.
+    pub error: Option<String>,
+}
+
 /// The shared picture.
 #[derive(Debug, Default)]
 pub struct Progress {
+    notes: Mutex<Notes>,
+    keeping: Mutex<Keeping>,
     view: Mutex<View>,
     meter: Mutex<Option<(Instant, u64)>>,
     looks: Mutex<Looks>,
@@ -183,6 +255,46 @@ impl Progress {
     /// A copy of the picture.
     pub fn view(&self) -> View {
         self.lock().clone()
+    }
+
+    /// Notes what happened just now, for whoever keeps a ledger.
+    pub fn note(&self, event: Event) {
+        self.note_at(crate::now_micros(), event);
+    }
+
+    /// Notes what happened then.
+    pub fn note_at(&self, at_micros: i64, event: Event) {
+        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        if notes.events.len() == NOTES {
+            notes.dropped += 1;
+            return;
+        }
+        notes.events.push_back((at_micros, event));
+    }
+
+    /// Takes what was noted.
+    pub fn take_notes(&self) -> Notes {
+        std::mem::take(&mut *self.notes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// How the ledger does, as last told.
+    pub fn keeping(&self) -> Keeping {
+        self.keeping.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Tells how the ledger does.
+    pub fn set_keeping(&self, keeping: Keeping) {
+        *self.keeping.lock().unwrap_or_else(PoisonError::into_inner) = keeping;
+    }
+
+    /// A copy of the picture as it is to be told: what was behind when it was last looked at has only grown older since.
+    pub fn picture(&self) -> View {
+        let mut view = self.view();
+        let since = self.compared().unwrap_or_default();
+        if view.state != State::Running || since > STALE {
+            view.lag_seconds = view.lag_seconds.map(|s| s + since.as_secs_f64());
+        }
+        view
     }
 
     /// The mark that a target has to reach; see [`Mark`].

@@ -30,6 +30,7 @@ use super::applier::Applier;
 use super::budget::Budget;
 use super::copier::{Destination, Plan, copy, lacking};
 use super::errand::Errands;
+use super::fence;
 use super::gate::Gate;
 use super::progress::{self, CopyProgress, Progress, State};
 use super::reader::read;
@@ -37,6 +38,7 @@ use super::reins::{Reins, Rule};
 use super::shaper::{Outlet, shape};
 use super::throttle::Throttle;
 use super::{Limits, Pipeline, retention};
+use crate::ledger::entry::changes;
 use crate::transform::{Mapped, Transform};
 
 /// Waits re-check this often whether the session is over.
@@ -165,7 +167,9 @@ impl Shared<'_> {
 
     /// A table has another shape from here on.
     pub fn reshaped(&self, tables: Vec<Mapped>) {
-        *self.carried.lock().unwrap_or_else(PoisonError::into_inner) = tables;
+        let mut carried = self.carried.lock().unwrap_or_else(PoisonError::into_inner);
+        changes(&carried, &tables).into_iter().for_each(|event| self.progress.note(event));
+        *carried = tables;
     }
 
     /// Whether targets must commit what they can now.
@@ -425,9 +429,9 @@ fn copy_all(shared: &Shared<'_>, plan: Plan, destinations: &[Destination<'_>]) -
     }
     // A source may show a transaction to a query a moment before its position covers it: what the reads saw is covered by a
     // position taken a moment after the last of them.
-    let settled = Instant::now() + shared.limits.settle;
+    let settled = Instant::now() + shared.source.settle();
     while plan.chunks > 0 && Instant::now() < settled && !shared.halt.over() {
-        std::thread::sleep(TICK.min(shared.limits.settle));
+        std::thread::sleep(TICK);
     }
     if shared.halt.over() {
         return Ok(());
@@ -439,8 +443,9 @@ fn copy_all(shared: &Shared<'_>, plan: Plan, destinations: &[Destination<'_>]) -
             high = Some(h);
         }
     }
-    *shared.copied.lock().unwrap_or_else(PoisonError::into_inner) = Some(high);
-    Ok(())
+    *shared.copied.lock().unwrap_or_else(PoisonError::into_inner) = Some(high.clone());
+    // On a quiet log the stream would tell of having passed it a second later.
+    high.map_or(Ok(()), |high| fence::pass(shared, &high))
 }
 
 /// Watches over the session until it has to end.

@@ -35,7 +35,7 @@ fn begun(store: &Arc<Store>, targets: &[Arc<TargetStore>]) -> Result<Pipeline> {
         selection: Selection::default(),
         rules: Rules::default(),
         targets: targets.iter().map(spec).collect(),
-        limits: Limits { chunk_rows: 4, settle: Duration::ZERO, ..Limits::default() },
+        limits: Limits { chunk_rows: 4, ..Limits::default() },
         progress: Progress::default(),
     };
     reach_the_end(store, &pipeline)?;

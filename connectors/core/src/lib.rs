@@ -24,6 +24,8 @@ pub mod schema;
 pub mod selection;
 pub mod source;
 pub mod target;
+pub mod totals;
+pub mod trouble;
 pub mod unfit;
 
 #[cfg(feature = "conformance")]
@@ -42,5 +44,6 @@ pub use position::{Checkpoint, Owner, Phase, Position};
 pub use schema::{Column, ForeignKey, Index, Logical, TableName, TableSchema};
 pub use selection::{Omissions, Selection};
 pub use source::{Consistency, Keeping, KeyPart, KeyRange, Limit, Retained, Snapshot, Source, Stream};
-pub use target::{Chunk, ChunkState, History, Kept, Loaded, Loader, Target, Writer};
+pub use target::{Chunk, ChunkState, History, Kept, Loaded, Loader, Surveyor, Suspension, Target, Writer};
+pub use trouble::Trouble;
 pub use unfit::Unfit;

@@ -5,6 +5,7 @@
 //! sees. Writers go on meanwhile.
 
 use arrow_array::RecordBatch;
+use crossfade_core::totals::Totals;
 use crossfade_core::{Error, Kept, KeyRange, Position, Result, Snapshot, TableSchema};
 use tokio_postgres::Client;
 
@@ -13,6 +14,7 @@ use crate::connect::Server;
 use crate::quote::{self, ident};
 use crate::ranges::{self, Relation};
 use crate::sql::feed_value;
+use crate::totals;
 use crate::types::PgType;
 use crate::{control, original};
 
@@ -74,6 +76,10 @@ impl Snapshot for TargetSnapshot {
 
     fn kept(&mut self) -> Result<Option<Vec<Kept>>> {
         self.server.block_on(original::count(&self.client, &self.pipeline)).map(Some)
+    }
+
+    fn totals(&mut self, table: &TableSchema) -> Result<Option<Totals>> {
+        totals::totals(&self.server, &self.client, &relation(table)).map(Some)
     }
 }
 
