@@ -11,9 +11,12 @@ pub mod fold;
 #[cfg(test)]
 mod fuzz;
 mod gather;
+pub mod herald;
+pub mod http;
 mod numbering;
 pub mod pipeline;
 pub mod registry;
+pub mod reload;
 pub mod repair;
 pub mod service;
 pub mod transform;

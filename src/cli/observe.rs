@@ -77,7 +77,7 @@ pub fn lag(args: &Lag) -> Result<u8> {
     let verdict = judge(view, args.warn, args.crit);
     let line = LagLine {
         name: pipeline.name.clone(),
-        state: state_name(&view.state),
+        state: view.state.name(),
         phase: view.phase(),
         source_position: view.source_position.clone(),
         target_position: hindmost(&pipeline, view)?,
@@ -130,16 +130,6 @@ fn behind(view: &View, warn: Duration, crit: Duration) -> Verdict {
         Some(_) if view.phase() != Some(Phase::Streaming) => Verdict::Warning,
         Some(_) if view.state != State::Running => Verdict::Warning,
         Some(_) => Verdict::Ok,
-    }
-}
-
-fn state_name(state: &State) -> &'static str {
-    match state {
-        State::Starting => "starting",
-        State::Running => "running",
-        State::Retrying(_) => "retrying",
-        State::Stopping => "stopping",
-        State::Stopped => "stopped",
     }
 }
 
@@ -197,7 +187,7 @@ pub fn status(args: &StatusArgs) -> Result<u8> {
     let mut t = table(&["pipeline", &status.pipeline]);
     let state = match &view.state {
         State::Retrying(error) => format!("retrying: {error}"),
-        other => state_name(other).to_owned(),
+        other => other.name().to_owned(),
     };
     let owner = match status.pid {
         0 => match pipeline.targets.iter().find_map(|s| s.target.owner(&pipeline.name).ok().flatten()) {

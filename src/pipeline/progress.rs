@@ -12,6 +12,9 @@ use std::time::{Duration, Instant};
 use crossfade_core::{Checkpoint, Error, Finding, Phase, Position, Result, Retained};
 use serde::{Deserialize, Serialize};
 
+use super::meters::Meters;
+use super::pulse::{self, Patience, Pulse};
+use super::recent::Recent;
 use super::session::Shared;
 
 /// What a pipeline is up to.
@@ -29,6 +32,22 @@ pub enum State {
     Stopping,
     /// No daemon runs it.
     Stopped,
+}
+
+impl State {
+    /// Every name.
+    pub const NAMES: [&str; 5] = ["starting", "running", "retrying", "stopping", "stopped"];
+
+    /// In a word.
+    pub fn name(&self) -> &'static str {
+        match self {
+            State::Starting => "starting",
+            State::Running => "running",
+            State::Retrying(_) => "retrying",
+            State::Stopping => "stopping",
+            State::Stopped => "stopped",
+        }
+    }
 }
 
 /// How far one target is.
@@ -168,6 +187,12 @@ struct Looks {
 /// The shared picture.
 #[derive(Debug, Default)]
 pub struct Progress {
+    /// Whether its threads go on.
+    pub pulse: Pulse,
+    /// What commits were like.
+    pub meters: Meters,
+    /// The last hour.
+    pub recent: Recent,
     view: Mutex<View>,
     meter: Mutex<Option<(Instant, u64)>>,
     looks: Mutex<Looks>,
@@ -177,6 +202,15 @@ impl Progress {
     /// A copy of the picture.
     pub fn view(&self) -> View {
         self.lock().clone()
+    }
+
+    /// The picture as it is to be told: where nobody compares both ends, what was behind has only grown older since.
+    pub fn told(&self) -> View {
+        let mut view = self.view();
+        if let Some(since) = self.compared().filter(|_| view.state != State::Running) {
+            view.lag_seconds = view.lag_seconds.map(|s| s + since.as_secs_f64());
+        }
+        view
     }
 
     /// The mark that a target has to reach; see [`Mark`].
@@ -259,6 +293,7 @@ impl Progress {
 
 /// Compares both ends for the picture of progress.
 pub fn look(shared: &Shared<'_>) -> Result<()> {
+    let _asking = pulse::asking("a look at both ends", Patience::Answer);
     let end = shared.source.position()?;
     let held = shared.held();
     // Another server may answer now than the one whose log is read: opening its log anew tells what is wrong with it.
