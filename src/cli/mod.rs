@@ -11,6 +11,7 @@ mod run;
 mod schema;
 mod slot;
 mod snapshot;
+mod watch;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -7,7 +7,7 @@ use crossfade_core::{Finding, Level, Phase, Position, Result, Retained};
 use serde::Serialize;
 
 use super::print::{count, left, seconds, size, table, time};
-use super::{Which, parse_duration, print_json};
+use super::{Which, parse_duration, print_json, watch};
 use crate::pipeline::Pipeline;
 use crate::pipeline::progress::{self, Moment, State, TargetProgress, View};
 use crate::pipeline::retention;
@@ -21,6 +21,9 @@ pub struct Lag {
     /// Print one line of JSON
     #[arg(long)]
     json: bool,
+    /// Show it live, with charts, until q is pressed
+    #[arg(long, conflicts_with = "json")]
+    watch: bool,
     /// Warn (exit code 1) when the target is further behind
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]
     warn: Duration,
@@ -72,6 +75,11 @@ struct LagLine {
 
 pub fn lag(args: &Lag) -> Result<u8> {
     let (_config, _runtime, pipeline) = args.which.open()?;
+    if args.watch {
+        // A daemon of another version may not tell of the past: then the charts begin now.
+        let past = || service::ask_samples(&pipeline.name).and_then(Result::ok).unwrap_or_default();
+        return watch::watch(|| picture(&pipeline), past);
+    }
     let status = picture(&pipeline)?;
     let view = &status.view;
     let verdict = judge(view, args.warn, args.crit);

@@ -196,12 +196,14 @@ mod tests {
 
     /// As if so much time had passed.
     fn later(pulse: &Pulse, by: Duration) -> Pulse {
-        let signs = pulse.signs.lock().unwrap().iter().map(|s| {
+        let signs = pulse.signs.lock().unwrap();
+        let copy = |s: &Arc<Sign>| {
             let call = Mutex::new(s.call());
             let last = AtomicU64::new(s.last.load(Ordering::Relaxed));
             Arc::new(Sign { thread: s.thread.clone(), last, origin: s.origin, call })
-        });
-        Pulse { origin: pulse.origin.checked_sub(by).unwrap(), signs: Mutex::new(signs.collect()) }
+        };
+        let signs = Mutex::new(signs.iter().map(copy).collect());
+        Pulse { origin: pulse.origin.checked_sub(by).unwrap(), signs }
     }
 
     const WINDOW: Duration = Duration::from_secs(120);

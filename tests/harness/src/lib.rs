@@ -34,7 +34,7 @@ pub use program::{Clock, Ended, Program, Running};
 pub use proxy::{Bait, Mode, Proxy, Spring, Way};
 pub use s3::{Bucket, Response, S3};
 pub use server::Options;
-pub use tools::{python, sample};
+pub use tools::{python, sample, tls_folder};
 
 /// User of every server with all powers, over TCP; `root` on the MySQL family and `postgres` on Postgres need no password on
 /// the Unix socket.
