@@ -116,7 +116,8 @@ impl<'a> Herald<'a> {
             None if self.watchdog.is_some() => notify(&[NotifyState::Watchdog]),
             None => {}
             Some(waiting) if !self.hung => {
-                let end = if self.watchdog.is_some() { "systemd's watchdog will end the process" } else { "restart it" };
+                let end =
+                    if self.watchdog.is_some() { "systemd's watchdog will end the process" } else { "restart it" };
                 tracing::error!(%waiting, end, "a thread of the pipeline hangs");
             }
             Some(_) => {}

@@ -48,8 +48,9 @@ static EVENTS: Mutex<VecDeque<Logged>> = Mutex::new(VecDeque::new());
 
 /// Parses how much to log.
 pub fn filter(level: &str) -> Result<EnvFilter> {
-    EnvFilter::try_new(level)
-        .map_err(|e| Error::usage(format!("{level:?} is not how much to log")).caused_by(e).hint("error, warn, info, debug or trace"))
+    EnvFilter::try_new(level).map_err(|e| {
+        Error::usage(format!("{level:?} is not how much to log")).caused_by(e).hint("error, warn, info, debug or trace")
+    })
 }
 
 /// Begins to log. `asked`: what the command line says, which goes before a configuration; `otherwise`: where nobody says anything.

@@ -2,6 +2,7 @@
 
 mod check;
 mod demo;
+mod install;
 pub mod logs;
 mod observe;
 pub mod print;
@@ -107,6 +108,8 @@ enum Command {
         #[command(flatten)]
         which: Which,
     },
+    /// Put the binary, systemd units, man pages, completions, alert rules and an example configuration in place
+    InstallUnits(install::InstallUnits),
     /// Print shell completions
     Completions {
         /// The shell
@@ -156,6 +159,7 @@ fn dispatch(command: Command) -> Result<u8> {
         Command::Slot(args) => slot::slot(&args),
         Command::Snapshot(args) => snapshot::snapshot(&args),
         Command::Uninstall { which } => run::uninstall(&which),
+        Command::InstallUnits(args) => install::install_units(&args),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "crossfade", &mut std::io::stdout());
             Ok(0)

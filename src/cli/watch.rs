@@ -40,10 +40,7 @@ struct Seen {
 }
 
 /// Shows a pipeline until somebody presses q. `fetch` gets a picture, `past` the samples of before.
-pub fn watch(
-    fetch: impl Fn() -> Result<Status> + Send,
-    past: impl Fn() -> Vec<Sample> + Send,
-) -> Result<u8> {
+pub fn watch(fetch: impl Fn() -> Result<Status> + Send, past: impl Fn() -> Vec<Sample> + Send) -> Result<u8> {
     if !std::io::stdout().is_terminal() || !std::io::stdin().is_terminal() {
         return Err(Error::usage("--watch needs a terminal").hint("for scripts: crossfade lag --json"));
     }
@@ -96,7 +93,13 @@ fn show(seen: &Mutex<Seen>, stop: &AtomicBool) -> std::io::Result<()> {
         // A terminal that does not tell its size has the customary one.
         let told = |n: u16, otherwise| if n == 0 { otherwise } else { usize::from(n) };
         let (width, height) = (told(window.ws_col, 80), told(window.ws_row, 24));
-        let lines = frame(&seen.lock().unwrap_or_else(PoisonError::into_inner), width, height, STEPS[step], crate::now_micros());
+        let lines = frame(
+            &seen.lock().unwrap_or_else(PoisonError::into_inner),
+            width,
+            height,
+            STEPS[step],
+            crate::now_micros(),
+        );
         let mut out = std::io::stdout().lock();
         write!(out, "\x1b[H{}\x1b[J", lines.join("\x1b[K\r\n"))?;
         out.flush()?;
@@ -203,7 +206,15 @@ fn frame(seen: &Seen, width: usize, height: usize, step: i64, now: i64) -> Vec<S
     let bins = |value: fn(&Sample) -> Option<f64>| bins(&seen.samples, value, width.saturating_sub(GUTTER), step, now);
     if lag_rows >= 2 {
         lines.push(line(width, &[(SOFT, "seconds behind")]));
-        let colour = |v: f64| if v <= 30.0 { GREEN } else if v <= 300.0 { YELLOW } else { RED };
+        let colour = |v: f64| {
+            if v <= 30.0 {
+                GREEN
+            } else if v <= 300.0 {
+                YELLOW
+            } else {
+                RED
+            }
+        };
         lines.extend(chart(&bins(|s| s.lag_seconds), lag_rows, width, 1.0, |v| seconds(v), colour));
     }
     if rate_rows >= 2 {
@@ -232,15 +243,32 @@ fn head(seen: &Seen, status: &Status, width: usize, now: i64) -> Vec<String> {
     let behind = match view.lag_seconds {
         None => (YELLOW, "lag unknown".to_owned()),
         Some(0.0) => (GREEN, "level".to_owned()),
-        Some(s) => (if s <= 30.0 { GREEN } else if s <= 300.0 { YELLOW } else { RED }, format!("{} behind", seconds(s))),
+        Some(s) => (
+            if s <= 30.0 {
+                GREEN
+            } else if s <= 300.0 {
+                YELLOW
+            } else {
+                RED
+            },
+            format!("{} behind", seconds(s)),
+        ),
     };
     let bytes = view.lag_bytes.filter(|b| *b > 0).map_or_else(String::new, |b| format!("   {} of log to go", size(b)));
     let rate = format!("   {} rows/s", count(view.rows_per_second.round() as u64));
     let kept = view.retained.as_ref().map_or_else(String::new, |r| format!("   {} of log kept", size(r.bytes)));
     let numbers = [(behind.0, behind.1.as_str()), (PLAIN, &bytes), (PLAIN, &rate), (PLAIN, &kept)];
-    let mut lines = vec![line(width, &title), line(width, &[(SOFT, &status.source)]), String::new(), line(width, &numbers)];
+    let mut lines =
+        vec![line(width, &title), line(width, &[(SOFT, &status.source)]), String::new(), line(width, &numbers)];
     if let Some(c) = view.copy {
-        let text = format!("copy: {} of {} chunks, {} rows, {}{}", count(c.done), count(c.chunks), count(c.rows), size(c.bytes), left(c.seconds_left));
+        let text = format!(
+            "copy: {} of {} chunks, {} rows, {}{}",
+            count(c.done),
+            count(c.chunks),
+            count(c.rows),
+            size(c.bytes),
+            left(c.seconds_left)
+        );
         lines.push(line(width, &[(PLAIN, &text)]));
     }
     if let State::Retrying(error) = &view.state {
@@ -280,7 +308,13 @@ fn targets(status: &Status, width: usize) -> Vec<String> {
 const GUTTER: usize = 11;
 
 /// The largest value of each column, the last of which ends now. `None`: nothing is known of that time.
-fn bins(samples: &[Sample], value: fn(&Sample) -> Option<f64>, columns: usize, step: i64, now: i64) -> Vec<Option<f64>> {
+fn bins(
+    samples: &[Sample],
+    value: fn(&Sample) -> Option<f64>,
+    columns: usize,
+    step: i64,
+    now: i64,
+) -> Vec<Option<f64>> {
     let width = step * 1_000_000;
     // Columns begin at multiples of their length, so that a sample stays in its column while time passes.
     let end = now.div_euclid(width) * width + width;
@@ -365,16 +399,19 @@ mod tests {
     }
 
     fn seen(lag: Option<f64>) -> Seen {
-        let target = TargetProgress { name: "postgres://new-db/shop\u{1b}[2J".into(), checkpoint: None, rows: 1_234_567 };
+        let target =
+            TargetProgress { name: "postgres://new-db/shop\u{1b}[2J".into(), checkpoint: None, rows: 1_234_567 };
         let view = View { state: State::Running, lag_seconds: lag, targets: vec![target], ..View::default() };
-        let status = Status { pipeline: "shop".into(), pid: 1, since_micros: 0, source: "mysql://old-db/shop".into(), view };
+        let status =
+            Status { pipeline: "shop".into(), pid: 1, since_micros: 0, source: "mysql://old-db/shop".into(), view };
         Seen { status: Some(status), looked: Some(Instant::now()), ..Seen::default() }
     }
 
     #[test]
     fn the_picture_fits_its_terminal() {
         let mut seen = seen(Some(12.5));
-        seen.samples = (0..600).map(|n| Sample { at: n * 1_000_000, lag_seconds: Some(n as f64), rows_per_second: 5.0 }).collect();
+        seen.samples =
+            (0..600).map(|n| Sample { at: n * 1_000_000, lag_seconds: Some(n as f64), rows_per_second: 5.0 }).collect();
         for (width, height) in [(80, 24), (200, 60), (40, 10), (12, 3), (1, 1)] {
             let lines = bare(&frame(&seen, width, height, 5, 600_000_000));
             assert!(lines.len() <= height, "{width}x{height}: {lines:#?}");
@@ -396,7 +433,21 @@ mod tests {
         let all = bins(&samples, |s| s.lag_seconds, 12, 1, 109_500_000);
         // 98 to 109; a sample holds until the next, for six seconds at most.
         let known: Vec<_> = (98..110).zip(all).filter_map(|(second, bin)| Some((second, bin?))).collect();
-        assert_eq!(known, [(100, 3.0), (101, 9.0), (102, 9.0), (103, 0.0), (104, 0.0), (105, 0.0), (106, 0.0), (107, 0.0), (108, 0.0), (109, 0.0)]);
+        assert_eq!(
+            known,
+            [
+                (100, 3.0),
+                (101, 9.0),
+                (102, 9.0),
+                (103, 0.0),
+                (104, 0.0),
+                (105, 0.0),
+                (106, 0.0),
+                (107, 0.0),
+                (108, 0.0),
+                (109, 0.0)
+            ]
+        );
         let lines = bare(&chart(&[None, Some(0.0), Some(0.1), Some(8.0)], 2, 40, 1.0, seconds, |_| GREEN));
         assert_eq!(lines, ["    8.0 s │   █", "        0 │·_▁█"]);
     }

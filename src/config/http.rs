@@ -91,7 +91,8 @@ impl Resolver<'_> {
         };
         if !listen.ip().is_loopback() {
             if raw.cert.is_none() && raw.key.is_none() {
-                let wrong = format!("{listen} can be reached from other machines: set cert and key, or listen on 127.0.0.1");
+                let wrong =
+                    format!("{listen} can be reached from other machines: set cert and key, or listen on 127.0.0.1");
                 self.problem(&["http", "listen"], wrong);
             }
             if !wants_token && raw.client_ca.is_none() {
@@ -111,9 +112,8 @@ mod tests {
     use super::super::parse;
 
     fn with(http: &str) -> Result<super::super::Config, String> {
-        let text = format!(
-            "name = \"a\"\n[source]\nurl = \"sqlite:///a\"\n[[target]]\nurl = \"file:///b\"\n[http]\n{http}\n"
-        );
+        let text =
+            format!("name = \"a\"\n[source]\nurl = \"sqlite:///a\"\n[[target]]\nurl = \"file:///b\"\n[http]\n{http}\n");
         parse(&text).map_err(|e| e.to_string())
     }
 

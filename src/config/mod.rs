@@ -273,10 +273,7 @@ impl Resolver<'_> {
         [env_key, file_key, credential_key]: [&str; 3],
     ) -> Option<Secret> {
         if [env, file, credential].iter().filter(|o| o.is_some()).count() > 1 {
-            self.problem(
-                at,
-                format!("give it in one place: {env_key}, {file_key} or {credential_key}"),
-            );
+            self.problem(at, format!("give it in one place: {env_key}, {file_key} or {credential_key}"));
         }
         let read = if let Some(name) = env {
             std::env::var(name).map_err(|_| format!("the environment variable {name} ({env_key}) is not set"))
@@ -284,9 +281,7 @@ impl Resolver<'_> {
             std::fs::read_to_string(path).map_err(|e| format!("cannot read {file_key} {path}: {e}"))
         } else if let Some(name) = credential {
             let folder = std::env::var("CREDENTIALS_DIRECTORY").map_err(|_| {
-                format!(
-                    "{credential_key} {name}: systemd gave no credentials; add LoadCredential={name}:… to the unit"
-                )
+                format!("{credential_key} {name}: systemd gave no credentials; add LoadCredential={name}:… to the unit")
             });
             folder.and_then(|f| {
                 std::fs::read_to_string(Path::new(&f).join(name))

@@ -60,7 +60,8 @@ impl Chart<'_> {
         }
         for (line, area) in self.lines(x, y) {
             let base = y(0.0);
-            let _ = write!(out, "<path class=\"area\" d=\"{line} L{:.1} {base:.1} L{:.1} {base:.1} Z\"/>", area.1, area.0);
+            let _ =
+                write!(out, "<path class=\"area\" d=\"{line} L{:.1} {base:.1} L{:.1} {base:.1} Z\"/>", area.1, area.0);
             let _ = write!(out, "<path class=\"line\" d=\"{line}\"/>");
         }
         out.push_str("</svg>");
@@ -117,19 +118,18 @@ mod tests {
     #[test]
     fn the_line_is_broken_where_nothing_is_known() {
         let minute = 60_000_000;
-        let sample = |seconds: i64, lag| Sample { at: 100 * minute + seconds * 1_000_000, lag_seconds: lag, rows_per_second: 0.0 };
+        let sample = |seconds: i64, lag| Sample {
+            at: 100 * minute + seconds * 1_000_000,
+            lag_seconds: lag,
+            rows_per_second: 0.0,
+        };
         let mut samples: Vec<_> = (0..10).map(|n| sample(n * 5, Some(n as f64))).collect();
         samples.push(sample(50, None));
         samples.extend((11..20).map(|n| sample(n * 5, Some(1.0))));
         samples.push(sample(300, Some(2.0)));
         samples.insert(0, Sample { at: 0, ..samples[0] });
-        let chart = Chart {
-            title: "lag",
-            samples: &samples,
-            value: |s| s.lag_seconds,
-            told: |v| format!("{v} s"),
-            least: 1.0,
-        };
+        let chart =
+            Chart { title: "lag", samples: &samples, value: |s| s.lag_seconds, told: |v| format!("{v} s"), least: 1.0 };
         let svg = chart.svg(106 * minute);
         assert_eq!(svg.matches("class=\"line\"").count(), 3, "{svg}");
         assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");

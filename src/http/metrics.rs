@@ -39,11 +39,22 @@ fn state(out: &mut Exposition, site: &Site, view: &View) {
     out.value(&[], u8::from(view.phase() == Some(Phase::Streaming)));
     out.family("crossfade_healthy", "gauge", "0 when a thread of the pipeline gives no sign of life.");
     out.value(&[], u8::from(site.progress.pulse.hanging(HANGS).is_none()));
-    out.family("crossfade_restarts_total", "counter", "How often the pipeline began again after an error that may pass.");
+    out.family(
+        "crossfade_restarts_total",
+        "counter",
+        "How often the pipeline began again after an error that may pass.",
+    );
     out.value(&[], view.restarts);
     if let Some(waiting) = site.progress.pulse.longest(std::time::Duration::from_secs(1)) {
-        out.family("crossfade_waiting_seconds", "gauge", "How long the thread that waits longest has been in one call.");
-        out.value(&[("thread", &waiting.thread), ("call", waiting.call.unwrap_or("none"))], waiting.since.as_secs_f64());
+        out.family(
+            "crossfade_waiting_seconds",
+            "gauge",
+            "How long the thread that waits longest has been in one call.",
+        );
+        out.value(
+            &[("thread", &waiting.thread), ("call", waiting.call.unwrap_or("none"))],
+            waiting.since.as_secs_f64(),
+        );
     }
 }
 
@@ -56,7 +67,11 @@ fn lag(out: &mut Exposition, site: &Site, view: &View) {
     let Some(retained) = &view.retained else { return };
     out.known("crossfade_retained_bytes", "Log that the source keeps for this pipeline.", Some(retained.bytes));
     out.known("crossfade_retained_room_bytes", "Log that it may keep beyond that before it is lost.", retained.room);
-    out.family("crossfade_retained_concern", "gauge", "What the log that is kept amounts to: 0 well, 1 warning, 2 critical.");
+    out.family(
+        "crossfade_retained_concern",
+        "gauge",
+        "What the log that is kept amounts to: 0 well, 1 warning, 2 critical.",
+    );
     let concern = match view.concern.as_ref().map(|c| c.level) {
         None | Some(Level::Ok) => 0,
         Some(Level::Warning) => 1,
@@ -71,21 +86,37 @@ fn targets(out: &mut Exposition, site: &Site, view: &View) {
     if view.targets.is_empty() {
         return;
     }
-    out.family("crossfade_rows_applied_total", "counter", "Rows of the stream that were committed, since the daemon started.");
+    out.family(
+        "crossfade_rows_applied_total",
+        "counter",
+        "Rows of the stream that were committed, since the daemon started.",
+    );
     for target in &view.targets {
         out.value(&[("target", &target.name)], target.rows);
     }
     if commits.iter().any(|c| c.last_micros.is_some()) {
-        out.family("crossfade_last_commit_timestamp_seconds", "gauge", "When the target last committed, if only a position.");
+        out.family(
+            "crossfade_last_commit_timestamp_seconds",
+            "gauge",
+            "When the target last committed, if only a position.",
+        );
         for (name, at) in each().filter_map(|(name, c)| Some((name, c.last_micros?))) {
             out.value(&[("target", name)], at as f64 / 1e6);
         }
     }
-    out.family("crossfade_commit_duration_seconds", "histogram", "How long commits that carried changes took at the target.");
+    out.family(
+        "crossfade_commit_duration_seconds",
+        "histogram",
+        "How long commits that carried changes took at the target.",
+    );
     each().for_each(|(name, c)| out.histogram(name, &c.took));
     out.family("crossfade_batch_rows", "histogram", "Rows of these commits.");
     each().for_each(|(name, c)| out.histogram(name, &c.rows));
-    out.family("crossfade_delivery_seconds", "histogram", "From the source's commit to the target's, by their machines' clocks.");
+    out.family(
+        "crossfade_delivery_seconds",
+        "histogram",
+        "From the source's commit to the target's, by their machines' clocks.",
+    );
     each().for_each(|(name, c)| out.histogram(name, &c.delay));
 }
 
@@ -109,7 +140,8 @@ fn proofs(out: &mut Exposition, site: &Site) {
         return;
     }
     out.family("crossfade_verify_tables", "gauge", "Tables by what their last comparison came to.");
-    for (name, verdict) in [("equal", Verdict::Equal), ("different", Verdict::Different), ("unknown", Verdict::Unknown)] {
+    for (name, verdict) in [("equal", Verdict::Equal), ("different", Verdict::Different), ("unknown", Verdict::Unknown)]
+    {
         out.value(&[("verdict", name)], proofs.values().filter(|p| p.verdict == verdict).count());
     }
     let differences = proofs.values().filter_map(|p| p.differences).sum::<u64>();
@@ -199,6 +231,24 @@ mod tests {
         let expected = "# HELP y_seconds Y.\n# TYPE y_seconds gauge\ny_seconds{pipeline=\"a\\\"b\"} 0.5\n\
             y_seconds{pipeline=\"a\\\"b\",to=\"c\\\\d\\ne\"} 7\n";
         assert_eq!(out.text, expected);
+    }
+
+    /// Metrics that a text names.
+    fn named(text: &str) -> std::collections::BTreeSet<&str> {
+        let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        let ours = words.filter(|w| w.starts_with("crossfade_") || w.starts_with("process_"));
+        ours.map(|w| ["_bucket", "_sum", "_count"].iter().find_map(|s| w.strip_suffix(s)).unwrap_or(w)).collect()
+    }
+
+    #[test]
+    fn alert_rules_and_dashboard_ask_for_what_is_there() {
+        let source = include_str!("metrics.rs");
+        let there = named(source.split("#[cfg(test)]").next().unwrap());
+        for text in [include_str!("../../systemd/alerts.yml"), include_str!("../../systemd/dashboard.json")] {
+            let wanted = named(text);
+            assert!(wanted.len() > 5 && wanted.is_subset(&there), "{:?}", wanted.difference(&there));
+        }
+        serde_json::from_str::<serde_json::Value>(include_str!("../../systemd/dashboard.json")).unwrap();
     }
 
     #[test]

@@ -158,7 +158,8 @@ fn copy(out: &mut String, view: &View) {
 
 fn charts(out: &mut String, site: &Site, now: i64) {
     let samples = site.progress.recent.samples();
-    let lag = Chart { title: "Seconds behind", samples: &samples, value: |s| s.lag_seconds, told: axis_seconds, least: 1.0 };
+    let lag =
+        Chart { title: "Seconds behind", samples: &samples, value: |s| s.lag_seconds, told: axis_seconds, least: 1.0 };
     let rate = Chart {
         title: "Rows a second",
         samples: &samples,

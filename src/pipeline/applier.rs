@@ -234,7 +234,8 @@ impl<'a> Applier<'a> {
             }
         }
         let Some(pending) = self.pending.take() else { return Ok(()) };
-        let Pending { position: Some(position), commit_micros: source_micros, rows, changes, reshaped, .. } = pending else {
+        let Pending { position: Some(position), commit_micros: source_micros, rows, changes, reshaped, .. } = pending
+        else {
             return Ok(());
         };
         let last = self.checkpoint()?;

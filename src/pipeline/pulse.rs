@@ -142,11 +142,7 @@ impl Pulse {
 
 fn waiting(sign: &Sign, now: Duration) -> Waiting {
     let last = Duration::from_millis(sign.last.load(Ordering::Relaxed));
-    Waiting {
-        thread: sign.thread.clone(),
-        call: sign.call().map(|(call, _)| call),
-        since: now.saturating_sub(last),
-    }
+    Waiting { thread: sign.thread.clone(), call: sign.call().map(|(call, _)| call), since: now.saturating_sub(last) }
 }
 
 /// A thread that is watched; no longer when dropped.
@@ -227,7 +223,11 @@ mod tests {
                 let _turning = turning();
                 assert!(later(&pulse, OVERDUE).hanging(WINDOW).is_some(), "its loop turns again");
             }
-            assert_eq!(later(&pulse, OVERDUE).longest(WINDOW).unwrap().call, Some("a commit"), "back in the outer call");
+            assert_eq!(
+                later(&pulse, OVERDUE).longest(WINDOW).unwrap().call,
+                Some("a commit"),
+                "back in the outer call"
+            );
         }
         assert!(later(&pulse, OVERDUE).hanging(WINDOW).is_some(), "the call is over");
         drop(enlisted);

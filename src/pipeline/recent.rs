@@ -93,8 +93,7 @@ impl Recent {
                 Verdict::Different => t.differences.as_ref().map(|d| d.rows),
                 Verdict::Unknown => None,
             };
-            let proved =
-                Proved { at, verdict: t.verdict, rows: t.source_rows, differences, error: t.error.clone() };
+            let proved = Proved { at, verdict: t.verdict, rows: t.source_rows, differences, error: t.error.clone() };
             inner.proofs.insert((t.table.clone(), t.target.clone()), proved);
         }
         inner.compared = Some(at);

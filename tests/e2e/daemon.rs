@@ -21,7 +21,9 @@ impl Place {
     pub fn new(name: &str) -> Place {
         let (kept, folder) = folder();
         let place = Place { _kept: kept, folder, name: format!("{name}-{}", std::process::id()) };
-        place.sql("CREATE TABLE item (id INTEGER PRIMARY KEY, name TEXT); INSERT INTO item VALUES (1, 'one'), (2, 'two');");
+        place.sql(
+            "CREATE TABLE item (id INTEGER PRIMARY KEY, name TEXT); INSERT INTO item VALUES (1, 'one'), (2, 'two');",
+        );
         place
     }
 
@@ -104,7 +106,9 @@ fn systemd_hears_ready_status_watchdog_reload_and_stop() {
     supervisor.wait_for("WATCHDOG=1");
 
     // What can be changed is, and what cannot is named.
-    place.configure("exclude = [\"x*\"]\n[limits]\ncopy_rate = \"20MiB\"\nmemory = \"96MiB\"\n[service]\nlog = \"debug\"");
+    place.configure(
+        "exclude = [\"x*\"]\n[limits]\ncopy_rate = \"20MiB\"\nmemory = \"96MiB\"\n[service]\nlog = \"debug\"",
+    );
     daemon.signal("HUP");
     let reloading = supervisor.wait_for("RELOADING=1");
     let stamp = reloading.lines().find_map(|l| l.strip_prefix("MONOTONIC_USEC=")).expect("a moment");

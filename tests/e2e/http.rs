@@ -160,7 +160,10 @@ fn metrics_health_and_the_page_tell_of_the_pipeline() {
     assert_eq!(value("crossfade_healthy"), 1.0);
     assert_eq!(value("crossfade_verify_differences"), 0.0);
     assert!(value("crossfade_last_verify_success_timestamp_seconds") > value("process_start_time_seconds"));
-    assert!(value("crossfade_last_commit_timestamp_seconds") > 1.6e9 && value("crossfade_commit_duration_seconds_sum") > 0.0);
+    assert!(
+        value("crossfade_last_commit_timestamp_seconds") > 1.6e9
+            && value("crossfade_commit_duration_seconds_sum") > 0.0
+    );
     assert!(value("crossfade_retained_bytes") >= 0.0 && value("process_resident_memory_bytes") > 1e6);
     assert_eq!(kinds["crossfade_delivery_seconds"], "histogram");
     let up: f64 = samples["crossfade_state"].iter().map(|(_, v)| v).sum();
@@ -262,7 +265,8 @@ fn a_token_and_certificates_are_asked_for_and_renewed_by_a_reload() {
 /// A certificate and its key in one file.
 fn client_certificate(place: &Place, ca: &str, ca_key: &str) -> String {
     let openssl = |args: &[&str]| {
-        let output = std::process::Command::new("openssl").args(args).current_dir(&place.folder).output().expect("openssl");
+        let output =
+            std::process::Command::new("openssl").args(args).current_dir(&place.folder).output().expect("openssl");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     };
     openssl(&["req", "-newkey", "rsa:2048", "-nodes", "-keyout", "c.key", "-out", "c.csr", "-subj", "/CN=prometheus"]);

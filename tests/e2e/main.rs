@@ -11,6 +11,7 @@ mod differences;
 mod hard_copies;
 mod hard_postgres;
 mod http;
+mod install;
 mod left_out;
 mod mysql_to_postgres;
 mod postgres_failover;

@@ -95,7 +95,7 @@ impl World {
             targets: specs,
             limits: limits(&mut random),
             progress: Arc::default(),
-        tuning: Arc::default(),
+            tuning: Arc::default(),
         };
         World { seed, store, targets, faults, flaw, lens, pipeline, tables }
     }
