@@ -11,6 +11,7 @@ mod copier;
 pub mod errand;
 pub mod fence;
 mod gate;
+pub mod halt;
 pub mod meters;
 pub mod progress;
 pub mod pulse;

@@ -2,7 +2,7 @@
 //!
 //! A watchdog that a timer feeds proves that the timer runs. Here every thread of a pipeline leaves a sign at each turn of its
 //! loop, and the daemon is called alive only if none of them is overdue. The sign is left where a thread asks whether it is to
-//! end ([`super::session::Halt`]): every wait in the pipeline does so each fraction of a second, so a thread that no longer asks
+//! end ([`super::halt::Halt`]): every wait in the pipeline does so each fraction of a second, so a thread that no longer asks
 //! neither works nor would it stop.
 //!
 //! Inside a call to a database a thread cannot turn, and may wait long for good reasons: a table is locked, an index is built. It

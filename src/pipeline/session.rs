@@ -15,7 +15,7 @@
 
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Scope;
 use std::time::{Duration, Instant};
@@ -32,6 +32,7 @@ use super::copier::{Destination, Plan, copy, lacking};
 use super::errand::Errands;
 use super::fence;
 use super::gate::Gate;
+use super::halt::Halt;
 use super::progress::{self, CopyProgress, Progress, State};
 use super::pulse::{self, Patience};
 use super::reader::read;
@@ -43,37 +44,6 @@ use crate::transform::{Mapped, Transform};
 
 /// Waits re-check this often whether the session is over.
 pub const TICK: Duration = Duration::from_millis(50);
-
-/// Whether the session goes on. It only ever moves forward. A thread that asks shows that it goes on itself ([`pulse`]).
-#[derive(Debug, Default)]
-pub struct Halt(AtomicU8);
-
-impl Halt {
-    const DRAINING: u8 = 1;
-    const ABORTED: u8 = 2;
-
-    /// No new work; what is on its way is finished.
-    pub fn drain(&self) {
-        self.0.fetch_max(Self::DRAINING, Ordering::SeqCst);
-    }
-
-    /// Everything ends as it stands.
-    pub fn abort(&self) {
-        self.0.fetch_max(Self::ABORTED, Ordering::SeqCst);
-    }
-
-    /// Whether everything ends as it stands.
-    pub fn aborted(&self) -> bool {
-        pulse::turned();
-        self.0.load(Ordering::SeqCst) >= Self::ABORTED
-    }
-
-    /// Whether no new work is to be started.
-    pub fn over(&self) -> bool {
-        pulse::turned();
-        self.0.load(Ordering::SeqCst) >= Self::DRAINING
-    }
-}
 
 /// What the threads of a session share.
 pub struct Shared<'a> {
