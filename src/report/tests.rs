@@ -33,7 +33,6 @@ fn status(lag: Option<f64>, state: Running) -> Status {
 }
 
 fn table(name: &str, verdict: Compared) -> TableProof {
-                totals: None,
     let difference = Difference {
         kind: Kind::Different,
         key: vec![Named { column: "id".into(), value: Some("17".into()) }],
@@ -51,6 +50,7 @@ fn table(name: &str, verdict: Compared) -> TableProof {
         source_fingerprint: None,
         target_fingerprint: None,
         verdict,
+        totals: None,
         differences: (verdict == Compared::Different).then_some(differences),
         error: (verdict == Compared::Unknown).then(|| "permission denied".into()),
     }
