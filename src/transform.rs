@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;
+use crossfade_core::policy::is_same_but_for_policies;
 use crossfade_core::selection::glob_matches;
 use crossfade_core::unfit::{Changed, settle};
 use crossfade_core::{
@@ -200,7 +201,7 @@ impl Transform {
             self.rules.omissions().mark(&mut source);
             let mapped = self.map(&Arc::new(source))?;
             let now = &mapped.target;
-            if !is_same(now, table) {
+            if !is_same_but_for_policies(now, table) {
                 return Err(Error::config(format!(
                     "the rules now make another table of {} than {}, which is what the target holds",
                     origin.name, table.name
@@ -279,18 +280,6 @@ impl Transform {
             },
         })
     }
-}
-
-/// Whether one shape's table holds the rows of the other. Policies may differ: what they made of values stays what it is, and
-/// whether NULL is admitted for their sake is no matter of shape.
-fn is_same(a: &TableSchema, b: &TableSchema) -> bool {
-    let column = |a: &Column, b: &Column| {
-        let nullable = a.policies.make_null() || b.policies.make_null() || a.nullable == b.nullable;
-        let (nullable_as, policies) = (b.nullable, b.policies);
-        nullable && Column { nullable: nullable_as, policies, ..a.clone() } == *b
-    };
-    let columns = a.columns.len() == b.columns.len() && a.columns.iter().zip(&b.columns).all(|(a, b)| column(a, b));
-    columns && a.name == b.name && a.key == b.key
 }
 
 fn map_table(rules: &Rules, table: &Arc<TableSchema>) -> Result<Mapped> {

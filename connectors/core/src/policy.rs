@@ -11,7 +11,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::schema::{Logical, TableName, TableSchema};
+use crate::schema::{Column, Logical, TableName, TableSchema};
 use crate::selection::glob_matches;
 
 /// A class of values that somebody's types hold and others' do not.
@@ -176,10 +176,20 @@ pub fn way_out(policy: Policy, table: &TableSchema, column: usize) -> Option<Str
     ))
 }
 
+/// Whether one shape's table holds the rows of the other. What policies made of values stays what it is, and whether NULL is admitted
+/// for their sake is no matter of shape.
+pub fn is_same_but_for_policies(a: &TableSchema, b: &TableSchema) -> bool {
+    let same = |(a, b): (&Column, &Column)| {
+        let null = a.nullable == b.nullable || a.policies.make_null() || b.policies.make_null();
+        null && Column { nullable: b.nullable, policies: b.policies, ..a.clone() } == *b
+    };
+    let columns = a.columns.len() == b.columns.len() && a.columns.iter().zip(&b.columns).all(same);
+    columns && a.name == b.name && a.key == b.key
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::schema::Column;
 
     fn table() -> TableSchema {
         let column = |name: &str, logical| Column {
