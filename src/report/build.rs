@@ -194,14 +194,9 @@ impl Report {
             let (level, what, next) = match t.verdict {
                 Compared::Equal => continue,
                 Compared::Different => {
-                    let rows = t.differences.as_ref().map_or_else(String::new, |d| {
-                        format!("{}{} ", print::count(d.rows), if d.or_more { " or more" } else { "" })
-                    });
-                    let next = format!(
-                        "crossfade repair --table {0}   or, the whole table anew: crossfade snapshot {0}",
-                        t.table
-                    );
-                    (Verdict::Critical, format!("{}{to}: {rows}rows differ", t.table), Some(next))
+                    let next =
+                        format!("crossfade repair --table {0}; the whole table anew: crossfade snapshot {0}", t.table);
+                    (Verdict::Critical, format!("{}{to}: {}", t.table, t.differing()), Some(next))
                 }
                 Compared::Unknown => {
                     let why = t.error.clone().unwrap_or_else(|| "it was not read".into());

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 pub use self::html::html;
 pub use self::junit::junit;
 pub use self::text::{first_line, text};
+use crate::cli::print;
 use crate::ledger::Standing;
 use crate::verify::Verdict as Compared;
 use crate::verify::difference::Differences;
@@ -231,6 +232,17 @@ pub struct Table {
     pub differences: Option<Differences>,
     /// Why it is unknown.
     pub error: Option<String>,
+}
+
+impl Table {
+    /// How many rows differ, in words.
+    pub fn differing(&self) -> String {
+        match &self.differences {
+            None => "rows differ".into(),
+            Some(d) if d.rows == 1 && !d.or_more => "1 row differs".into(),
+            Some(d) => format!("{}{} rows differ", print::count(d.rows), if d.or_more { " or more" } else { "" }),
+        }
+    }
 }
 
 /// Something that happened.

@@ -119,7 +119,7 @@ fn what_is_wrong_or_unknown_makes_the_verdict() {
     };
     let with = |event: Event| report_of(&[well(), vec![(NOW - MINUTE, event)]].concat(), running());
     use Verdict::{Critical, Unknown, Warning};
-    expect(with(verification(vec![table("shop.order", Compared::Different)])), Critical, "shop.order: 1 rows differ");
+    expect(with(verification(vec![table("shop.order", Compared::Different)])), Critical, "shop.order: 1 row differs");
     expect(with(verification(vec![table("shop.order", Compared::Unknown)])), Unknown, "permission denied");
     expect(with(sample(31.0)), Warning, "up to 31.0 s behind");
     expect(with(Event::Lost { entries: 2, error: "full".into() }), Unknown, "2 entries of the ledger were lost");
@@ -211,7 +211,7 @@ fn junit_has_a_case_for_each_table_and_each_finding() {
     assert!(xml.contains("tests=\"6\" failures=\"2\" errors=\"2\""), "{xml}");
     assert!(xml.contains("<testcase name=\"shop.y\" classname=\"crossfade.shop.tables\" time=\"0.000\"/>"), "{xml}");
     assert!(
-        xml.contains("<failure message=\"1 rows differ\"/>") && xml.contains("<error message=\"permission denied\"/>"),
+        xml.contains("<failure message=\"1 row differs\"/>") && xml.contains("<error message=\"permission denied\"/>"),
         "{xml}"
     );
 }

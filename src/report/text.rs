@@ -135,8 +135,8 @@ pub fn facts_of(report: &Report) -> Vec<(&'static str, String)> {
         facts.push(("phase", state.phase.clone().unwrap_or_else(|| "not begun".into())));
         for (what, end) in [("source", &state.source)].into_iter().chain(state.targets.iter().map(|t| ("target", t))) {
             let commits = end.commits.map_or_else(String::new, |n| format!(", {} commits", count(n)));
-            let position = end.position.as_deref().unwrap_or("-");
-            facts.push((what, format!("{}\nat {position}{commits}", end.name)));
+            let position = end.position.as_ref().map_or_else(|| "not begun".to_owned(), |p| format!("at {p}"));
+            facts.push((what, format!("{}\n{position}{commits}", end.name)));
         }
     }
     let lag = report.lag.seconds.map_or_else(|| "unknown".to_owned(), seconds);
