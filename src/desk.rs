@@ -15,7 +15,7 @@ use crossfade_core::{Error, Result};
 use crate::pipeline::session::{Goal, Shared};
 use crate::pipeline::{self, Conduct, Pipeline};
 use crate::repair::{Repair, Report};
-use crate::verify::{self, Compared, Proof};
+use crate::verify::{self, Compared, Options, Proof};
 
 /// Something to be done while the pipeline is held.
 pub enum Job {
@@ -23,6 +23,8 @@ pub enum Job {
     Compare {
         /// Globs; empty means all.
         tables: Vec<String>,
+        /// How much.
+        options: Options,
         /// What for.
         purpose: Purpose,
     },
@@ -56,14 +58,15 @@ pub struct Mending {
 
 impl Job {
     /// A comparison.
-    pub fn verify(tables: &[String], reply: Sender<Result<Proof>>) -> Job {
-        Job::Compare { tables: tables.to_vec(), purpose: Purpose::Proof(reply) }
+    pub fn verify(tables: &[String], options: Options, reply: Sender<Result<Proof>>) -> Job {
+        Job::Compare { tables: tables.to_vec(), options, purpose: Purpose::Proof(reply) }
     }
 
     /// A repair; `apply` is false where it only tells what it would do.
     pub fn repair(tables: &[String], apply: bool, reply: Sender<Result<Report>>) -> Job {
         let mending = Mending { tables: tables.to_vec(), repair: Repair::new(apply), compared: None, reply };
-        Job::Compare { tables: tables.to_vec(), purpose: Purpose::Repair(Box::new(mending)) }
+        let purpose = Purpose::Repair(Box::new(mending));
+        Job::Compare { tables: tables.to_vec(), options: Options::default(), purpose }
     }
 }
 
@@ -136,16 +139,16 @@ impl Desk {
         }
         for job in std::mem::take(&mut self.open) {
             match job {
-                Job::Compare { tables, purpose } => match verify::fence(shared, pipeline, &tables) {
+                Job::Compare { tables, options, purpose } => match verify::fence(shared, pipeline, &tables) {
                     Ok(fenced) => {
                         let back = self.back_in.clone();
                         scope.spawn(move || {
-                            if let Some(job) = purpose.follow(fenced.compare()) {
+                            if let Some(job) = purpose.follow(fenced.with(options).compare()) {
                                 drop(back.send(job)); // the desk is gone only with all that it was asked
                             }
                         });
                     }
-                    Err(e) if cut_off(shared, &e) => self.put(Job::Compare { tables, purpose }),
+                    Err(e) if cut_off(shared, &e) => self.put(Job::Compare { tables, options, purpose }),
                     Err(e) => purpose.fail(e),
                 },
                 Job::Recheck { mut compared, purpose } => match compared.fence(shared, pipeline) {
@@ -171,7 +174,8 @@ impl Desk {
             Ok(true) => self.put(Job::Mend(mending)),
             Ok(false) if mending.repair.applies() => {
                 let tables = mending.tables.clone();
-                self.put(Job::Compare { tables, purpose: Purpose::Repair(mending) });
+                let purpose = Purpose::Repair(mending);
+                self.put(Job::Compare { tables, options: Options::default(), purpose });
             }
             Ok(false) => match mending.compared.take() {
                 Some(compared) => Purpose::Repair(mending).finish(compared),

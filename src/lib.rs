@@ -17,6 +17,7 @@ pub mod pipeline;
 pub mod registry;
 pub mod repair;
 pub mod report;
+pub mod scan;
 pub mod service;
 pub mod transform;
 pub mod verify;

@@ -22,7 +22,7 @@ use crate::pipeline::Pipeline;
 use crate::pipeline::again::Wish;
 use crate::pipeline::progress::{Keeping, View};
 use crate::repair::Report;
-use crate::verify::Proof;
+use crate::verify::{Options, Proof};
 
 /// What a command asks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +34,9 @@ pub enum Request {
     Verify {
         /// Globs; empty means all.
         tables: Vec<String>,
+        /// How much is compared.
+        #[serde(default)]
+        options: Options,
     },
     /// Write rows that differ again.
     Repair {
@@ -172,9 +175,9 @@ impl Server {
         BufReader::new(std::io::Read::take(&mut stream, 1 << 20)).read_line(&mut line)?;
         let answer = match serde_json::from_str(&line) {
             Ok(Request::Status) => Answer::Status(Box::new(self.status(pipeline))),
-            Ok(Request::Verify { tables }) => {
+            Ok(Request::Verify { tables, options }) => {
                 let (reply, proof) = bounded(1);
-                self.want(Wanted::Job(Job::verify(&tables, reply)));
+                self.want(Wanted::Job(Job::verify(&tables, options, reply)));
                 let answer = wait(&proof, over);
                 let (at, event) = Event::compared(Asker::Verify, &tables, &answer);
                 pipeline.progress.note_at(at, event);
@@ -277,8 +280,8 @@ pub fn ask_status(pipeline: &str) -> Option<Result<Status>> {
 }
 
 /// Asks a running daemon to verify. `None`: no daemon answers.
-pub fn ask_verify(pipeline: &str, tables: &[String]) -> Option<Result<Proof>> {
-    Some(match ask(pipeline, &Request::Verify { tables: tables.to_vec() })? {
+pub fn ask_verify(pipeline: &str, tables: &[String], options: Options) -> Option<Result<Proof>> {
+    Some(match ask(pipeline, &Request::Verify { tables: tables.to_vec(), options })? {
         Ok(Answer::Proof(proof)) => Ok(proof),
         Ok(_) => Err(odd()),
         Err(e) => Err(e),

@@ -11,8 +11,8 @@ use super::{Which, parse_duration, print_json};
 use crate::config::Config;
 use crate::ledger::Ledger;
 use crate::pipeline::Pipeline;
-use crate::pipeline::progress::{self, Keeping, Moment, State, TargetProgress, View};
-use crate::pipeline::retention;
+use crate::pipeline::progress::{self, Keeping, Moment, State, SuspendedTable, TargetProgress, View};
+use crate::pipeline::{retention, suspend};
 use crate::service::{self, Status};
 
 /// How far the target is behind.
@@ -70,6 +70,8 @@ struct LagLine {
     retained: Option<Retained>,
     /// What is wrong with that.
     concern: Option<Finding>,
+    /// Tables that are left out.
+    suspended: Vec<SuspendedTable>,
 }
 
 pub fn lag(args: &Lag) -> Result<u8> {
@@ -88,6 +90,7 @@ pub fn lag(args: &Lag) -> Result<u8> {
         rows_per_second: (view.rows_per_second * 10.0).round() / 10.0,
         retained: view.retained.clone(),
         concern: view.concern.clone(),
+        suspended: view.suspended.clone(),
     };
     if args.json {
         print_json(&LagReport { verdict, pipelines: vec![line] })?;
@@ -108,6 +111,9 @@ pub fn lag(args: &Lag) -> Result<u8> {
         if let State::Retrying(error) = &view.state {
             println!("\nretrying: {error}");
         }
+        for table in &view.suspended {
+            println!("\nsuspended: {table}");
+        }
         if let Some(f) = &view.concern {
             println!("\n{}: {}: {}, and should be: {}\n  mend: {}", f.level, f.setting, f.actual, f.expected, f.fix);
         }
@@ -117,8 +123,8 @@ pub fn lag(args: &Lag) -> Result<u8> {
 
 fn judge(view: &View, warn: Duration, crit: Duration) -> Verdict {
     match view.concern.as_ref().map(|f| f.level) {
-        None | Some(Level::Ok) => behind(view, warn, crit),
-        Some(Level::Warning) => behind(view, warn, crit).max(Verdict::Warning),
+        None | Some(Level::Ok) if view.suspended.is_empty() => behind(view, warn, crit),
+        None | Some(Level::Ok | Level::Warning) => behind(view, warn, crit).max(Verdict::Warning),
         // Also where the lag is unknown.
         Some(Level::Critical) => Verdict::Critical,
     }
@@ -183,6 +189,7 @@ fn from_databases(pipeline: &Pipeline, goal: u32) -> Result<Status> {
         let checkpoint = spec.target.recover(&pipeline.name)?;
         view.targets.push(TargetProgress { name: spec.name.clone(), checkpoint, rows: 0 });
     }
+    view.suspended = suspend::recover(pipeline)?;
     if let Some(durable) = hindmost(pipeline, &view)? {
         let behind = pipeline.source.order(&durable, &end)?.is_lt();
         view.lag_bytes = if behind { pipeline.source.distance(&durable, &end)? } else { Some(0) };
@@ -243,6 +250,9 @@ pub fn status(args: &StatusArgs) -> Result<u8> {
     }
     if let Some(f) = &view.concern {
         t.add_row([&f.level.to_string(), &format!("{}: {}; mend: {}", f.expected, f.actual, f.fix)]);
+    }
+    for s in &view.suspended {
+        t.add_row(["suspended", &s.to_string()]);
     }
     if let Some(c) = view.copy {
         t.add_row([

@@ -101,7 +101,11 @@ pub fn line(view: &View) -> String {
                 (Some(s), None) => format!("{} behind", seconds(s)),
                 (None, _) => "behind".to_owned(),
             };
-            format!("streaming: {behind}{rate}")
+            let suspended = match view.suspended.len() {
+                0 => String::new(),
+                n => format!(", {} suspended", tables(n)),
+            };
+            format!("streaming: {behind}{rate}{suspended}")
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::ledger::scribe::Scribe;
 use crate::pipeline::again::{self, Wish};
 use crate::pipeline::progress::{State, View};
 use crate::pipeline::session::{Goal, Shared};
-use crate::pipeline::{self, Conduct, Ended, Pipeline};
+use crate::pipeline::{self, Conduct, Ended, Pipeline, suspend};
 use crate::registry;
 use crate::service::{self, Server, Wanted};
 
@@ -77,6 +77,9 @@ pub fn run(args: &Run) -> Result<u8> {
     }
     if args.until_caught_up && ended != Ended::Reached {
         return Err(Error::transient("stopped before it had caught up").hint("run it again; nothing is lost"));
+    }
+    if args.until_caught_up {
+        suspend::none(&pipeline.progress.view().suspended)?;
     }
     Ok(0)
 }
@@ -151,6 +154,7 @@ pub fn catch_up(args: &CatchUp) -> Result<u8> {
     } else {
         bring_about(&config, &pipeline, args.timeout)?;
     }
+    suspend::none(&suspend::recover(&pipeline)?)?;
     for spec in &pipeline.targets {
         spec.target.settle(&pipeline.name)?;
     }

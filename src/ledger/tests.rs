@@ -41,6 +41,7 @@ fn verification(verdict: Verdict, whole: bool, canary: Option<Canary>) -> Event 
         verdict,
         differences: None,
         error: None,
+        totals: None,
     };
     let proof = Proof {
         verdict,

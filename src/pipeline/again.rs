@@ -21,7 +21,7 @@ use crossbeam_channel::Sender;
 use crossfade_core::selection::glob_matches;
 use crossfade_core::{Checkpoint, Error, Position, Result, TableName, TableSchema, Writer};
 
-use super::{Opened, Pipeline};
+use super::{Opened, Pipeline, suspend};
 use crate::transform::Transform;
 
 /// Tables that somebody wants to have copied again.
@@ -85,8 +85,8 @@ fn take_in_which(
             let at = &pipeline.targets[o.index].name;
             tracing::info!(table = %table.source.name, %since, target = at, "the table is emptied, to be copied again");
         }
-        pipeline.progress.update(|v| v.targets[o.index].checkpoint = o.writer.checkpoint().cloned());
     }
+    suspend::tell(pipeline, opened)?;
     Ok(wanted.iter().map(|t| t.name.to_string()).collect())
 }
 
@@ -95,8 +95,8 @@ fn take_in_which(
 fn log_goes_on(pipeline: &Pipeline, opened: &mut [Opened<'_>], wanted: &[Arc<TableSchema>]) -> Result<()> {
     let mut hindmost: Option<(Position, Vec<Arc<TableSchema>>)> = None;
     for (i, checkpoint) in super::checkpoints(opened)?.into_iter().enumerate() {
-        let (early, _) = early(pipeline, opened[i].writer.as_mut(), &checkpoint.position)?;
-        let carried = opened[i].writer.tables()?.into_iter().filter(|t| !early.contains(&t.name));
+        let (left_out, _) = left_out(pipeline, opened[i].writer.as_mut(), &checkpoint.position)?;
+        let carried = opened[i].writer.tables()?.into_iter().filter(|t| !left_out.contains(&t.name));
         let sources = carried.filter_map(|t| t.origin.as_deref().cloned().map(Arc::new));
         let staying: Vec<_> = sources.filter(|t| wanted.iter().all(|w| w.name != t.name)).collect();
         let before = |least: &Position| pipeline.source.order(&checkpoint.position, least).map(|o| o.is_lt());
@@ -129,12 +129,12 @@ pub(super) fn skip(pipeline: &Pipeline, opened: &mut [Opened<'_>], group: &[usiz
 /// they disagree about a table, all take it in anew, from one new position. A target at or past the position and without
 /// `since` has finished, which is no disagreement.
 pub(super) fn agree(pipeline: &Pipeline, opened: &mut [Opened<'_>]) -> Result<()> {
+    let mut arriving = suspend::agree(pipeline, opened)?;
     let mut sides = Vec::new();
     let checkpoints = super::checkpoints(opened)?;
     for (o, checkpoint) in opened.iter_mut().zip(checkpoints) {
         sides.push((checkpoint.position, o.writer.since()?));
     }
-    let mut arriving = BTreeSet::new();
     for (name, since) in sides.iter().flat_map(|(_, since)| since) {
         for (position, others) in &sides {
             let agrees = match others.iter().find(|(n, _)| n == name) {
@@ -153,7 +153,7 @@ pub(super) fn agree(pipeline: &Pipeline, opened: &mut [Opened<'_>]) -> Result<()
     }
     // A table that was dropped in the meantime cannot be copied: the log tells of its end.
     let which = || {
-        let all = pipeline.source.tables(&pipeline.selection)?;
+        let all = admitted(pipeline, &|t| names.contains(t))?;
         Ok(all.into_iter().filter(|t| names.contains(&t.name)).collect())
     };
     if !names.is_empty() {
@@ -164,7 +164,7 @@ pub(super) fn agree(pipeline: &Pipeline, opened: &mut [Opened<'_>]) -> Result<()
 
 /// The tables that the globs pick among those of the pipeline.
 pub fn pick(pipeline: &Pipeline, globs: &[String]) -> Result<Vec<Arc<TableSchema>>> {
-    let all = pipeline.source.tables(&pipeline.selection)?;
+    let all = admitted(pipeline, &|t| globs.iter().any(|g| glob_matches(g, t)))?;
     for glob in globs {
         if !all.iter().any(|t| glob_matches(glob, &t.name)) {
             let names: Vec<String> = all.iter().map(|t| t.name.to_string()).collect();
@@ -175,13 +175,21 @@ pub fn pick(pipeline: &Pipeline, globs: &[String]) -> Result<Vec<Arc<TableSchema
     Ok(all.into_iter().filter(|t| globs.iter().any(|g| glob_matches(g, &t.name))).collect())
 }
 
+/// The source's tables. Among them are suspended ones that are wanted, but no other: one that can no longer be carried would keep
+/// all others from being taken in.
+fn admitted(pipeline: &Pipeline, wanted: &dyn Fn(&TableName) -> bool) -> Result<Vec<Arc<TableSchema>>> {
+    let suspended = pipeline.progress.view().suspended;
+    pipeline.source.tables(&suspend::selection(pipeline, &suspended, wanted))
+}
+
 /// The tables, and a position after which the log has them in this shape.
 fn shapes_and_position(
     pipeline: &Pipeline,
     which: &dyn Fn() -> Result<Vec<Arc<TableSchema>>>,
 ) -> Result<(Vec<Arc<TableSchema>>, Position)> {
     // Tables that came later must be in the log before the position.
-    pipeline.source.begin(&pipeline.source.tables(&pipeline.selection)?)?;
+    let wanted = which()?;
+    pipeline.source.begin(&admitted(pipeline, &|t| wanted.iter().any(|w| w.name == *t))?)?;
     let wanted = which()?;
     let since = pipeline.source.position()?;
     let again = which()?;
@@ -194,13 +202,14 @@ fn shapes_and_position(
     Ok((wanted, since))
 }
 
-/// Tables that a session from `from` on must leave out, and the first position where one of them comes in.
-pub(super) fn early(
+/// Tables that a session from `from` on must leave out, and the first position where one of them comes in. Suspended ones do
+/// not come in by themselves.
+pub(super) fn left_out(
     pipeline: &Pipeline,
     writer: &mut dyn Writer,
     from: &Position,
 ) -> Result<(Vec<TableName>, Option<Position>)> {
-    let mut names = Vec::new();
+    let mut names: Vec<TableName> = writer.suspended()?.into_iter().map(|(table, _)| table).collect();
     let mut first: Option<Position> = None;
     for (name, since) in writer.since()? {
         if pipeline.source.order(from, &since)?.is_ge() {

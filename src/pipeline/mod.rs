@@ -2,7 +2,7 @@
 //!
 //! [`run`] opens both ends, brings targets that lag behind others level with them, and runs sessions. A transient error
 //! drops both ends, waits with growing patience and jitter, and starts again through `recover`; start and restart are
-//! the same code. A data or fatal error ends the run.
+//! the same code. A data error suspends its table, if it is not the only one (`suspend.rs`); a fatal error ends the run.
 
 pub mod again;
 pub mod applier;
@@ -17,14 +17,15 @@ pub mod reins;
 pub mod retention;
 pub mod session;
 mod shaper;
-mod throttle;
+pub mod suspend;
+pub mod throttle;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crossfade_core::{
-    Checkpoint, Error, Owner, Phase, Position, Result, Selection, Source, TableSchema, Target, Writer,
+    Checkpoint, Error, Owner, Phase, Position, Result, Selection, Source, TableName, TableSchema, Target, Writer,
 };
 
 use self::applier::CommitPolicy;
@@ -163,7 +164,14 @@ pub fn run(pipeline: &Pipeline, goal: &Goal, conduct: &mut Conduct<'_>) -> Resul
                 }
                 e
             }
-            Err(e) => return Err(e),
+            // A data error that is not of one table among several comes back.
+            Err(e) => match suspend::suspend(pipeline, e) {
+                Err(e) if e.is_transient() => e,
+                done => {
+                    done?;
+                    continue;
+                }
+            },
         };
         if conduct.stop.load(Ordering::SeqCst) {
             return Ok(Ended::Interrupted(error.to_string()));
@@ -205,10 +213,9 @@ fn attempt(pipeline: &Pipeline, goal: &mut Goal, conduct: &mut Conduct<'_>) -> R
         let (group, level) = hindmost(pipeline.source.as_ref(), &checkpoints)?;
         let everyone = group.len() == opened.len();
         let from = &checkpoints[group[0]].position;
-        // Tables that begin further on in the log: up to there the pipeline goes without them.
-        let (early, first) = again::early(pipeline, opened[group[0]].writer.as_mut(), from)?;
-        let mut tables = shapes(pipeline, &mut opened, &group)?;
-        tables.retain(|m| !early.contains(&m.target.name));
+        // Suspended tables, and those that begin further on in the log: up to there the pipeline goes without them.
+        let (left_out, first) = again::left_out(pipeline, opened[group[0]].writer.as_mut(), from)?;
+        let tables = shapes(pipeline, &mut opened, &group, &left_out)?;
         if let Some(position) = first.as_ref().filter(|_| tables.is_empty()) {
             again::skip(pipeline, &mut opened, &group, position)?;
             continue;
@@ -258,6 +265,7 @@ fn open(pipeline: &Pipeline) -> Result<Vec<Opened<'_>>> {
         };
         v.targets = opened.iter().map(target).collect();
     });
+    suspend::tell(pipeline, &mut opened)?;
     Ok(opened)
 }
 
@@ -332,14 +340,22 @@ fn indexes(checkpoints: &[Checkpoint], which: impl Fn(&Checkpoint) -> bool) -> V
 }
 
 /// The source's tables in the shape that they had at a target's checkpoint, and how they arrive. The target remembers both,
-/// so a table that was created, changed or dropped at the source since does not matter here: the log tells of it.
+/// so a table that was created, changed or dropped at the source since does not matter here: the log tells of it. Nor do those
+/// that are left out: nobody knows their shape at the source any more.
 ///
 /// Targets that receive the same batches must carry the same tables: else one would silently miss a table of the other.
-fn shapes(pipeline: &Pipeline, opened: &mut [Opened<'_>], group: &[usize]) -> Result<Vec<Mapped>> {
+fn shapes(
+    pipeline: &Pipeline,
+    opened: &mut [Opened<'_>],
+    group: &[usize],
+    left_out: &[TableName],
+) -> Result<Vec<Mapped>> {
     let mut transform = Transform::new(pipeline.rules.clone());
     let mut first: Option<Vec<Mapped>> = None;
     for &index in group {
-        let mut tables = transform.restore(&opened[index].writer.tables()?)?;
+        let mut carried = opened[index].writer.tables()?;
+        carried.retain(|t| !left_out.contains(&t.name));
+        let mut tables = transform.restore(&carried)?;
         tables.sort_by(|a, b| a.source.name.cmp(&b.source.name));
         let Some(first) = &first else {
             first = Some(tables);

@@ -1,16 +1,17 @@
 //! What can be seen of a running pipeline: positions, phase, rates, the copy's progress, the last error.
 //!
-//! It is a view for people and for `lag`, kept by the threads that do the work. Nothing is decided from it but
-//! how long to wait after an error: recovery and goals read the targets' checkpoints.
+//! It is a view for people and for `lag`, kept by the threads that do the work. Nothing is decided from it but how long to
+//! wait after an error, and which tables the source is not asked about: recovery and goals read the targets' checkpoints.
 //!
 //! How long something took, or is ago, is told by the clock that only goes forward. The wall clock, which somebody may set, is
 //! compared with the time of a commit alone, and believed only as far as the other clock agrees ([`behind`]).
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crossfade_core::{Checkpoint, Error, Finding, Phase, Position, Result, Retained};
+use crossfade_core::{Checkpoint, Error, Finding, Phase, Position, Result, Retained, Suspension, TableName};
 use serde::{Deserialize, Serialize};
 
 use super::session::Shared;
@@ -76,6 +77,46 @@ impl CopyProgress {
     }
 }
 
+/// A table that is left out, see `suspend.rs`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SuspendedTable {
+    /// Its name at the source.
+    pub table: TableName,
+    /// Since which position.
+    pub position: Position,
+    /// What could not be carried.
+    pub reason: String,
+    /// What can be done about that.
+    pub hint: Option<String>,
+    /// What takes the table in anew, when that is done.
+    pub command: String,
+}
+
+impl From<Suspension> for SuspendedTable {
+    fn from(why: Suspension) -> Self {
+        let name = why.source.to_string();
+        let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
+        let quoted = if plain { name } else { format!("'{}'", name.replace('\'', "'\\''")) };
+        SuspendedTable {
+            command: format!("crossfade snapshot {quoted}"),
+            table: why.source,
+            position: why.position,
+            reason: why.reason,
+            hint: why.hint,
+        }
+    }
+}
+
+impl fmt::Display for SuspendedTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} since {}: {}", self.table, self.position, self.reason)?;
+        if let Some(hint) = &self.hint {
+            write!(f, "; {hint}")?;
+        }
+        write!(f, "; then `{}`", self.command)
+    }
+}
+
 /// A picture of a pipeline at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct View {
@@ -93,6 +134,9 @@ pub struct View {
     /// What is wrong with that, if something is.
     #[serde(default)]
     pub concern: Option<Finding>,
+    /// Tables that are left out until somebody has them taken in anew.
+    #[serde(default)]
+    pub suspended: Vec<SuspendedTable>,
     /// Each target.
     pub targets: Vec<TargetProgress>,
     /// The initial copy, while it runs.

@@ -12,6 +12,7 @@ use crate::ledger::{Entry, Event, HourVerdict, Ledger, Sample};
 use crate::pipeline::progress;
 use crate::service::Status;
 use crate::verify::Verdict as Compared;
+use crate::verify::totals::Figure;
 
 /// Parts of the chart of lag.
 const BARS: i64 = 48;
@@ -150,6 +151,11 @@ impl Report {
                     target_rows: t.target_rows,
                     differences: t.differences,
                     error: t.error,
+                    sums_compared: t.totals.as_ref().map(|sums| sums.compared as u64),
+                    sums_differing: t
+                        .totals
+                        .map(|sums| sums.differing.iter().map(figure).collect())
+                        .unwrap_or_default(),
                 };
                 match self.tables.iter_mut().find(|o| o.table == table.table && o.target == table.target) {
                     Some(older) => *older = table,
@@ -235,6 +241,9 @@ impl Report {
                     self.incidents.push(told(format!("not compared: {error}")));
                 }
                 Event::Verification(_) => failed = None,
+                Event::Suspended { table, reason } => {
+                    self.incidents.push(told(format!("{table} was suspended: {reason}")));
+                }
                 Event::Lost { entries, error } => {
                     self.incidents.push(told(format!("{entries} entries of the ledger were lost: {error}")));
                     self.find(Verdict::Unknown, format!("{entries} entries of the ledger were lost: {error}"), None);
@@ -292,6 +301,10 @@ impl Report {
         if phase.as_deref() != Some("streaming") {
             self.find(Verdict::Warning, "the initial copy is not complete".into(), None);
         }
+        for s in &view.suspended {
+            let next = s.hint.iter().chain([&s.command]).cloned().collect::<Vec<_>>().join("; then ");
+            self.find(Verdict::Warning, format!("{} is suspended: {}", s.table, s.reason), Some(next));
+        }
         if let Some(f) = &view.concern {
             let level = if f.level == Level::Critical { Verdict::Critical } else { Verdict::Warning };
             self.find(
@@ -323,6 +336,12 @@ impl Report {
             retained_bytes: view.retained.as_ref().map(|r| r.bytes),
         });
     }
+}
+
+/// A sum or count that differs, in words.
+fn figure(f: &Figure) -> String {
+    let of = f.column.as_ref().map_or_else(String::new, |c| format!(" of {c}"));
+    format!("{}{of}: {} at the source, {} at the target", f.what, f.source, f.target)
 }
 
 const COMPARE: &str = "crossfade verify, or every = \"1h\" under [proof] of the configuration";

@@ -232,12 +232,18 @@ pub struct Table {
     pub differences: Option<Differences>,
     /// Why it is unknown.
     pub error: Option<String>,
+    /// Counts and sums that both servers gave by their own SQL; none: they were not asked.
+    pub sums_compared: Option<u64>,
+    /// Those that differ.
+    pub sums_differing: Vec<String>,
 }
 
 impl Table {
     /// How many rows differ, in words.
     pub fn differing(&self) -> String {
+        let sums = self.sums_differing.join("; ");
         match &self.differences {
+            None if !sums.is_empty() => sums,
             None => "rows differ".into(),
             Some(d) if d.rows == 1 && !d.or_more => "1 row differs".into(),
             Some(d) => format!("{}{} rows differ", print::count(d.rows), if d.or_more { " or more" } else { "" }),
@@ -290,6 +296,9 @@ impl Report {
                 *value = Some("***".into());
             }
         };
+        for sums in self.tables.iter_mut().map(|t| &mut t.sums_differing) {
+            sums.iter_mut().for_each(|text| *text = text.split(':').next().unwrap_or_default().to_owned() + ": ***");
+        }
         for found in self.tables.iter_mut().filter_map(|t| t.differences.as_mut()) {
             for d in &mut found.listed {
                 if found.whole_rows {

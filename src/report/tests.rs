@@ -52,6 +52,7 @@ fn table(name: &str, verdict: Compared) -> TableProof {
         verdict,
         differences: (verdict == Compared::Different).then_some(differences),
         error: (verdict == Compared::Unknown).then(|| "permission denied".into()),
+        totals: None,
     }
 }
 

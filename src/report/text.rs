@@ -162,6 +162,16 @@ pub fn facts_of(report: &Report) -> Vec<(&'static str, String)> {
             ),
         ));
     }
+    let sums: Vec<u64> = report.tables.iter().filter_map(|t| t.sums_compared).collect();
+    if !sums.is_empty() {
+        let differing = report.tables.iter().map(|t| t.sums_differing.len()).sum::<usize>();
+        let tables = print::tables(sums.len());
+        let figures = count(sums.iter().sum());
+        facts.push((
+            "sums",
+            format!("{figures} counts and sums of {tables}, by both servers' own SQL; {differing} differ"),
+        ));
+    }
     facts
 }
 

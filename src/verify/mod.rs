@@ -9,7 +9,7 @@
 //!
 //! Replication stalls for these four steps only, not for the scans. Then every table is scanned on both sides and the
 //! fingerprints are compared. What could not be read is *unknown*, and unknown is never equal; so is a check that
-//! compared no table. Where a table differs, the same snapshots are read again to find the rows (`narrow.rs`); these are
+//! compared no table, or one while a table is suspended. Where a table differs, the same snapshots are read again to find the rows (`narrow.rs`); these are
 //! looked at once more behind a second fence (`recheck.rs`).
 
 pub mod canary;
@@ -17,6 +17,7 @@ pub mod difference;
 pub mod narrow;
 pub mod recheck;
 pub mod side;
+pub mod totals;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -35,9 +36,10 @@ pub use self::narrow::LISTED;
 use self::narrow::Suspects;
 pub use self::recheck::Compared;
 use self::recheck::Suspected;
+use self::totals::TotalsProof;
 use crate::pipeline::fence::Fence;
 use crate::pipeline::session::Shared;
-use crate::pipeline::{Pipeline, TargetSpec};
+use crate::pipeline::{Pipeline, TargetSpec, suspend};
 use crate::transform::Mapped;
 
 /// What a comparison came to.
@@ -70,6 +72,9 @@ pub struct TableProof {
     pub target_fingerprint: Option<String>,
     /// What it came to.
     pub verdict: Verdict,
+    /// What both servers count and sum themselves, if that was asked and both can.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub totals: Option<TotalsProof>,
     /// Which rows differ.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub differences: Option<Differences>,
@@ -112,9 +117,21 @@ pub struct Fenced {
     held: Duration,
     tables: Vec<Mapped>,
     drift: BTreeMap<TableName, String>,
+    options: Options,
     source: Box<dyn Snapshot>,
     targets: Vec<(Option<String>, Box<dyn Snapshot>)>,
 }
+
+/// How much is compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Options {
+    /// Also what both servers count and sum by their own SQL.
+    #[serde(default)]
+    pub totals: bool,
+}
+
+/// Fingerprints by table.
+type Sums = Vec<Result<Fingerprint>>;
 
 /// How long the stream may take to reach the fence.
 pub const PATIENCE: Duration = Duration::from_secs(120);
@@ -122,7 +139,7 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 /// Holds the pipeline at one position and opens both sides there.
 pub fn fence(shared: &Shared<'_>, pipeline: &Pipeline, globs: &[String]) -> Result<Fenced> {
     streams(shared, pipeline)?;
-    let mut fenced = hold(shared, pipeline, &|| tables(shared, globs))?;
+    let mut fenced = hold(shared, pipeline, &|| tables(shared, pipeline, globs))?;
     fenced.drift = drift(pipeline, &fenced.tables, globs);
     Ok(fenced)
 }
@@ -151,14 +168,19 @@ pub fn levelling(shared: &Shared<'_>, pipeline: &Pipeline) -> bool {
 /// Tables that the source has now and that cannot be compared as they are carried, and why. Rows alone would be equal
 /// although a column or a whole table is missing at the target.
 pub fn drift(pipeline: &Pipeline, carried: &[Mapped], globs: &[String]) -> BTreeMap<TableName, String> {
-    let now = match pipeline.source.tables(&pipeline.selection) {
+    let picked = |name: &TableName| globs.is_empty() || globs.iter().any(|g| glob_matches(g, name));
+    let suspended = pipeline.progress.view().suspended;
+    let mut out: BTreeMap<TableName, String> =
+        suspended.iter().filter(|s| picked(&s.table)).map(|s| (s.table.clone(), format!("suspended: {s}"))).collect();
+    let now = match pipeline.source.tables(&suspend::selection(pipeline, &suspended, |_| false)) {
         Ok(now) => now,
-        Err(e) => return carried.iter().map(|m| (m.source.name.clone(), e.to_string())).collect(),
+        Err(e) => {
+            out.extend(carried.iter().map(|m| (m.source.name.clone(), e.to_string())));
+            return out;
+        }
     };
     let shape = |t: &TableSchema| -> Vec<_> { t.columns.iter().map(|c| (c.name.clone(), c.logical.clone())).collect() };
-    let picked = |t: &&Arc<TableSchema>| globs.is_empty() || globs.iter().any(|g| glob_matches(g, &t.name));
-    let mut out = BTreeMap::new();
-    for table in now.iter().filter(picked) {
+    for table in now.iter().filter(|t| picked(&t.name)) {
         let wrong = match carried.iter().find(|m| m.source.name == table.name) {
             None => {
                 "it came after the pipeline began and is not carried: `crossfade snapshot` takes it in, or exclude it"
@@ -174,12 +196,13 @@ pub fn drift(pipeline: &Pipeline, carried: &[Mapped], globs: &[String]) -> BTree
 }
 
 /// The carried tables that the globs pick, in their present shape.
-fn tables(shared: &Shared<'_>, globs: &[String]) -> Result<Vec<Mapped>> {
+fn tables(shared: &Shared<'_>, pipeline: &Pipeline, globs: &[String]) -> Result<Vec<Mapped>> {
     let mut all = shared.carried();
     if globs.is_empty() {
         return Ok(all);
     }
-    for glob in globs {
+    let suspended = pipeline.progress.view().suspended;
+    for glob in globs.iter().filter(|g| !suspended.iter().any(|s| glob_matches(g, &s.table))) {
         if !all.iter().any(|m| glob_matches(glob, &m.source.name)) {
             let names: Vec<String> = all.iter().map(|m| m.source.name.to_string()).collect();
             return Err(Error::usage(format!("no carried table matches {glob}"))
@@ -211,6 +234,7 @@ fn hold(shared: &Shared<'_>, pipeline: &Pipeline, tables: &dyn Fn() -> Result<Ve
         held: began.elapsed(),
         tables,
         drift: BTreeMap::new(),
+        options: Options::default(),
         source,
         targets,
     })
@@ -232,11 +256,18 @@ pub fn at_fence(
 }
 
 impl Fenced {
+    /// Compares so much.
+    #[must_use]
+    pub fn with(self, options: Options) -> Self {
+        Fenced { options, ..self }
+    }
+
     /// Scans both sides, compares, and finds the rows that differ.
     pub fn compare(mut self) -> Compared {
         let began = Instant::now();
         let (ours, canary, theirs) = self.scan_all();
-        let Fenced { position, at_micros, held, tables, mut drift, mut source, mut targets } = self;
+        let sums = self.options.totals.then(|| self.total_all());
+        let Fenced { position, at_micros, held, tables, mut drift, mut source, mut targets, .. } = self;
         let (mut proofs, mut suspected) = (Vec::new(), Vec::new());
         for (i, mapped) in tables.iter().enumerate() {
             let wrong = drift.remove(&mapped.source.name);
@@ -249,6 +280,11 @@ impl Fenced {
                     && let Some(suspects) = explain(&mut proof, mapped, source.as_mut(), snapshot.as_mut())
                 {
                     suspected.push(Suspected { at: proofs.len(), target: at, mapped: mapped.clone(), suspects });
+                }
+                if let Some((ours, theirs)) = &sums
+                    && wrong.is_none()
+                {
+                    totals::judge(&mut proof, mapped, &ours[i], &theirs[at][i]);
                 }
                 proofs.push(proof);
             }
@@ -273,7 +309,7 @@ impl Fenced {
 
     /// The fingerprints of all tables, of the source and of each target; all sides are read at once. On the way the comparison is tried
     /// out on rows of the source.
-    fn scan_all(&mut self) -> (Vec<Result<Fingerprint>>, Canary, Vec<Vec<Result<Fingerprint>>>) {
+    fn scan_all(&mut self) -> (Sums, Canary, Vec<Sums>) {
         let tables = &self.tables;
         std::thread::scope(|scope| {
             let theirs = self
@@ -296,6 +332,22 @@ impl Fenced {
             });
             let panicked = |_| each(tables, |_| Err(Error::corrupt("a thread that read the target panicked")));
             (ours, canary, theirs.into_iter().map(|t| t.join().unwrap_or_else(panicked)).collect())
+        })
+    }
+}
+
+impl Fenced {
+    /// The totals of all tables, of the source and of each target; all sides are asked at once.
+    fn total_all(&mut self) -> (totals::Side, Vec<totals::Side>) {
+        let tables = &self.tables;
+        std::thread::scope(|scope| {
+            let theirs = self.targets.iter_mut();
+            let theirs = theirs.map(|(_, snapshot)| scope.spawn(|| totals::read(snapshot.as_mut(), tables, false)));
+            let theirs: Vec<_> = theirs.collect();
+            let ours = totals::read(self.source.as_mut(), tables, true);
+            let panicked =
+                |_| tables.iter().map(|_| Err(Error::corrupt("a thread that asked the target panicked"))).collect();
+            (ours, theirs.into_iter().map(|t| t.join().unwrap_or_else(panicked)).collect())
         })
     }
 }
@@ -357,6 +409,7 @@ fn proof(
         verdict,
         differences: None,
         error: error.map(Error::to_string),
+        totals: None,
     }
 }
 

@@ -209,6 +209,7 @@ mod tests {
     use std::sync::Arc;
 
     use arrow_array::{ArrayRef, Int64Array, StringArray};
+    use crossfade_core::totals::Totals;
     use crossfade_core::{Column, KeyRange, Logical, Position, TableName, TableSchema};
 
     use super::super::difference::Kind;
@@ -221,6 +222,10 @@ mod tests {
     impl Snapshot for Still {
         fn position(&self) -> &Position {
             &self.1
+        }
+
+        fn totals(&mut self, _: &TableSchema) -> Result<Option<Totals>> {
+            Ok(None)
         }
 
         fn split(&mut self, _: &TableSchema, _: u64) -> Result<Vec<KeyRange>> {

@@ -10,11 +10,13 @@
 
 mod clock;
 mod commits;
+mod ddl;
 mod disks;
 mod failover;
 mod lake;
 mod locks;
 mod logs;
 mod network;
+mod shapes;
 mod sizes;
 mod stage;

@@ -8,10 +8,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arrow_array::{BooleanArray, RecordBatch};
 use arrow_buffer::BooleanBuffer;
 use arrow_select::filter::{filter, filter_record_batch};
+use crossfade_core::totals::Totals;
 use crossfade_core::{
     Batch, Boundary, Checkpoint, Chunk, ChunkState, Consistency, Error, Finding, History, Item, KeyRange, Limit,
-    Loaded, Loader, Op, Owner, Phase, Position, Result, Retained, Rows, Selection, Snapshot, Source, Stream, TableName,
-    TableSchema, Target, Writer,
+    Loaded, Loader, Op, Owner, Phase, Position, Result, Retained, Rows, Selection, Snapshot, Source, Stream,
+    Suspension, TableName, TableSchema, Target, Writer,
 };
 
 use super::random::Random;
@@ -155,6 +156,10 @@ impl Target for FlawedTarget {
         self.0.recover(pipeline)
     }
 
+    fn suspended(&self, pipeline: &str) -> Result<Vec<(TableName, Suspension)>> {
+        self.0.suspended(pipeline)
+    }
+
     fn owner(&self, pipeline: &str) -> Result<Option<Owner>> {
         self.0.owner(pipeline)
     }
@@ -279,6 +284,14 @@ impl Writer for FlawedWriter {
 
     fn since(&mut self) -> Result<Vec<(TableName, Position)>> {
         self.inner.since()
+    }
+
+    fn suspend(&mut self, table: &TableName, why: &Suspension) -> Result<()> {
+        self.inner.suspend(table, why)
+    }
+
+    fn suspended(&mut self) -> Result<Vec<(TableName, Suspension)>> {
+        self.inner.suspended()
     }
 
     fn write(&mut self, batch: &Batch) -> Result<()> {
@@ -408,6 +421,10 @@ struct Stale {
 impl Snapshot for Stale {
     fn position(&self) -> &Position {
         &self.said
+    }
+
+    fn totals(&mut self, _: &TableSchema) -> Result<Option<Totals>> {
+        Ok(None)
     }
 
     fn split(&mut self, table: &TableSchema, rows: u64) -> Result<Vec<KeyRange>> {

@@ -12,9 +12,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arrow_array::RecordBatch;
+use crossfade_core::totals::Totals;
 use crossfade_core::{
     Batch, Checkpoint, Chunk, ChunkState, Consistency, Error, Finding, History, KeyRange, Limit, Loaded, Loader, Owner,
-    Position, Result, Retained, Selection, Snapshot, Source, Stream, TableName, TableSchema, Target, Writer,
+    Position, Result, Retained, Selection, Snapshot, Source, Stream, Suspension, TableName, TableSchema, Target,
+    Writer,
 };
 
 use super::random::Random;
@@ -42,6 +44,8 @@ pub enum Call {
     Chunks,
     CopyAgain,
     Since,
+    Suspend,
+    Suspended,
     Write,
     Commit,
     CommitSoon,
@@ -54,7 +58,7 @@ pub enum Call {
 
 impl Call {
     /// All of them.
-    pub const ALL: [Call; 28] = [
+    pub const ALL: [Call; 30] = [
         Call::SourceTables,
         Call::SourceBegin,
         Call::SourcePosition,
@@ -75,6 +79,8 @@ impl Call {
         Call::Chunks,
         Call::CopyAgain,
         Call::Since,
+        Call::Suspend,
+        Call::Suspended,
         Call::Write,
         Call::Commit,
         Call::CommitSoon,
@@ -302,6 +308,10 @@ impl Snapshot for Faulty<dyn Snapshot> {
         self.1.position()
     }
 
+    fn totals(&mut self, table: &TableSchema) -> Result<Option<Totals>> {
+        self.1.totals(table)
+    }
+
     fn split(&mut self, table: &TableSchema, rows: u64) -> Result<Vec<KeyRange>> {
         self.0.call(Call::Split, || self.1.split(table, rows))
     }
@@ -329,6 +339,10 @@ impl Target for FaultyTarget {
 
     fn recover(&self, pipeline: &str) -> Result<Option<Checkpoint>> {
         self.1.recover(pipeline)
+    }
+
+    fn suspended(&self, pipeline: &str) -> Result<Vec<(TableName, Suspension)>> {
+        self.1.suspended(pipeline)
     }
 
     fn owner(&self, pipeline: &str) -> Result<Option<Owner>> {
@@ -382,6 +396,14 @@ impl Writer for Faulty<dyn Writer> {
 
     fn since(&mut self) -> Result<Vec<(TableName, Position)>> {
         self.0.call(Call::Since, || self.1.since())
+    }
+
+    fn suspend(&mut self, table: &TableName, why: &Suspension) -> Result<()> {
+        self.0.call(Call::Suspend, || self.1.suspend(table, why))
+    }
+
+    fn suspended(&mut self) -> Result<Vec<(TableName, Suspension)>> {
+        self.0.call(Call::Suspended, || self.1.suspended())
     }
 
     fn write(&mut self, batch: &Batch) -> Result<()> {

@@ -17,6 +17,7 @@ mod faults;
 mod lens;
 mod oracle;
 mod plans;
+mod poison;
 mod proof;
 mod random;
 mod scenario;

@@ -28,6 +28,8 @@ pub struct Tally {
     pub again: u64,
     /// The same while no pipeline ran.
     pub again_at_rest: u64,
+    /// Tables that were suspended, and taken in anew at the end.
+    pub suspended: u64,
     /// Commits that crashes of a target have undone.
     pub undone: u64,
     pub equal: u64,
@@ -45,6 +47,7 @@ impl Tally {
         self.kills += other.kills;
         self.again += other.again;
         self.again_at_rest += other.again_at_rest;
+        self.suspended += other.suspended;
         self.undone += other.undone;
         self.equal += other.equal;
         self.unknown += other.unknown;
@@ -139,10 +142,13 @@ impl<'a> Play<'a> {
             ensure(self.looks < PATIENCE, || {
                 format!("not caught up after {PATIENCE} looks: {:?}", self.world.pipeline.progress.view())
             })?;
-            if over.load(Ordering::SeqCst) || (last && self.arrived()?) {
+            self.only_the_poisoned()?;
+            if over.load(Ordering::SeqCst) || (last && self.arrived()? && self.world.suspended().is_empty()) {
                 return Ok(());
             }
-            if self.random.one_in(12) {
+            if last && !self.world.suspended().is_empty() {
+                self.follow_the_hint()?;
+            } else if self.random.one_in(12) {
                 self.reset()?;
             }
         }
@@ -171,6 +177,27 @@ impl<'a> Play<'a> {
             .map(|_| self.random.between(0, tables.len() as u64) as usize)
             .map(|i| format!("{SCHEMA}.{}", tables[i]))
             .collect()
+    }
+
+    /// Nothing else may be left out.
+    fn only_the_poisoned(&self) -> Result<()> {
+        let poisoned = self.world.poisoned.as_ref().map(|table| self.world.lens.table(table));
+        let suspended = self.world.suspended();
+        ensure(suspended.iter().all(|t| Some(t) == poisoned.as_ref()), || {
+            format!("suspended: {:?}, poisoned: {poisoned:?}", self.world.pipeline.progress.view().suspended)
+        })
+    }
+
+    /// Does with suspended tables what the hint says.
+    fn follow_the_hint(&mut self) -> Result<()> {
+        self.world.mend();
+        let tables: Vec<String> = self.world.poisoned.iter().map(|table| format!("{SCHEMA}.{table}")).collect();
+        match again::reset(&self.world.pipeline, &tables) {
+            Ok(_) => self.tally.suspended += 1,
+            Err(e) if e.is_transient() => {}
+            Err(e) => return Err(e),
+        }
+        Ok(())
     }
 
     /// `snapshot` while no daemon runs.
@@ -257,7 +284,11 @@ impl<'a> Play<'a> {
 
     fn prove(&mut self, shared: &Shared<'_>) -> Result<()> {
         let proof = verify::fence(shared, &self.world.pipeline, &[])?.compare().proof;
+        let all = self.world.suspended().is_empty();
         match proof.verdict {
+            Verdict::Equal if !all => {
+                return Err(Error::corrupt(format!("equal without {:?}", self.world.suspended())));
+            }
             Verdict::Equal => self.tally.equal += 1,
             // A scan failed by a fault.
             Verdict::Unknown => self.tally.unknown += 1,

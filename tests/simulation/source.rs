@@ -10,12 +10,14 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use arrow_array::RecordBatch;
 use crossfade_core::conformance::changes::{Cells, Change, State};
+use crossfade_core::totals::Totals;
 use crossfade_core::{
     Batch, Boundary, Column, ColumnBuilder, Consistency, Error, Finding, Index, KeyPart, KeyRange, Limit, Logical,
     Omissions, Op, Position, Result, Retained, RowsBuilder, Selection, Snapshot, Source, Stream, TableName,
     TableSchema, builder,
 };
 
+use super::poison::{POISONED, Poison};
 use super::stream::MemoryStream;
 
 /// The schema of all tables.
@@ -42,7 +44,7 @@ pub fn tick() -> u64 {
 pub type Database = BTreeMap<String, Arc<State>>;
 
 #[derive(Default)]
-struct Inner {
+pub struct Inner {
     tables: Vec<Arc<TableSchema>>,
     log: Vec<Arc<Vec<(String, Entry)>>>,
     /// One more than the log has transactions.
@@ -52,6 +54,8 @@ struct Inner {
     begun: Option<u64>,
     /// Everything before is gone.
     purged: u64,
+    /// Rows of this table, of these transactions, are refused.
+    pub poison: Option<(String, Poison)>,
     /// When which position was acknowledged, by [`tick`].
     acknowledged: Vec<(u64, u64)>,
 }
@@ -69,7 +73,7 @@ impl Store {
         Arc::new(Store { inner: Mutex::new(inner), committed: Condvar::new() })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    pub fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -168,6 +172,13 @@ impl Store {
         let inner = self.lock();
         let known = inner.names.iter().rev().find(|(from, name, _)| *from <= at && name == table);
         known.map(|(.., names)| names.clone()).unwrap_or_default()
+    }
+
+    /// An error if the table's rows of this transaction cannot be read.
+    pub fn swallow(&self, table: &TableName, transaction: u64) -> Result<()> {
+        let spoilt = |(name, poison): &(String, Poison)| *name == table.name && poison.spoils(transaction);
+        let spoilt = self.lock().poison.as_ref().is_some_and(spoilt);
+        if spoilt { Err(Error::data(table, POISONED)) } else { Ok(()) }
     }
 
     /// The state now.
@@ -342,6 +353,7 @@ impl MemorySnapshot {
         if names(table) != self.store.columns(&table.name.name, at) {
             return Err(Error::data(&table.name, format!("no such columns: {:?}", names(table))));
         }
+        self.store.swallow(&table.name, at)?;
         let database = self.frozen.clone().unwrap_or_else(|| self.store.now());
         let missing = || Error::corrupt(format!("no table {}", table.name));
         database.get(&table.name.name).cloned().ok_or_else(missing)
@@ -359,6 +371,10 @@ fn bound(part: &Option<Vec<KeyPart>>) -> Result<Option<i64>> {
 impl Snapshot for MemorySnapshot {
     fn position(&self) -> &Position {
         &self.at
+    }
+
+    fn totals(&mut self, _: &TableSchema) -> Result<Option<Totals>> {
+        Ok(None)
     }
 
     fn split(&mut self, table: &TableSchema, rows: u64) -> Result<Vec<KeyRange>> {

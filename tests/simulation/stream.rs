@@ -94,7 +94,7 @@ impl MemoryStream {
                 }
             }
             match &entry {
-                Entry::Row(..) => {}
+                Entry::Row(..) => self.store.swallow(&table.name, n)?,
                 Entry::Truncate => {
                     items.push(Item::Truncate(Arc::clone(table)));
                     continue;

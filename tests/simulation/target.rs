@@ -10,14 +10,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arrow_array::RecordBatch;
+use crossfade_core::totals::Totals;
 use crossfade_core::{
-    Batch, Boundary, Checkpoint, Chunk, ChunkState, Error, Finding, History, KeyRange, Loaded, Loader, Owner, Phase,
-    Position, Result, Snapshot, TableName, TableSchema, Target, Writer,
+    Batch, Boundary, Checkpoint, Chunk, ChunkState, Error, Finding, History, Item, KeyRange, Loaded, Loader, Owner,
+    Phase, Position, Result, Snapshot, Suspension, TableName, TableSchema, Target, Writer,
 };
 
 use super::apply::{self, Change};
 use super::codec::{self, Row, Table};
 use super::oracle::Sample;
+use super::poison::{POISONED, Poison};
 use super::source::{number, tick};
 
 /// All tables.
@@ -47,6 +49,10 @@ pub struct Inner {
     /// Tables that the open writer has written and not committed.
     pending: BTreeSet<TableName>,
     since: Vec<(TableName, Position)>,
+    /// Tables that are left out, and why.
+    pub suspended: Vec<(TableName, Suspension)>,
+    /// Rows of this table, of these transactions, are refused.
+    pub poison: Option<(TableName, Poison)>,
     /// Every time a table was copied again: where the target stood, and from where on its changes count.
     pub again: Vec<(TableName, u64, u64)>,
     /// Tables without a key that are not copied, and since when not.
@@ -111,9 +117,25 @@ impl Inner {
         self.history.truncate(durable.history);
     }
 
-    /// Unique indexes as the source has them.
+    fn is_suspended(&self, table: &TableName) -> bool {
+        self.suspended.iter().any(|(name, _)| name == table)
+    }
+
+    /// An error if the target cannot hold one of these rows.
+    fn swallow(&self, batch: &Batch) -> Result<()> {
+        let Some((table, poison)) = &self.poison else { return Ok(()) };
+        let refused = batch.items.iter().any(|item| match item {
+            Item::Rows(rows) => {
+                rows.table.name == *table && rows.commit_micros.iter().any(|n| poison.spoils(*n as u64))
+            }
+            Item::Schema(_) | Item::Truncate(_) => false,
+        });
+        if refused { Err(Error::data(table, POISONED)) } else { Ok(()) }
+    }
+
+    /// Unique indexes as the source has them. What is left of a table whose copy was broken off need not keep them.
     fn unique(&self) -> Result<()> {
-        for shape in &self.shapes {
+        for shape in self.shapes.iter().filter(|s| !self.is_suspended(&s.name)) {
             let Some(table) = self.tables.get(&shape.name) else { continue };
             for index in shape.indexes.iter().filter(|i| i.unique) {
                 let mut seen = BTreeSet::new();
@@ -148,6 +170,10 @@ impl Target for MemoryTarget {
         let inner = self.0.lock();
         let mine = inner.owner.as_ref().is_some_and(|o| o.pipeline == pipeline);
         Ok(if mine { inner.checkpoint.clone() } else { None })
+    }
+
+    fn suspended(&self, _: &str) -> Result<Vec<(TableName, Suspension)>> {
+        Ok(self.0.lock().suspended.clone())
     }
 
     fn owner(&self, _: &str) -> Result<Option<Owner>> {
@@ -255,6 +281,10 @@ impl Writer for MemoryWriter {
     fn write(&mut self, batch: &Batch) -> Result<()> {
         let mut inner = self.store.lock();
         inner.guard(self.epoch)?;
+        inner.swallow(batch)?;
+        for table in apply::tables(batch).iter().filter(|t| inner.is_suspended(t)).cloned().collect::<Vec<_>>() {
+            inner.violated(format!("{table} is written while it is suspended"));
+        }
         if self.store.history == History::Net {
             // The rows' locks would be held from here to the commit.
             inner.pending.extend(apply::tables(batch));
@@ -339,7 +369,10 @@ impl Writer for MemoryWriter {
         if !self.pending.is_empty() {
             inner.violated(format!("{} is copied again inside a transaction", table.name));
         }
-        inner.again.push((table.name.clone(), number(&last.position)?, number(since)?));
+        let suspended = inner.suspended.iter().find(|(name, _)| *name == table.name).map(|(_, why)| &why.position);
+        let from = number(suspended.unwrap_or(&last.position))?;
+        inner.again.push((table.name.clone(), from, number(since)?));
+        inner.suspended.retain(|(name, _)| *name != table.name);
         if let Some(after) = inner.uncopied.remove(&table.name) {
             inner.lacking.push((table.name.clone(), after, number(&last.position)?));
         }
@@ -364,6 +397,31 @@ impl Writer for MemoryWriter {
 
     fn since(&mut self) -> Result<Vec<(TableName, Position)>> {
         Ok(self.store.lock().since.clone())
+    }
+
+    fn suspend(&mut self, table: &TableName, why: &Suspension) -> Result<()> {
+        let mut inner = self.store.lock();
+        inner.guard(self.epoch)?;
+        let last = inner.checkpoint.clone().ok_or_else(|| Error::corrupt("no checkpoint"))?;
+        if !self.pending.is_empty() || inner.is_suspended(table) || why.position != last.position {
+            inner.violated(format!("{table} is suspended inside a transaction, twice, or elsewhere: {why:?}"));
+        }
+        inner.suspended.push((table.clone(), why.clone()));
+        inner.chunks.retain(|c| c.table != *table);
+        inner.since.retain(|(name, _)| name != table);
+        let next = Checkpoint { seq: last.seq + 1, epoch: self.epoch, ..last };
+        inner.checkpoint = Some(next.clone());
+        inner.checkpoints.push(next.clone());
+        inner.times.push(tick());
+        let shown = Sample::of(&inner);
+        inner.shown.push(shown);
+        inner.durable = None;
+        self.checkpoint = Some(next);
+        Ok(())
+    }
+
+    fn suspended(&mut self) -> Result<Vec<(TableName, Suspension)>> {
+        Ok(self.store.lock().suspended.clone())
     }
 
     fn finish_copy(&mut self, _: &[Arc<TableSchema>]) -> Result<()> {
@@ -415,6 +473,11 @@ impl Loader for MemoryLoader {
         if inner.pending.contains(name) {
             inner.violated(format!("chunk {} of {name} commits while the stream writes there", chunk.index));
         }
+        if let Some((_, poison)) = inner.poison.as_ref().filter(|(table, _)| table == name)
+            && (number(&chunk.low)?..=number(high)?).any(|n| poison.spoils(n))
+        {
+            return Err(Error::data(name, POISONED));
+        }
         let (low, touched) = (number(&chunk.low)?, inner.touched.get(name).copied().unwrap_or(0));
         if low < touched {
             inner.violated(format!("chunk {} of {name}, read at {low}, commits after {touched}", chunk.index));
@@ -458,6 +521,10 @@ struct MemorySnapshot {
 impl Snapshot for MemorySnapshot {
     fn position(&self) -> &Position {
         &self.position
+    }
+
+    fn totals(&mut self, _: &TableSchema) -> Result<Option<Totals>> {
+        Ok(None)
     }
 
     fn split(&mut self, _: &TableSchema, _: u64) -> Result<Vec<KeyRange>> {

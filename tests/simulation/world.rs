@@ -10,11 +10,12 @@ use crossfade::pipeline::progress::Progress;
 use crossfade::pipeline::{Limits, Pipeline, TargetSpec};
 use crossfade_core::conformance::Change;
 use crossfade_core::conformance::changes::{Cells, State};
-use crossfade_core::{History, Phase, Selection};
+use crossfade_core::{History, Phase, Selection, TableName};
 
 use super::defects::{self, Defect, Flaw};
 use super::faults::{self, Faults};
 use super::lens::Lens;
+use super::poison::{Place, Poison};
 use super::random::Random;
 use super::source::{Database, MemorySource, Store};
 use super::target::{MemoryTarget, TargetStore};
@@ -40,13 +41,40 @@ pub struct World {
     pub lens: Lens,
     pub pipeline: Pipeline,
     pub tables: Vec<String>,
+    /// The table of which some values cannot be carried.
+    pub poisoned: Option<String>,
 }
 
 impl World {
     /// The world of a seed; in every eighth no call fails. With a defect, one of its ends does not do what it should.
     pub fn new(seed: u64, defect: Option<Defect>) -> Self {
         let faults = if seed.is_multiple_of(8) { Faults::none() } else { Faults::of(seed) };
-        World::of(seed, faults, Lens::random(Random::new(seed, 7)), defect)
+        let mut world = World::of(seed, faults, Lens::random(Random::new(seed, 7)), defect);
+        let poison = Poison::random(Random::new(seed, 11), world.tables.len());
+        if let Some((table, place, poison)) = poison.filter(|_| defect.is_none()) {
+            let name = world.tables[table].clone();
+            match place {
+                Place::Source => world.store.lock().poison = Some((name.clone(), poison)),
+                Place::Target => world.targets[0].lock().poison = Some((world.lens.table(&name), poison)),
+            }
+            world.poisoned = Some(name);
+        }
+        world
+    }
+
+    /// Somebody mends the values that cannot be carried.
+    pub fn mend(&self) {
+        let end = self.store.end();
+        self.store.lock().poison.iter_mut().for_each(|(_, poison)| poison.mend(end));
+        self.targets.iter().for_each(|t| t.lock().poison.iter_mut().for_each(|(_, poison)| poison.mend(end)));
+    }
+
+    /// Tables that a target has left out.
+    pub fn suspended(&self) -> Vec<TableName> {
+        self.targets
+            .iter()
+            .flat_map(|t| t.lock().suspended.iter().map(|(table, _)| table.clone()).collect::<Vec<_>>())
+            .collect()
     }
 
     /// Without faults and rules.
@@ -97,7 +125,7 @@ impl World {
             limits: limits(&mut random),
             progress: Progress::default(),
         };
-        World { seed, store, targets, faults, flaw, lens, pipeline, tables }
+        World { seed, store, targets, faults, flaw, lens, pipeline, tables, poisoned: None }
     }
 
     /// Whether every target streams.

@@ -23,6 +23,7 @@ use crate::finding::Finding;
 use crate::position::{Checkpoint, Owner, Position};
 use crate::schema::{TableName, TableSchema};
 use crate::source::{KeyRange, Snapshot};
+use crate::trouble::Trouble;
 
 /// Whether a target keeps the latest state of each row or every change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,6 +54,9 @@ pub trait Target: Send + Sync {
     /// What the pipeline last committed. Changes nothing and takes no ownership.
     fn recover(&self, pipeline: &str) -> Result<Option<Checkpoint>>;
 
+    /// The tables that are suspended, see [`Writer::suspend`]. Changes nothing and takes no ownership.
+    fn suspended(&self, pipeline: &str) -> Result<Vec<(TableName, Suspension)>>;
+
     /// Who has the pipeline open now, where that can be told.
     fn owner(&self, pipeline: &str) -> Result<Option<Owner>>;
 
@@ -81,8 +85,22 @@ pub trait Target: Send + Sync {
         Ok(None)
     }
 
+    /// Looks at a table's rows as they would be written, and keeps none of them. `None`: it holds whatever comes.
+    fn surveyor(&self, _table: &Arc<TableSchema>) -> Result<Option<Box<dyn Surveyor>>> {
+        Ok(None)
+    }
+
     /// The tables at the pipeline's last checkpoint, exactly; [`Snapshot::position`] is that checkpoint's.
     fn snapshot(&self, pipeline: &str, tables: &[Arc<TableSchema>]) -> Result<Box<dyn Snapshot>>;
+}
+
+/// Looks at the rows of one table before they are written.
+pub trait Surveyor: Send {
+    /// Tells of every value in these rows that the target cannot hold, or not as people expect.
+    fn look(&mut self, rows: &RecordBatch, trouble: &mut dyn FnMut(Trouble)) -> Result<()>;
+
+    /// Tells what only all rows together show.
+    fn end(&mut self, trouble: &mut dyn FnMut(Trouble)) -> Result<()>;
 }
 
 /// The one writer of a pipeline.
@@ -126,13 +144,21 @@ pub trait Writer: Send {
     }
 
     /// Takes a table in, or anew, in one commit that leaves the position where it is: its rows at the target are gone (a
-    /// history tells of it by a truncation), it has this shape, no plan, and the phase is copying. `since` is a position
+    /// history tells of it by a truncation), it has this shape, no plan, the phase is copying, and it is not suspended. `since` is a position
     /// of the source after which the table has this shape; it is remembered until the phase is streaming again. Called
     /// between commits only.
     fn copy_again(&mut self, table: &Arc<TableSchema>, since: &Position) -> Result<()>;
 
     /// Tables of which changes at or before a position are not wanted, see [`Writer::copy_again`].
     fn since(&mut self) -> Result<Vec<(TableName, Position)>>;
+
+    /// Leaves a table out from here on, in one commit that leaves position and phase where they are: its rows and its shape
+    /// stay as they are at the checkpoint, its plan and its `since` are forgotten, and why is remembered, until
+    /// [`Writer::copy_again`] takes it in anew. Called between commits only.
+    fn suspend(&mut self, table: &TableName, why: &Suspension) -> Result<()>;
+
+    /// The tables that are suspended, and why.
+    fn suspended(&mut self) -> Result<Vec<(TableName, Suspension)>>;
 
     /// Builds what waits for the end of the initial copy: secondary indexes, foreign keys, sequence values. Idempotent;
     /// not part of the current transaction.
@@ -143,6 +169,20 @@ pub trait Writer: Send {
     fn set_details(&mut self, _tables: &[(Arc<TableSchema>, Details)]) -> Result<()> {
         Ok(())
     }
+}
+
+/// Why a table is left out from a checkpoint on, and since when.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Suspension {
+    /// The table's name at the source.
+    pub source: TableName,
+    /// The checkpoint's position. If the table's copy had ended, the target holds its rows as they were there.
+    pub position: Position,
+    /// What could not be carried, and where.
+    pub reason: String,
+    /// What an operator can do about that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
 }
 
 /// A chunk of the initial copy.

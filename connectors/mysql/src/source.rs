@@ -21,6 +21,7 @@ use crate::connect::Server;
 use crate::details;
 use crate::log_end;
 use crate::position::MySqlPosition;
+use crate::references;
 use crate::session::Session;
 use crate::snapshot::{Pool, ServerSnapshot};
 
@@ -61,6 +62,14 @@ impl MySqlSource {
 impl Source for MySqlSource {
     fn check(&self, selection: &Selection) -> Result<Vec<Finding>> {
         check::check(&self.server, selection)
+    }
+
+    fn check_history(&self, selection: &Selection) -> Result<Vec<Finding>> {
+        self.ask(|session| check::whole_rows(&self.server, session, selection))
+    }
+
+    fn check_references(&self, tables: &[Arc<TableSchema>]) -> Result<Vec<Finding>> {
+        self.ask(|session| references::check(session, tables))
     }
 
     fn tables(&self, selection: &Selection) -> Result<Vec<Arc<TableSchema>>> {

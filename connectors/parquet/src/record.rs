@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crossfade_core::batch::SchemaStep;
-use crossfade_core::{Checkpoint, ChunkState, Error, KeyRange, Owner, Phase, Position, Result, TableName, TableSchema};
+use crossfade_core::{
+    Checkpoint, ChunkState, Error, KeyRange, Owner, Phase, Position, Result, Suspension, TableName, TableSchema,
+};
 use serde::{Deserialize, Serialize};
 
 /// The version of the record's form. A record of a later one is refused, not guessed at.
@@ -45,6 +47,8 @@ pub(crate) enum Entry {
     /// A table is copied again, or taken in: in this shape, which no older one leads to. The files tell of the truncation;
     /// older files of the table count no longer. Changes at or before `since` are not wanted.
     Again { checkpoint: Checkpoint, shape: Shape, since: Position, files: Vec<Staged> },
+    /// A table is left out from here on.
+    Suspend { checkpoint: Checkpoint, table: TableName, why: Suspension },
     /// Everything of the stream up to a checkpoint is here.
     Commit { checkpoint: Checkpoint, shapes: Vec<Shape>, files: Vec<Staged> },
 }
@@ -54,7 +58,7 @@ impl Entry {
     pub(crate) fn files(&self) -> &[Staged] {
         match self {
             Entry::Chunk { files, .. } | Entry::Again { files, .. } | Entry::Commit { files, .. } => files,
-            Entry::Open | Entry::Shapes(_) | Entry::Plan { .. } => &[],
+            Entry::Open | Entry::Shapes(_) | Entry::Plan { .. } | Entry::Suspend { .. } => &[],
         }
     }
 }
@@ -150,6 +154,9 @@ pub(crate) struct State {
     /// Of tables that were copied again.
     #[serde(default)]
     pub(crate) since: Vec<(TableName, Position)>,
+    /// Tables that are left out, and why.
+    #[serde(default)]
+    pub(crate) suspended: Vec<(TableName, Suspension)>,
     /// In the order of commits.
     pub(crate) files: Vec<Committed>,
 }
@@ -184,6 +191,11 @@ impl State {
                 new = std::slice::from_ref(shape);
                 if checkpoint.seq != self.seq() + 1 {
                     return broken("its checkpoint does not follow from the one before");
+                }
+            }
+            Entry::Suspend { checkpoint, table, .. } => {
+                if checkpoint.seq != self.seq() + 1 || self.current(table).is_none() {
+                    return broken("its checkpoint does not follow from the one before, or its table is not there");
                 }
             }
             Entry::Commit { checkpoint, shapes, .. } => {
@@ -245,7 +257,15 @@ impl State {
                 self.chunks.retain(|c| c.table != shape.table.name);
                 self.since.retain(|(table, _)| *table != shape.table.name);
                 self.since.push((shape.table.name.clone(), since.clone()));
+                self.suspended.retain(|(table, _)| *table != shape.table.name);
                 self.add_shapes(std::slice::from_ref(shape));
+                self.checkpoint = Some(checkpoint.clone());
+            }
+            Entry::Suspend { checkpoint, table, why } => {
+                self.chunks.retain(|c| c.table != *table);
+                self.since.retain(|(name, _)| name != table);
+                self.suspended.retain(|(name, _)| name != table);
+                self.suspended.push((table.clone(), why.clone()));
                 self.checkpoint = Some(checkpoint.clone());
             }
             Entry::Commit { checkpoint, shapes, .. } => {

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arrow_array::builder::StringBuilder;
 use crossfade_core::batch::SchemaStep;
 use crossfade_core::{
-    Batch, Checkpoint, ChunkState, Error, Item, KeyRange, Op, Phase, Position, Result, Rows, SchemaChange, TableName,
-    TableSchema, Writer,
+    Batch, Checkpoint, ChunkState, Error, Item, KeyRange, Op, Phase, Position, Result, Rows, SchemaChange, Suspension,
+    TableName, TableSchema, Writer,
 };
 
 use crate::check;
@@ -318,6 +318,26 @@ impl Writer for ParquetWriter {
 
     fn since(&mut self) -> Result<Vec<(TableName, Position)>> {
         Ok(lock(&self.log).state().since.clone())
+    }
+
+    fn suspend(&mut self, table: &TableName, why: &Suspension) -> Result<()> {
+        self.refuse_broken()?;
+        let Some(last) = self.checkpoint.clone().filter(|_| self.open.files.is_empty() && self.open.ended.is_empty())
+        else {
+            return Err(Error::corrupt("a table is to be suspended before the first checkpoint, or inside a batch"));
+        };
+        self.broken = true;
+        let checkpoint = Checkpoint { seq: last.seq + 1, epoch: self.epoch, ..last };
+        let (table, why) = (table.clone(), why.clone());
+        lock(&self.log).append(Entry::Suspend { checkpoint: checkpoint.clone(), table, why })?;
+        self.open = Transaction::default();
+        self.checkpoint = Some(checkpoint);
+        self.broken = false;
+        Ok(())
+    }
+
+    fn suspended(&mut self) -> Result<Vec<(TableName, Suspension)>> {
+        Ok(lock(&self.log).state().suspended.clone())
     }
 
     /// Files have no indexes, keys or sequences to build.

@@ -10,7 +10,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crossfade_core::{Checkpoint, ChunkState, Error, KeyRange, Owner, Phase, Position, Result, TableName, TableSchema};
+use crossfade_core::{
+    Checkpoint, ChunkState, Error, KeyRange, Owner, Phase, Position, Result, Suspension, TableName, TableSchema,
+};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -36,6 +38,8 @@ pub struct State {
     pub tables: Vec<Arc<TableSchema>>,
     /// Tables that were taken in, or anew, and the positions at or before which their changes are not wanted.
     pub since: BTreeMap<TableName, Position>,
+    /// Tables that are left out from some position on, and why.
+    pub suspended: BTreeMap<TableName, Suspension>,
 }
 
 /// A table as `crossfade.checkpoint.tables` holds it.
@@ -47,6 +51,9 @@ pub struct Carried<T> {
     /// See [`State::since`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Position>,
+    /// See [`State::suspended`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspended: Option<Suspension>,
 }
 
 /// Where a pipeline's session lock lies among the server's advisory locks.
@@ -111,6 +118,7 @@ fn state(row: &Row, pipeline: &str) -> Result<State> {
         epoch,
         owner: json(&get::<String>(row, 5)?, "owner")?,
         since: carried.iter().filter_map(|c| Some((c.table.name.clone(), c.since.clone()?))).collect(),
+        suspended: carried.iter().filter_map(|c| Some((c.table.name.clone(), c.suspended.clone()?))).collect(),
         tables: carried.into_iter().map(|c| Arc::new(c.table)).collect(),
         updated_at: get(row, 7)?,
     })

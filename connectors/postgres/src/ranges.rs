@@ -228,13 +228,17 @@ fn key_of(table: &TableSchema, row: &Row) -> Result<Vec<KeyPart>> {
 
 /// `COPY (SELECT ... ) TO STDOUT` of a range.
 pub fn copy_out(relation: &Relation<'_>, range: &KeyRange) -> Result<String> {
+    Ok(copy_where(relation, &filter(relation.table, range)?))
+}
+
+/// ` WHERE ...` of a range; empty where it is the whole table.
+pub fn filter(table: &TableSchema, range: &KeyRange) -> Result<String> {
     let bounds = [(">", &range.after), ("<=", &range.to)];
     let conditions = bounds
         .into_iter()
-        .filter_map(|(operator, key)| key.as_ref().map(|key| bound(relation.table, operator, key)))
+        .filter_map(|(operator, key)| key.as_ref().map(|key| bound(table, operator, key)))
         .collect::<Result<Vec<_>>>()?;
-    let filter = if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
-    Ok(copy_where(relation, &filter))
+    Ok(if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) })
 }
 
 fn copy_where(relation: &Relation<'_>, filter: &str) -> String {

@@ -24,8 +24,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossfade_core::{
-    Batch, Checkpoint, ChunkState, Details, Error, Item, KeyRange, Owner, Phase, Position, Result, TableName,
-    TableSchema, Writer,
+    Batch, Checkpoint, ChunkState, Details, Error, Item, KeyRange, Owner, Phase, Position, Result, Suspension,
+    TableName, TableSchema, Writer,
 };
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
@@ -84,6 +84,7 @@ pub struct PostgresWriter {
     told: u64,
     tables: Vec<Arc<TableSchema>>,
     since: BTreeMap<TableName, Position>,
+    suspended: BTreeMap<TableName, Suspension>,
     /// The stored shapes are older than `tables`.
     reshaped: bool,
     broken: bool,
@@ -100,7 +101,7 @@ impl PostgresWriter {
             let state = control::take_over(&client, owner).await?;
             Ok::<_, Error>((Session::new(client).await?, state))
         })?;
-        let State { checkpoint, epoch, tables, since, .. } = state;
+        let State { checkpoint, epoch, tables, since, suspended, .. } = state;
         Ok(PostgresWriter {
             server,
             applier: Applier::new(session),
@@ -110,6 +111,7 @@ impl PostgresWriter {
             checkpoint,
             tables,
             since,
+            suspended,
             reshaped: false,
             broken: false,
         })
@@ -160,8 +162,9 @@ impl PostgresWriter {
     }
 
     fn shapes(&self) -> Vec<Carried<&TableSchema>> {
-        let carried = |t: &'_ Arc<TableSchema>| self.since.get(&t.name).cloned();
-        self.tables.iter().map(|t| Carried { table: t.as_ref(), since: carried(t) }).collect()
+        let stored = |table: &'_ Arc<TableSchema>| (self.since.get(&table.name), self.suspended.get(&table.name));
+        let carried = self.tables.iter().map(|t| (t.as_ref(), stored(t)));
+        carried.map(|(table, (since, why))| Carried { table, since: since.cloned(), suspended: why.cloned() }).collect()
     }
 
     /// Remembers a table's shape.
@@ -330,6 +333,7 @@ impl Writer for PostgresWriter {
             control::forget_plan(&w.applier.session.client, &w.pipeline, &table.name).await?;
             w.reshape(table);
             w.since.insert(table.name.clone(), since.clone());
+            w.suspended.remove(&table.name);
             w.reshaped = true;
             w.applier.forget();
             let next = Checkpoint { seq: last.seq + 1, phase: Phase::Copying, epoch: w.epoch, ..last };
@@ -339,6 +343,27 @@ impl Writer for PostgresWriter {
 
     fn since(&mut self) -> Result<Vec<(TableName, Position)>> {
         Ok(self.since.iter().map(|(table, position)| (table.clone(), position.clone())).collect())
+    }
+
+    fn suspend(&mut self, table: &TableName, why: &Suspension) -> Result<()> {
+        self.guarded(async |w| {
+            w.between_batches()?;
+            let Some(last) = w.checkpoint.clone().filter(|_| w.tables.iter().any(|t| t.name == *table)) else {
+                return Err(Error::corrupt(format!("table {table} is to be suspended, and is not carried")));
+            };
+            w.applier.flush().await?;
+            control::forget_plan(&w.applier.session.client, &w.pipeline, table).await?;
+            w.since.remove(table);
+            w.suspended.insert(table.clone(), why.clone());
+            w.reshaped = true;
+            w.applier.forget();
+            let next = Checkpoint { seq: last.seq + 1, epoch: w.epoch, ..last };
+            w.commit_at(&next, Wait::Flush).await
+        })
+    }
+
+    fn suspended(&mut self) -> Result<Vec<(TableName, Suspension)>> {
+        Ok(self.suspended.iter().map(|(table, why)| (table.clone(), why.clone())).collect())
     }
 
     fn finish_copy(&mut self, tables: &[Arc<TableSchema>]) -> Result<()> {

@@ -8,7 +8,7 @@ use super::{Check, TargetFixture, ensure, refused};
 use crate::error::{Error, Result};
 use crate::position::{Phase, Position};
 use crate::source::{KeyPart, KeyRange};
-use crate::target::{Chunk, Loaded, Loader};
+use crate::target::{Chunk, Loaded, Loader, Suspension};
 
 pub(super) fn checks<'a>() -> Vec<Check<dyn TargetFixture + 'a>> {
     vec![
@@ -18,6 +18,7 @@ pub(super) fn checks<'a>() -> Vec<Check<dyn TargetFixture + 'a>> {
         ("a chunk that meets the stream's rows is merged", collisions_are_merged),
         ("a chunk of an older epoch is refused", stale_chunks_are_refused),
         ("a table is copied again, in another shape", tables_are_copied_again),
+        ("a suspended table is remembered, and comes back", tables_are_suspended),
         ("changes of rows that are still to come do no harm", copy_and_stream_converge),
     ]
 }
@@ -233,6 +234,42 @@ fn tables_are_copied_again(fixture: &mut (dyn TargetFixture + '_)) -> Result<()>
     let mut bench = bench.reopen(fixture)?;
     expect_since(&mut bench, None, "after the copy")?;
     bench.holds(fixture, 14, "after the table was copied again")
+}
+
+fn tables_are_suspended(fixture: &mut (dyn TargetFixture + '_)) -> Result<()> {
+    let mut bench = copying(fixture, "c_suspend")?;
+    let rows = model(&bench, 1..=5, 1);
+    let mut loader = bench.target.loader(PIPELINE, bench.writer.epoch())?;
+    load(&bench, loader.as_mut(), 0, &rows, false)?;
+    drop(loader);
+    let name = bench.table.name.clone();
+    let source = crate::TableName::new("there", "t");
+    let why = Suspension { source, position: at(1), reason: "a row".into(), hint: Some("mend it".into()) };
+    bench.writer.suspend(&name, &why)?;
+    bench = bench.reopen(fixture)?;
+    let known = [bench.writer.suspended()?, bench.target.suspended(PIPELINE)?];
+    let expected = vec![(name.clone(), why)];
+    ensure(known.iter().all(|k| *k == expected), || format!("suspended: {known:?}"))?;
+    ensure(bench.writer.chunks()?.is_empty(), || "its plan is still there".into())?;
+    let checkpoint = bench.writer.checkpoint().map(|c| (c.phase, c.position.clone()));
+    ensure(checkpoint == Some((Phase::Copying, at(1))), || format!("it is at {checkpoint:?}"))?;
+    // The others' copy ends, the log goes on.
+    bench.writer.finish_copy(&[])?;
+    bench.commit(9, Phase::Streaming)?;
+    bench = bench.reopen(fixture)?;
+    ensure(bench.writer.suspended()? == expected, || "it was forgotten when the copy ended".into())?;
+    bench.model = rows;
+    bench.holds(fixture, 9, "while it is suspended")?;
+    bench.writer.copy_again(&bench.table, &at(12))?;
+    bench = bench.reopen(fixture)?;
+    let left = (bench.writer.suspended()?, bench.target.suspended(PIPELINE)?);
+    ensure(left.0.is_empty() && left.1.is_empty(), || format!("still suspended: {left:?}"))?;
+    expect_since(&mut bench, Some(&at(12)), "before its copy")?;
+    // Suspended again before it has come in.
+    let position = at(9);
+    bench.writer.suspend(&name, &Suspension { position, hint: None, ..expected[0].1.clone() })?;
+    bench = bench.reopen(fixture)?;
+    expect_since(&mut bench, None, "while it is suspended")
 }
 
 fn expect_since(bench: &mut Bench, expected: Option<&Position>, when: &str) -> Result<()> {

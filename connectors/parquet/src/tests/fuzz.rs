@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use crossfade_core::{Checkpoint, KeyPart, KeyRange, Logical, Owner, Phase, Position, TableName, TableSchema};
+use crossfade_core::{
+    Checkpoint, KeyPart, KeyRange, Logical, Owner, Phase, Position, Suspension, TableName, TableSchema,
+};
 use crossfade_fuzz::Fuzz;
 use object_store::path::Path;
 
@@ -47,11 +49,13 @@ fn log() -> Vec<Record> {
     let shape = |id, column: &str, from| Shape { id, table: table(column), from };
     let renamed = vec![Step::Rename { from: "a".into(), to: "b".into() }];
     let to = Some(vec![KeyPart::Int(i128::MAX), KeyPart::Text("é".into()), KeyPart::Bytes(vec![0, 255])]);
+    let (source, reason, hint) = (TableName::new("a", "b"), "a value".into(), Some("mend it".into()));
+    let why = Suspension { source, position: Position::new("x:2"), reason, hint };
     let entries = [
         Entry::Open,
         Entry::Shapes(vec![shape(1, "a", None)]),
         Entry::Plan { table: name.clone(), ranges: vec![KeyRange { after: None, to }] },
-        Entry::Chunk { table: name, index: 0, high: Position::new("x:2"), files: vec![file(1)] },
+        Entry::Chunk { table: name.clone(), index: 0, high: Position::new("x:2"), files: vec![file(1)] },
         Entry::Commit {
             checkpoint: checkpoint(1),
             shapes: vec![shape(2, "b", Some((1, renamed)))],
@@ -63,6 +67,7 @@ fn log() -> Vec<Record> {
             since: Position::new("x:3"),
             files: vec![],
         },
+        Entry::Suspend { checkpoint: checkpoint(3), table: name.clone(), why },
     ];
     let owner = || Owner { pipeline: "p".into(), host: "h".into(), pid: 1 };
     let record = |(i, entry)| Record {

@@ -78,7 +78,10 @@ const COLUMNS: &str = "\
         COALESCE(b.typmod, a.atttypmod), pg_catalog.format_type(t.oid, COALESCE(b.typmod, a.atttypmod)), \
         CASE WHEN t.typtype = 'e' THEN ARRAY(SELECT e.enumlabel::text FROM pg_catalog.pg_enum e \
             WHERE e.enumtypid = t.oid ORDER BY e.enumsortorder) END, \
-        a.atttypid \
+        a.atttypid, \
+        (SELECT e.extname::text FROM pg_catalog.pg_depend x JOIN pg_catalog.pg_extension e ON e.oid = x.refobjid \
+            WHERE x.classid = 'pg_catalog.pg_type'::pg_catalog.regclass AND x.objid = t.oid AND x.deptype = 'e' \
+            AND x.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass) \
     FROM pg_catalog.pg_attribute a \
     JOIN pg_catalog.pg_type d ON d.oid = a.atttypid \
     LEFT JOIN base b ON b.oid = d.oid \
@@ -247,13 +250,14 @@ fn column(table: &mut TableInfo, row: &Row, unnamed: &HashMap<u32, Unnamed>) -> 
         return Ok(());
     }
     let (typname, sql): (String, String) = (get(row, 7)?, get(row, 10)?);
-    let labels: Option<Vec<String>> = get(row, 11)?;
+    let (labels, extension): (Option<Vec<String>>, Option<String>) = (get(row, 11)?, get(row, 13)?);
     let declared = Declared {
         typname: &typname,
         builtin: get(row, 8)?,
         typmod: get(row, 9)?,
         sql: &sql,
         labels: labels.as_deref(),
+        extension: extension.as_deref(),
     };
     if let Some(unnamed) = unnamed.get(&get::<u32>(row, 12)?) {
         table.unnamed.push((table.schema.columns.len(), unnamed.why(&sql)));

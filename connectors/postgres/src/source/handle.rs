@@ -20,7 +20,7 @@ use super::slot::{self, Names, Slot};
 use super::snapshot::{Pool, SourceSnapshot};
 use super::stream::PgStream;
 use super::watch::{self, Picture, Watched};
-use super::{check, details, log_end};
+use super::{check, details, history, log_end};
 use crate::connect::Server;
 
 /// How long a reader that has just ended may still hold the slot.
@@ -106,6 +106,10 @@ impl Source for PgSource {
         self.ask(async |client| check::check(client, &self.names, selection, &self.scope, self.server.options()).await)
     }
 
+    fn check_history(&self, selection: &Selection) -> Result<Vec<Finding>> {
+        self.ask(async |client| history::check(client, selection, &self.scope).await)
+    }
+
     fn tables(&self, selection: &Selection) -> Result<Vec<Arc<TableSchema>>> {
         self.ask(async |client| {
             Ok(catalog::tables(client, selection, &self.scope).await?.into_iter().map(Arc::new).collect())
@@ -146,7 +150,11 @@ impl Source for PgSource {
     }
 
     fn snapshot(&self, tables: &[Arc<TableSchema>], consistency: Consistency) -> Result<Box<dyn Snapshot>> {
-        Ok(Box::new(SourceSnapshot::open(&self.server, tables, consistency, &self.pool)?))
+        Ok(Box::new(SourceSnapshot::open(&self.server, tables, Some(consistency), &self.pool)?))
+    }
+
+    fn peek(&self, tables: &[Arc<TableSchema>]) -> Result<Box<dyn Snapshot>> {
+        Ok(Box::new(SourceSnapshot::open(&self.server, tables, None, &self.pool)?))
     }
 
     fn stream(&self, from: &Position, tables: &[Arc<TableSchema>]) -> Result<Box<dyn Stream>> {

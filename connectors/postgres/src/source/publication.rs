@@ -149,13 +149,17 @@ impl Publication {
 
     /// As [`Publication::faults`], and tables that are not in it: the first, as an error.
     pub fn verify<'t>(&self, tables: impl IntoIterator<Item = &'t TableName> + Clone) -> Result<()> {
-        let error = |what: &str, fix: &str| Error::unavailable(format!("publication {}: {what}", self.name)).hint(fix);
+        // What is wrong with one table is its trouble alone.
+        let error = |table: Option<&TableName>, what: &str, fix: &str| {
+            let what = format!("publication {}: {what}", self.name);
+            table.map_or_else(|| Error::unavailable(&what), |table| Error::data(table, &what)).hint(fix)
+        };
         if let Some(fault) = self.faults(tables.clone()).first() {
             let again = match &fault.table {
                 Some(table) => format!("{}; then copy it again: crossfade snapshot {table}", fault.fix),
                 None => format!("{}; then copy again what has changed: crossfade snapshot", fault.fix),
             };
-            return Err(error(&fault.what, &again));
+            return Err(error(fault.table.as_ref(), &fault.what, &again));
         }
         match tables.into_iter().find(|t| !self.has(t)) {
             None => Ok(()),
@@ -164,7 +168,7 @@ impl Publication {
                 let fix = format!(
                     "ALTER PUBLICATION {publication} ADD TABLE {name}; then copy it again: crossfade snapshot {table}"
                 );
-                Err(error(&format!("table {table} is not in it"), &fix))
+                Err(error(Some(table), &format!("table {table} is not in it"), &fix))
             }
         }
     }

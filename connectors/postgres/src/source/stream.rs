@@ -74,7 +74,8 @@ pub struct PgStream {
     spools: Option<Spools>,
     /// A transaction that has committed, and of which not all has been read.
     replay: Option<Committed>,
-    /// What the server may discard the log before.
+    /// What the server may discard the log before. Zero, which tells it nothing, until that is known: where this reader begins a
+    /// target that lags behind may not be yet.
     durable: Lsn,
     follower: Follower,
 }
@@ -129,7 +130,7 @@ impl PgStream {
             scratch: Scratch::default(),
             spools,
             replay: None,
-            durable: from.lsn,
+            durable: Lsn(0),
             follower,
         })
     }

@@ -12,8 +12,16 @@ use crossfade_core::Result;
 use super::prepared::Prepared;
 use crate::classify::classify;
 
-/// Types of extensions whose text was tried: extension and type.
-const KNOWN: [(&str, &str); 3] = [("citext", "citext"), ("hstore", "hstore"), ("ltree", "ltree")];
+/// Types of extensions whose text was tried: extension and type. Those of pgvector print every `float4` (`vector.c`, `sparsevec.c`)
+/// and half (`halfutils.h`) by the fewest digits that read back to it.
+const KNOWN: [(&str, &str); 6] = [
+    ("citext", "citext"),
+    ("hstore", "hstore"),
+    ("ltree", "ltree"),
+    ("vector", "vector"),
+    ("vector", "halfvec"),
+    ("vector", "sparsevec"),
+];
 
 /// The base types that the columns' types are made of, but for the built-in ones. Multiranges exist from 14 on.
 const UNNAMED: &str = "\
