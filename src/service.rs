@@ -9,6 +9,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
@@ -21,6 +22,7 @@ use crate::ledger::entry::Asker;
 use crate::pipeline::Pipeline;
 use crate::pipeline::again::Wish;
 use crate::pipeline::progress::{Keeping, View};
+use crate::pipeline::recent::Sample;
 use crate::repair::Report;
 use crate::verify::{Options, Proof};
 
@@ -30,6 +32,8 @@ use crate::verify::{Options, Proof};
 pub enum Request {
     /// Who are you and how far.
     Status,
+    /// How far you were in the last hour.
+    Samples,
     /// Compare both sides.
     Verify {
         /// Globs; empty means all.
@@ -75,6 +79,7 @@ pub struct Status {
 #[serde(rename_all = "lowercase")]
 enum Answer {
     Status(Box<Status>),
+    Samples(Vec<Sample>),
     Proof(Proof),
     Repair(Box<Report>),
     Tables(Vec<String>),
@@ -113,7 +118,8 @@ pub struct Server {
     wanted_in: Sender<Wanted>,
     /// Requests to serve.
     pub wanted: Receiver<Wanted>,
-    since_micros: i64,
+    /// When the daemon started, in microseconds since 1970 UTC.
+    pub since_micros: i64,
 }
 
 impl Server {
@@ -175,12 +181,16 @@ impl Server {
         BufReader::new(std::io::Read::take(&mut stream, 1 << 20)).read_line(&mut line)?;
         let answer = match serde_json::from_str(&line) {
             Ok(Request::Status) => Answer::Status(Box::new(self.status(pipeline))),
+            Ok(Request::Samples) => Answer::Samples(pipeline.progress.recent.samples()),
             Ok(Request::Verify { tables, options }) => {
                 let (reply, proof) = bounded(1);
                 self.want(Wanted::Job(Job::verify(&tables, options, reply)));
                 let answer = wait(&proof, over);
                 let (at, event) = Event::compared(Asker::Verify, &tables, &answer);
                 pipeline.progress.note_at(at, event);
+                if let Ok(proof) = &answer {
+                    pipeline.progress.recent.proved(proof, crate::now_micros());
+                }
                 answer.map_or_else(|e| refusal(&e), Answer::Proof)
             }
             Ok(Request::Repair { tables, apply }) => {
@@ -189,6 +199,9 @@ impl Server {
                 let answer = wait(&report, over);
                 let events = Event::repaired(&tables, &answer);
                 events.into_iter().for_each(|(at, event)| pipeline.progress.note_at(at, event));
+                if let Ok(report) = &answer {
+                    pipeline.progress.recent.proved(&report.proof, crate::now_micros());
+                }
                 answer.map_or_else(|e| refusal(&e), |report| Answer::Repair(Box::new(report)))
             }
             Ok(Request::Snapshot { tables }) => {
@@ -279,6 +292,15 @@ pub fn ask_status(pipeline: &str) -> Option<Result<Status>> {
     })
 }
 
+/// Asks a running daemon for the last hour. `None`: no daemon answers.
+pub fn ask_samples(pipeline: &str) -> Option<Result<Vec<Sample>>> {
+    Some(match ask(pipeline, &Request::Samples)? {
+        Ok(Answer::Samples(samples)) => Ok(samples),
+        Ok(_) => Err(odd()),
+        Err(e) => Err(e),
+    })
+}
+
 /// Asks a running daemon to verify. `None`: no daemon answers.
 pub fn ask_verify(pipeline: &str, tables: &[String], options: Options) -> Option<Result<Proof>> {
     Some(match ask(pipeline, &Request::Verify { tables: tables.to_vec(), options })? {
@@ -314,7 +336,8 @@ fn ask(pipeline: &str, request: &Request) -> Option<Result<Answer>> {
     let ours = |p: &&PathBuf| p.parent().is_some_and(is_ours);
     let mut stream = socket_paths(pipeline).iter().filter(ours).find_map(|p| UnixStream::connect(p).ok())?;
     // A daemon that is stopped must not hang a monitor; a comparison takes as long as it takes.
-    let patience = (*request == Request::Status).then_some(Duration::from_secs(10));
+    let quick = matches!(request, Request::Status | Request::Samples);
+    let patience = quick.then_some(Duration::from_secs(10));
     let exchange = || -> std::io::Result<Answer> {
         stream.set_read_timeout(patience)?;
         stream.write_all(format!("{}\n", serde_json::to_string(request)?).as_bytes())?;
@@ -363,6 +386,14 @@ pub fn stop_on_signals(drain: Duration, late: u8) -> Result<&'static AtomicBool>
         .spawn(wait)
         .map_err(|e| Error::unavailable("cannot start a thread").caused_by(e))?;
     Ok(stop)
+}
+
+/// A flag that SIGHUP sets.
+pub fn flag_on_hang_up() -> Result<&'static AtomicBool> {
+    static HANG_UP: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
+    signal_hook::flag::register(libc::SIGHUP, Arc::clone(&HANG_UP))
+        .map_err(|e| Error::unavailable("cannot wait for SIGHUP").caused_by(e))?;
+    Ok(&HANG_UP)
 }
 
 /// Ends the process when draining takes too long. Whatever is not committed is read again by the next run.

@@ -51,8 +51,11 @@ pub fn findings(pipeline: &Pipeline) -> Result<Vec<(String, Finding)>> {
     Ok(look(pipeline)?.0)
 }
 
+/// What was found, with the end where it was.
+type Findings = Vec<(String, Finding)>;
+
 /// All findings, and how the tables arrive that can.
-fn look(pipeline: &Pipeline) -> Result<(Vec<(String, Finding)>, Vec<Mapped>)> {
+fn look(pipeline: &Pipeline) -> Result<(Findings, Vec<Mapped>)> {
     let mut out = Vec::new();
     let suspended = suspend::recover(pipeline)?;
     // What is wrong with a table that is left out stops nobody.

@@ -2,6 +2,8 @@
 
 mod check;
 mod demo;
+mod install;
+pub mod logs;
 mod observe;
 pub mod print;
 mod prove;
@@ -11,8 +13,8 @@ mod run;
 mod schema;
 mod slot;
 mod snapshot;
+mod watch;
 
-use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -109,6 +111,8 @@ enum Command {
         #[command(flatten)]
         which: Which,
     },
+    /// Put the binary, systemd units, man pages, completions, alert rules and an example configuration in place
+    InstallUnits(install::InstallUnits),
     /// Print shell completions
     Completions {
         /// The shell
@@ -159,6 +163,7 @@ fn dispatch(command: Command) -> Result<u8> {
         Command::Slot(args) => slot::slot(&args),
         Command::Snapshot(args) => snapshot::snapshot(&args),
         Command::Uninstall { which } => run::uninstall(&which),
+        Command::InstallUnits(args) => install::install_units(&args),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "crossfade", &mut std::io::stdout());
             Ok(0)
@@ -172,36 +177,27 @@ fn dispatch(command: Command) -> Result<u8> {
 }
 
 fn set_up_logs(cli: &Cli) -> Result<()> {
-    let level = match (&cli.log, &cli.command) {
-        (Some(level), _) => level,
-        (None, Command::Demo(_)) => "warn", // its own words are enough
-        (None, _) => "info",
+    let otherwise = match &cli.command {
+        Command::Demo(_) => "warn", // its own words are enough
+        _ => "info",
     };
-    let filter = tracing_subscriber::EnvFilter::try_new(level)
-        .map_err(|e| Error::usage(format!("--log {level}")).caused_by(e))?;
-    let terminal = std::io::stderr().is_terminal();
-    let json = match cli.log_format {
-        Some(format) => matches!(format, LogFormat::Json),
-        None => !terminal,
-    };
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(print::LogWriter);
-    if json {
-        builder.json().flatten_event(true).with_current_span(false).init();
-    } else {
-        builder.with_target(false).with_ansi(terminal).init();
-    }
-    Ok(())
+    logs::set_up(cli.log.as_deref(), otherwise, cli.log_format.map(|format| matches!(format, LogFormat::Json)))
 }
 
 impl Which {
+    /// The configuration's file, if there is one.
+    fn path(&self) -> Option<PathBuf> {
+        let customary = || Some(PathBuf::from("crossfade.toml")).filter(|p| self.from.is_none() && p.exists());
+        self.config.clone().or_else(customary)
+    }
+
     /// The configuration meant.
     fn config(&self) -> Result<Config> {
         if let Some(from) = &self.from {
             return config::from_urls(self.name.as_deref(), from, &self.to, &self.tables);
         }
-        match &self.config {
-            Some(path) => config::load(path),
-            None if PathBuf::from("crossfade.toml").exists() => config::load("crossfade.toml".as_ref()),
+        match self.path() {
+            Some(path) => config::load(&path),
             None => Err(Error::usage("which pipeline?")
                 .hint("give --config FILE or --from URL --to URL; or see it work first: crossfade demo")),
         }

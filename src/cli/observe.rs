@@ -7,7 +7,7 @@ use crossfade_core::{Finding, Level, Phase, Position, Result, Retained};
 use serde::Serialize;
 
 use super::print::{count, left, seconds, size, table, time};
-use super::{Which, parse_duration, print_json};
+use super::{Which, parse_duration, print_json, watch};
 use crate::config::Config;
 use crate::ledger::Ledger;
 use crate::pipeline::Pipeline;
@@ -23,6 +23,9 @@ pub struct Lag {
     /// Print one line of JSON
     #[arg(long)]
     json: bool,
+    /// Show it live, with charts, until q is pressed
+    #[arg(long, conflicts_with = "json")]
+    watch: bool,
     /// Warn (exit code 1) when the target is further behind
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]
     warn: Duration,
@@ -76,12 +79,17 @@ struct LagLine {
 
 pub fn lag(args: &Lag) -> Result<u8> {
     let (config, _runtime, pipeline) = args.which.open()?;
+    if args.watch {
+        // A daemon of another version may not tell of the past: then the charts begin now.
+        let past = || service::ask_samples(&pipeline.name).and_then(Result::ok).unwrap_or_default();
+        return watch::watch(|| picture(&pipeline, &config), past);
+    }
     let status = picture(&pipeline, &config)?;
     let view = &status.view;
     let verdict = judge(view, args.warn, args.crit);
     let line = LagLine {
         name: pipeline.name.clone(),
-        state: state_name(&view.state),
+        state: view.state.name(),
         phase: view.phase(),
         source_position: view.source_position.clone(),
         target_position: hindmost(&pipeline, view)?,
@@ -138,16 +146,6 @@ fn behind(view: &View, warn: Duration, crit: Duration) -> Verdict {
         Some(_) if view.phase() != Some(Phase::Streaming) => Verdict::Warning,
         Some(_) if view.state != State::Running => Verdict::Warning,
         Some(_) => Verdict::Ok,
-    }
-}
-
-fn state_name(state: &State) -> &'static str {
-    match state {
-        State::Starting => "starting",
-        State::Running => "running",
-        State::Retrying(_) => "retrying",
-        State::Stopping => "stopping",
-        State::Stopped => "stopped",
     }
 }
 
@@ -216,7 +214,7 @@ pub fn status(args: &StatusArgs) -> Result<u8> {
     let mut t = table(&["pipeline", &status.pipeline]);
     let state = match &view.state {
         State::Retrying(error) => format!("retrying: {error}"),
-        other => state_name(other).to_owned(),
+        other => other.name().to_owned(),
     };
     let owner = match status.pid {
         0 => match pipeline.targets.iter().find_map(|s| s.target.owner(&pipeline.name).ok().flatten()) {

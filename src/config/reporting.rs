@@ -10,7 +10,7 @@ use serde::Deserialize;
 use url::Url;
 
 use super::raw::RawConfig;
-use super::{Resolver, duration};
+use super::{PASSWORD_KEYS, Resolver, duration};
 
 /// When both sides are compared, and what counts as well.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
@@ -145,7 +145,11 @@ impl Resolver<'_> {
     /// `[mail]`.
     pub fn mail(&mut self, raw: &RawConfig) -> Option<MailConfig> {
         let mail = raw.mail.as_ref()?;
-        let password = self.password(&["mail"], [&mail.password_env, &mail.password_file, &mail.password_credential]);
+        let password = self.password(
+            &["mail"],
+            [&mail.password_env, &mail.password_file, &mail.password_credential],
+            PASSWORD_KEYS,
+        );
         let mut address = |at: &[&str], text: &str| match text.parse::<Mailbox>() {
             Ok(mailbox) => Some(mailbox),
             Err(e) => {
@@ -188,7 +192,11 @@ impl Resolver<'_> {
     /// `[webhook]`.
     pub fn webhook(&mut self, raw: &RawConfig) -> Option<WebhookConfig> {
         let hook = raw.webhook.as_ref()?;
-        let token = self.password(&["webhook"], [&hook.password_env, &hook.password_file, &hook.password_credential]);
+        let token = self.password(
+            &["webhook"],
+            [&hook.password_env, &hook.password_file, &hook.password_credential],
+            PASSWORD_KEYS,
+        );
         match Url::parse(&hook.url) {
             Ok(url) if url.scheme() == "https" => Some(WebhookConfig { url, token, ca_file: hook.ca_file.clone() }),
             _ => {

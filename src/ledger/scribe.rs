@@ -141,6 +141,9 @@ impl<'a> Scribe<'a> {
             // What could not be compared is tried again within the same period.
             self.period = answered.is_ok().then_some(*period);
             self.proof = None;
+            if let Ok(proof) = &answered {
+                self.pipeline.progress.recent.proved(proof, now);
+            }
             let (at, event) = Event::compared(Asker::Schedule, &[], &answered);
             self.keep(at, event);
         }

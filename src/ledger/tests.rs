@@ -32,6 +32,7 @@ fn lag(seconds: Option<f64>) -> Event {
 
 fn verification(verdict: Verdict, whole: bool, canary: Option<Canary>) -> Event {
     let table = TableProof {
+        totals: None,
         table: "shop.t".into(),
         target: None,
         source_rows: Some(1),

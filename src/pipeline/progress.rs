@@ -14,6 +14,9 @@ use std::time::{Duration, Instant};
 use crossfade_core::{Checkpoint, Error, Finding, Phase, Position, Result, Retained, Suspension, TableName};
 use serde::{Deserialize, Serialize};
 
+use super::meters::Meters;
+use super::pulse::{self, Patience, Pulse};
+use super::recent::Recent;
 use super::session::Shared;
 use crate::ledger::{Event, Standing};
 
@@ -32,6 +35,22 @@ pub enum State {
     Stopping,
     /// No daemon runs it.
     Stopped,
+}
+
+impl State {
+    /// Every name.
+    pub const NAMES: [&str; 5] = ["starting", "running", "retrying", "stopping", "stopped"];
+
+    /// In a word.
+    pub fn name(&self) -> &'static str {
+        match self {
+            State::Starting => "starting",
+            State::Running => "running",
+            State::Retrying(_) => "retrying",
+            State::Stopping => "stopping",
+            State::Stopped => "stopped",
+        }
+    }
 }
 
 /// How far one target is.
@@ -240,6 +259,12 @@ pub struct Keeping {
 pub struct Progress {
     notes: Mutex<Notes>,
     keeping: Mutex<Keeping>,
+    /// Whether its threads go on.
+    pub pulse: Pulse,
+    /// What commits were like.
+    pub meters: Meters,
+    /// The last hour.
+    pub recent: Recent,
     view: Mutex<View>,
     meter: Mutex<Option<(Instant, u64)>>,
     looks: Mutex<Looks>,
@@ -371,6 +396,7 @@ impl Progress {
 
 /// Compares both ends for the picture of progress.
 pub fn look(shared: &Shared<'_>) -> Result<()> {
+    let _asking = pulse::asking("a look at both ends", Patience::Answer);
     let end = shared.source.position()?;
     let held = shared.held();
     // Another server may answer now than the one whose log is read: opening its log anew tells what is wrong with it.

@@ -50,6 +50,7 @@ fn table(name: &str, verdict: Compared) -> TableProof {
         source_fingerprint: None,
         target_fingerprint: None,
         verdict,
+        totals: None,
         differences: (verdict == Compared::Different).then_some(differences),
         error: (verdict == Compared::Unknown).then(|| "permission denied".into()),
         totals: None,

@@ -147,6 +147,10 @@ impl Snapshot for Held {
         &self.position
     }
 
+    fn totals(&mut self, _: &TableSchema) -> Result<Option<Totals>> {
+        Ok(None)
+    }
+
     fn split(&mut self, _: &TableSchema, _: u64) -> Result<Vec<KeyRange>> {
         Ok(vec![KeyRange::ALL])
     }
