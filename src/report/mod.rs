@@ -241,9 +241,9 @@ pub struct Table {
 impl Table {
     /// How many rows differ, in words.
     pub fn differing(&self) -> String {
-        let sums = self.sums_differing.join("; ");
+        let sums: Vec<&str> = self.sums_differing.iter().filter_map(|s| s.split(':').next()).collect();
         match &self.differences {
-            None if !sums.is_empty() => sums,
+            None if !sums.is_empty() => format!("not the same on both servers: {}", sums.join(", ")),
             None => "rows differ".into(),
             Some(d) if d.rows == 1 && !d.or_more => "1 row differs".into(),
             Some(d) => format!("{}{} rows differ", print::count(d.rows), if d.or_more { " or more" } else { "" }),

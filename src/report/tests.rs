@@ -12,6 +12,7 @@ use crate::pipeline::progress::{Keeping, State as Running, TargetProgress, View}
 use crate::service::Status;
 use crate::verify::canary::Canary;
 use crate::verify::difference::{Cell, Difference, Kind, Named};
+use crate::verify::totals::{Figure, TotalsProof};
 use crate::verify::{Proof, TableProof};
 
 const NOW: i64 = 1_790_000_000_000_000;
@@ -53,7 +54,6 @@ fn table(name: &str, verdict: Compared) -> TableProof {
         totals: None,
         differences: (verdict == Compared::Different).then_some(differences),
         error: (verdict == Compared::Unknown).then(|| "permission denied".into()),
-        totals: None,
     }
 }
 
@@ -156,6 +156,25 @@ fn a_table_that_was_repaired_and_compared_again_is_well() {
     events.splice(0..0, well());
     let report = report_of(&events, running());
     assert_eq!((report.verdict, report.tables.len()), (Verdict::Ok, 2), "{:?}", report.findings);
+}
+
+#[test]
+fn sums_of_both_servers_are_told_and_hidden_with_the_values() {
+    let mut table = table("shop.order", Compared::Different);
+    let figure =
+        Figure { what: "sum".into(), column: Some("amount".into()), source: "12.50".into(), target: "12.49".into() };
+    table.totals = Some(TotalsProof { compared: 9, differing: vec![figure] });
+    table.differences = None;
+    let mut report = report_of(&[well(), vec![(NOW - MINUTE, verification(vec![table]))]].concat(), running());
+    let shown = text(&report);
+    let told = "shop.order: not the same on both servers: sum of amount";
+    assert!(shown.contains("12.50 at the source, 12.49 at the target"), "{shown}");
+    assert!(shown.contains("9 counts and sums of 1 table, by both servers' own SQL; 1 differ"), "{shown}");
+    assert_eq!((report.verdict, report.findings[0].what.as_str()), (Verdict::Critical, told));
+    report.mask();
+    let hidden =
+        [text(&report), html(&report).unwrap(), serde_json::to_string(&report).unwrap(), junit(&report)].concat();
+    assert!(!hidden.contains("12.49"), "{hidden}");
 }
 
 #[test]

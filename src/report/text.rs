@@ -201,7 +201,7 @@ fn tables(report: &Report) -> Grid {
 }
 
 /// What a row that differs is, in three texts: its key, what became of it, and its values.
-pub fn row(d: &Difference) -> [String; 3] {
+fn row(d: &Difference) -> [String; 3] {
     let value =
         |v: &Option<String>| v.as_ref().map_or_else(|| "NULL".to_owned(), |v| format!("'{}'", v.escape_debug()));
     let key = d.key.iter().map(|n| format!("{} = {}", n.column, value(&n.value))).collect::<Vec<_>>().join(", ");
@@ -224,17 +224,27 @@ pub fn row(d: &Difference) -> [String; 3] {
     [key, what, values]
 }
 
+/// What differs in a table, as rows of three texts: sums first, then at most so many rows; and whether there are more.
+pub fn differing(t: &super::Table, limit: usize) -> (Vec<[String; 3]>, bool) {
+    let sums = t.sums_differing.iter().map(|s| s.split_once(": ").unwrap_or((s, "")));
+    let mut rows: Vec<_> =
+        sums.map(|(what, values)| [what.to_owned(), "different".into(), values.to_owned()]).collect();
+    let Some(found) = &t.differences else { return (rows, false) };
+    rows.extend(found.listed.iter().take(limit).map(row));
+    (rows, found.or_more || found.rows > limit as u64)
+}
+
 fn differences(out: &mut String, report: &Report) {
     for t in &report.tables {
-        let Some(found) = &t.differences else { continue };
-        let mut g = grid(&["key", "what", "values"]);
-        for d in found.listed.iter().take(SHOWN) {
-            g.add_row(row(d));
+        let (rows, more) = differing(t, SHOWN);
+        if rows.is_empty() {
+            continue;
         }
-        let more = found.rows.saturating_sub(SHOWN as u64);
-        section(out, &format!("Rows of {} that differ", t.table), &g);
-        if more > 0 || found.or_more {
-            let _ = writeln!(out, "and {}{} more", count(more), if found.or_more { " or" } else { "" });
+        let mut g = grid(&["key", "what", "values"]);
+        g.add_rows(rows);
+        section(out, &format!("What differs in {}", t.table), &g);
+        if more {
+            let _ = writeln!(out, " and more: crossfade report --format json lists up to 100");
         }
     }
 }

@@ -158,11 +158,6 @@ impl Snapshot for Held {
     fn scan(&mut self, _: &TableSchema, _: &KeyRange, sink: &mut dyn FnMut(RecordBatch) -> Result<()>) -> Result<()> {
         sink(self.batch.clone())
     }
-
-    /// Nobody else counts what lies in memory.
-    fn totals(&mut self, _: &TableSchema) -> Result<Option<Totals>> {
-        Ok(None)
-    }
 }
 
 /// The first rows of a table, kept while it is scanned.
