@@ -220,7 +220,12 @@ fn escape(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use crossfade_core::{Keeping, Retained};
+
     use super::*;
+    use crate::pipeline::progress::{CopyProgress, Progress, TargetProgress};
 
     #[test]
     fn labels_are_escaped_and_what_is_unknown_is_left_out() {
@@ -231,6 +236,30 @@ mod tests {
         let expected = "# HELP y_seconds Y.\n# TYPE y_seconds gauge\ny_seconds{pipeline=\"a\\\"b\"} 0.5\n\
             y_seconds{pipeline=\"a\\\"b\",to=\"c\\\\d\\ne\"} 7\n";
         assert_eq!(out.text, expected);
+    }
+
+    #[test]
+    fn a_whole_picture_is_told() {
+        let progress = Arc::new(Progress::default());
+        progress.update(|v| {
+            v.targets = vec![TargetProgress::default()];
+            v.copy = Some(CopyProgress { chunks: 7, done: 3, seconds_left: Some(9), ..CopyProgress::default() });
+            v.retained = Some(Retained { by: "slot s".into(), bytes: 5, room: Some(6), keeping: Keeping::Safe });
+        });
+        let site = Site { pipeline: "p".into(), source: "s".into(), since_micros: 0, progress };
+        let text = text(&site);
+        for line in [
+            "crossfade_copy_chunks_done{pipeline=\"p\"} 3",
+            "crossfade_copy_left_seconds{pipeline=\"p\"} 9",
+            "crossfade_retained_bytes{pipeline=\"p\"} 5",
+            "crossfade_retained_room_bytes{pipeline=\"p\"} 6",
+            "crossfade_retained_concern{pipeline=\"p\",by=\"slot s\"} 0",
+            "crossfade_state{pipeline=\"p\",state=\"starting\"} 1",
+            "crossfade_streaming{pipeline=\"p\"} 0",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line}:\n{text}");
+        }
+        assert!(!text.contains("crossfade_lag_seconds{"), "what is not known is absent");
     }
 
     /// Metrics that a text names.
