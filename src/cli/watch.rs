@@ -274,6 +274,9 @@ fn head(seen: &Seen, status: &Status, width: usize, now: i64) -> Vec<String> {
     if let State::Retrying(error) = &view.state {
         lines.push(line(width, &[(RED, &format!("trying again: {error}"))]));
     }
+    for table in &view.suspended {
+        lines.push(line(width, &[(RED, &format!("suspended: {table}"))]));
+    }
     if let Some(f) = &view.concern {
         let style = if f.level == Level::Critical { RED } else { YELLOW };
         lines.push(line(width, &[(style, &format!("{}: {}", f.setting, f.actual))]));

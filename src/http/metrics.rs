@@ -37,6 +37,11 @@ fn state(out: &mut Exposition, site: &Site, view: &View) {
     }
     out.family("crossfade_streaming", "gauge", "1 when every target streams, 0 during the initial copy and before.");
     out.value(&[], u8::from(view.phase() == Some(Phase::Streaming)));
+    out.known(
+        "crossfade_suspended_tables",
+        "Tables that are left out until somebody mends them.",
+        Some(view.suspended.len()),
+    );
     out.family("crossfade_healthy", "gauge", "0 when a thread of the pipeline gives no sign of life.");
     out.value(&[], u8::from(site.progress.pulse.hanging(HANGS).is_none()));
     out.family(
@@ -136,6 +141,16 @@ fn proofs(out: &mut Exposition, site: &Site) {
     out.known("crossfade_last_verify_timestamp_seconds", "When both sides were last compared.", seconds(compared));
     let help = "When a comparison last found everything that it looked at equal.";
     out.known("crossfade_last_verify_success_timestamp_seconds", help, seconds(equal));
+    let keeping = site.progress.keeping();
+    out.known(
+        "crossfade_ledger_failing",
+        "1 while the ledger cannot be written.",
+        Some(u8::from(keeping.error.is_some())),
+    );
+    if let Some(standing) = keeping.standing {
+        out.known("crossfade_clean_hours", "Clean hours without a break, by the ledger.", Some(standing.streak));
+        out.known("crossfade_clean_hours_goal", "How many there are to be.", Some(standing.goal));
+    }
     if proofs.is_empty() {
         return;
     }
@@ -222,10 +237,11 @@ fn escape(text: &str) -> String {
 mod tests {
     use std::sync::Arc;
 
-    use crossfade_core::{Keeping, Retained};
+    use crossfade_core::{Keeping as Kept, Retained};
 
     use super::*;
-    use crate::pipeline::progress::{CopyProgress, Progress, TargetProgress};
+    use crate::ledger::hours::Standing;
+    use crate::pipeline::progress::{CopyProgress, Keeping, Progress, TargetProgress};
 
     #[test]
     fn labels_are_escaped_and_what_is_unknown_is_left_out() {
@@ -244,8 +260,10 @@ mod tests {
         progress.update(|v| {
             v.targets = vec![TargetProgress::default()];
             v.copy = Some(CopyProgress { chunks: 7, done: 3, seconds_left: Some(9), ..CopyProgress::default() });
-            v.retained = Some(Retained { by: "slot s".into(), bytes: 5, room: Some(6), keeping: Keeping::Safe });
+            v.retained = Some(Retained { by: "slot s".into(), bytes: 5, room: Some(6), keeping: Kept::Safe });
         });
+        let standing = Standing { streak: 12, goal: 72, broken_micros: None, broken_by: None };
+        progress.set_keeping(Keeping { standing: Some(standing), error: Some("no room".into()) });
         let site = Site { pipeline: "p".into(), source: "s".into(), since_micros: 0, progress };
         let text = text(&site);
         for line in [
@@ -256,6 +274,10 @@ mod tests {
             "crossfade_retained_concern{pipeline=\"p\",by=\"slot s\"} 0",
             "crossfade_state{pipeline=\"p\",state=\"starting\"} 1",
             "crossfade_streaming{pipeline=\"p\"} 0",
+            "crossfade_suspended_tables{pipeline=\"p\"} 0",
+            "crossfade_ledger_failing{pipeline=\"p\"} 1",
+            "crossfade_clean_hours{pipeline=\"p\"} 12",
+            "crossfade_clean_hours_goal{pipeline=\"p\"} 72",
         ] {
             assert!(text.lines().any(|l| l == line), "{line}:\n{text}");
         }
