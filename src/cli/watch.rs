@@ -215,7 +215,7 @@ fn frame(seen: &Seen, width: usize, height: usize, step: i64, now: i64) -> Vec<S
                 RED
             }
         };
-        lines.extend(chart(&bins(|s| s.lag_seconds), lag_rows, width, 1.0, |v| seconds(v), colour));
+        lines.extend(chart(&bins(|s| s.lag_seconds), lag_rows, width, 1.0, seconds, colour));
     }
     if rate_rows >= 2 {
         lines.push(line(width, &[(SOFT, "rows a second")]));

@@ -60,10 +60,10 @@ pub fn html(site: &Site) -> String {
     targets(&mut out, site, &view, now);
     proofs(&mut out, site, now);
     events(&mut out);
-    let _ = write!(
+    let _ = writeln!(
         out,
         "<footer>Crossfade {} · process {} since {} · as of {} · <a href=\"/metrics\">metrics</a> · \
-         <a href=\"/status.json\">JSON</a></footer></main></body></html>\n",
+         <a href=\"/status.json\">JSON</a></footer></main></body></html>",
         env!("CARGO_PKG_VERSION"),
         std::process::id(),
         time(site.since_micros),
