@@ -2,7 +2,8 @@
 //!
 //! A fence is made on the thread that conducts the session, between two of its looks at everything else, and takes moments. What
 //! takes long, to scan both sides, runs on a thread of its own. So the work goes to and fro as [`Job`]s: held here, scanned there,
-//! and back for a second fence. It outlives sessions: a job that was scanned while the session ended waits for the next.
+//! and back for a second fence. It outlives sessions: a job that was scanned while the session ended waits for the next, and one that
+//! was held when the session ended is held again by the next.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +15,7 @@ use crossfade_core::{Error, Result};
 use crate::pipeline::session::{Goal, Shared};
 use crate::pipeline::{self, Conduct, Pipeline};
 use crate::repair::{Repair, Report};
-use crate::verify::{self, Compared, Proof};
+use crate::verify::{self, Compared, Options, Proof};
 
 /// Something to be done while the pipeline is held.
 pub enum Job {
@@ -22,6 +23,8 @@ pub enum Job {
     Compare {
         /// Globs; empty means all.
         tables: Vec<String>,
+        /// How much.
+        options: Options,
         /// What for.
         purpose: Purpose,
     },
@@ -55,14 +58,15 @@ pub struct Mending {
 
 impl Job {
     /// A comparison.
-    pub fn verify(tables: &[String], reply: Sender<Result<Proof>>) -> Job {
-        Job::Compare { tables: tables.to_vec(), purpose: Purpose::Proof(reply) }
+    pub fn verify(tables: &[String], options: Options, reply: Sender<Result<Proof>>) -> Job {
+        Job::Compare { tables: tables.to_vec(), options, purpose: Purpose::Proof(reply) }
     }
 
     /// A repair; `apply` is false where it only tells what it would do.
     pub fn repair(tables: &[String], apply: bool, reply: Sender<Result<Report>>) -> Job {
         let mending = Mending { tables: tables.to_vec(), repair: Repair::new(apply), compared: None, reply };
-        Job::Compare { tables: tables.to_vec(), purpose: Purpose::Repair(Box::new(mending)) }
+        let purpose = Purpose::Repair(Box::new(mending));
+        Job::Compare { tables: tables.to_vec(), options: Options::default(), purpose }
     }
 }
 
@@ -135,15 +139,16 @@ impl Desk {
         }
         for job in std::mem::take(&mut self.open) {
             match job {
-                Job::Compare { tables, purpose } => match verify::fence(shared, pipeline, &tables) {
+                Job::Compare { tables, options, purpose } => match verify::fence(shared, pipeline, &tables) {
                     Ok(fenced) => {
                         let back = self.back_in.clone();
                         scope.spawn(move || {
-                            if let Some(job) = purpose.follow(fenced.compare()) {
+                            if let Some(job) = purpose.follow(fenced.with(options).compare()) {
                                 drop(back.send(job)); // the desk is gone only with all that it was asked
                             }
                         });
                     }
+                    Err(e) if cut_off(shared, &e) => self.put(Job::Compare { tables, options, purpose }),
                     Err(e) => purpose.fail(e),
                 },
                 Job::Recheck { mut compared, purpose } => match compared.fence(shared, pipeline) {
@@ -153,6 +158,7 @@ impl Desk {
                             purpose.finish(compared);
                         });
                     }
+                    Err(e) if cut_off(shared, &e) => self.put(Job::Recheck { compared, purpose }),
                     Err(e) => {
                         compared.unchecked(&e);
                         purpose.finish(compared);
@@ -168,15 +174,22 @@ impl Desk {
             Ok(true) => self.put(Job::Mend(mending)),
             Ok(false) if mending.repair.applies() => {
                 let tables = mending.tables.clone();
-                self.put(Job::Compare { tables, purpose: Purpose::Repair(mending) });
+                let purpose = Purpose::Repair(mending);
+                self.put(Job::Compare { tables, options: Options::default(), purpose });
             }
             Ok(false) => match mending.compared.take() {
                 Some(compared) => Purpose::Repair(mending).finish(compared),
                 None => Purpose::Repair(mending).fail(Error::corrupt("a repair without its comparison")),
             },
+            Err(e) if cut_off(shared, &e) => self.put(Job::Mend(mending)),
             Err(e) => Purpose::Repair(mending).fail(e),
         }
     }
+}
+
+/// Whether the session ended under a job: for that nobody has to ask again, the next session goes on with it.
+fn cut_off(shared: &Shared<'_>, error: &Error) -> bool {
+    error.is_transient() && shared.halt.over()
 }
 
 /// Without a daemon: runs the pipeline here until the job is done. What may pass is tried again, like everything in a run.

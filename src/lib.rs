@@ -11,10 +11,16 @@ pub mod fold;
 #[cfg(test)]
 mod fuzz;
 mod gather;
+pub mod herald;
+pub mod http;
+pub mod ledger;
 mod numbering;
 pub mod pipeline;
 pub mod registry;
+pub mod reload;
 pub mod repair;
+pub mod report;
+pub mod scan;
 pub mod service;
 pub mod transform;
 pub mod verify;

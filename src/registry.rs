@@ -7,7 +7,6 @@ use crossfade_postgres::source::slot::{Names, Slot};
 use tokio::runtime::Handle;
 
 use crate::config::Config;
-use crate::pipeline::progress::Progress;
 use crate::pipeline::{Pipeline, TargetSpec};
 
 /// The connectors that can be a source.
@@ -109,6 +108,7 @@ pub fn pipeline(config: &Config, runtime: &Handle) -> Result<Pipeline> {
         rules: config.rules.clone(),
         targets: targets.collect::<Result<_>>()?,
         limits: config.limits.clone(),
-        progress: Progress::default(),
+        progress: Arc::default(),
+        tuning: Arc::default(),
     })
 }

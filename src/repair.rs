@@ -144,7 +144,8 @@ impl Repair {
         Ok(!self.open.is_empty())
     }
 
-    /// Mends the next rows, with the pipeline held meanwhile. False: none is left.
+    /// Mends the next rows, with the pipeline held meanwhile. False: none is left. After an error that may pass these rows are the
+    /// next again; those of them whose commit came through, though its answer was lost, are found to be the same on both sides.
     pub fn step(&mut self, shared: &Shared<'_>, pipeline: &Pipeline) -> Result<bool> {
         let Some(piece) = self.open.pop_front() else { return Ok(false) };
         let table = &mut self.tables[piece.at];
@@ -171,7 +172,10 @@ impl Repair {
                 });
                 self.open.retain(|p| p.at != piece.at);
             }
-            Err(e) => return Err(e),
+            Err(e) => {
+                self.open.push_front(piece);
+                return Err(e);
+            }
         }
         Ok(!self.open.is_empty())
     }

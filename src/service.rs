@@ -9,6 +9,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
@@ -16,11 +17,14 @@ use crossfade_core::{Error, Exit, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::desk::Job;
+use crate::ledger::Event;
+use crate::ledger::entry::Asker;
 use crate::pipeline::Pipeline;
 use crate::pipeline::again::Wish;
-use crate::pipeline::progress::{State, View};
+use crate::pipeline::progress::{Keeping, View};
+use crate::pipeline::recent::Sample;
 use crate::repair::Report;
-use crate::verify::Proof;
+use crate::verify::{Options, Proof};
 
 /// What a command asks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,10 +32,15 @@ use crate::verify::Proof;
 pub enum Request {
     /// Who are you and how far.
     Status,
+    /// How far you were in the last hour.
+    Samples,
     /// Compare both sides.
     Verify {
         /// Globs; empty means all.
         tables: Vec<String>,
+        /// How much is compared.
+        #[serde(default)]
+        options: Options,
     },
     /// Write rows that differ again.
     Repair {
@@ -60,6 +69,9 @@ pub struct Status {
     pub source: String,
     /// The picture.
     pub view: View,
+    /// How the ledger does.
+    #[serde(default)]
+    pub keeping: Keeping,
 }
 
 /// What comes back.
@@ -67,6 +79,7 @@ pub struct Status {
 #[serde(rename_all = "lowercase")]
 enum Answer {
     Status(Box<Status>),
+    Samples(Vec<Sample>),
     Proof(Proof),
     Repair(Box<Report>),
     Tables(Vec<String>),
@@ -105,7 +118,8 @@ pub struct Server {
     wanted_in: Sender<Wanted>,
     /// Requests to serve.
     pub wanted: Receiver<Wanted>,
-    since_micros: i64,
+    /// When the daemon started, in microseconds since 1970 UTC.
+    pub since_micros: i64,
 }
 
 impl Server {
@@ -155,6 +169,11 @@ impl Server {
         });
     }
 
+    /// Hands something to the thread that conducts the session.
+    pub fn want(&self, wanted: Wanted) {
+        drop(self.wanted_in.send(wanted)); // the receiver is ours
+    }
+
     fn answer(&self, mut stream: UnixStream, pipeline: &Pipeline, over: &AtomicBool) -> std::io::Result<()> {
         stream.set_nonblocking(false)?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
@@ -162,20 +181,37 @@ impl Server {
         BufReader::new(std::io::Read::take(&mut stream, 1 << 20)).read_line(&mut line)?;
         let answer = match serde_json::from_str(&line) {
             Ok(Request::Status) => Answer::Status(Box::new(self.status(pipeline))),
-            Ok(Request::Verify { tables }) => {
+            Ok(Request::Samples) => Answer::Samples(pipeline.progress.recent.samples()),
+            Ok(Request::Verify { tables, options }) => {
                 let (reply, proof) = bounded(1);
-                drop(self.wanted_in.send(Wanted::Job(Job::verify(&tables, reply)))); // the receiver is ours
-                wait(&proof, over).map_or_else(|e| refusal(&e), Answer::Proof)
+                self.want(Wanted::Job(Job::verify(&tables, options, reply)));
+                let answer = wait(&proof, over);
+                let (at, event) = Event::compared(Asker::Verify, &tables, &answer);
+                pipeline.progress.note_at(at, event);
+                if let Ok(proof) = &answer {
+                    pipeline.progress.recent.proved(proof, crate::now_micros());
+                }
+                answer.map_or_else(|e| refusal(&e), Answer::Proof)
             }
             Ok(Request::Repair { tables, apply }) => {
                 let (reply, report) = bounded(1);
-                drop(self.wanted_in.send(Wanted::Job(Job::repair(&tables, apply, reply)))); // the receiver is ours
-                wait(&report, over).map_or_else(|e| refusal(&e), |report| Answer::Repair(Box::new(report)))
+                self.want(Wanted::Job(Job::repair(&tables, apply, reply)));
+                let answer = wait(&report, over);
+                let events = Event::repaired(&tables, &answer);
+                events.into_iter().for_each(|(at, event)| pipeline.progress.note_at(at, event));
+                if let Ok(report) = &answer {
+                    pipeline.progress.recent.proved(&report.proof, crate::now_micros());
+                }
+                answer.map_or_else(|e| refusal(&e), |report| Answer::Repair(Box::new(report)))
             }
             Ok(Request::Snapshot { tables }) => {
                 let (reply, names) = bounded(1);
-                drop(self.wanted_in.send(Wanted::Again(Wish { tables, reply }))); // the receiver is ours
-                wait(&names, over).map_or_else(|e| refusal(&e), Answer::Tables)
+                self.want(Wanted::Again(Wish { tables, reply }));
+                let answer = wait(&names, over);
+                if let Ok(tables) = &answer {
+                    pipeline.progress.note(Event::Snapshot { tables: tables.clone() });
+                }
+                answer.map_or_else(|e| refusal(&e), Answer::Tables)
             }
             Err(e) => refusal(&Error::usage(format!("not a request: {e}"))),
         };
@@ -185,17 +221,13 @@ impl Server {
     }
 
     fn status(&self, pipeline: &Pipeline) -> Status {
-        let mut view = pipeline.progress.view();
-        if let Some(since) = pipeline.progress.compared().filter(|_| view.state != State::Running) {
-            // Nobody has looked since: what was behind has only grown older.
-            view.lag_seconds = view.lag_seconds.map(|s| s + since.as_secs_f64());
-        }
         Status {
             pipeline: pipeline.name.clone(),
             pid: std::process::id(),
             since_micros: self.since_micros,
             source: pipeline.source_name.clone(),
-            view,
+            view: pipeline.progress.picture(),
+            keeping: pipeline.progress.keeping(),
         }
     }
 }
@@ -260,9 +292,18 @@ pub fn ask_status(pipeline: &str) -> Option<Result<Status>> {
     })
 }
 
+/// Asks a running daemon for the last hour. `None`: no daemon answers.
+pub fn ask_samples(pipeline: &str) -> Option<Result<Vec<Sample>>> {
+    Some(match ask(pipeline, &Request::Samples)? {
+        Ok(Answer::Samples(samples)) => Ok(samples),
+        Ok(_) => Err(odd()),
+        Err(e) => Err(e),
+    })
+}
+
 /// Asks a running daemon to verify. `None`: no daemon answers.
-pub fn ask_verify(pipeline: &str, tables: &[String]) -> Option<Result<Proof>> {
-    Some(match ask(pipeline, &Request::Verify { tables: tables.to_vec() })? {
+pub fn ask_verify(pipeline: &str, tables: &[String], options: Options) -> Option<Result<Proof>> {
+    Some(match ask(pipeline, &Request::Verify { tables: tables.to_vec(), options })? {
         Ok(Answer::Proof(proof)) => Ok(proof),
         Ok(_) => Err(odd()),
         Err(e) => Err(e),
@@ -295,7 +336,8 @@ fn ask(pipeline: &str, request: &Request) -> Option<Result<Answer>> {
     let ours = |p: &&PathBuf| p.parent().is_some_and(is_ours);
     let mut stream = socket_paths(pipeline).iter().filter(ours).find_map(|p| UnixStream::connect(p).ok())?;
     // A daemon that is stopped must not hang a monitor; a comparison takes as long as it takes.
-    let patience = (*request == Request::Status).then_some(Duration::from_secs(10));
+    let quick = matches!(request, Request::Status | Request::Samples);
+    let patience = quick.then_some(Duration::from_secs(10));
     let exchange = || -> std::io::Result<Answer> {
         stream.set_read_timeout(patience)?;
         stream.write_all(format!("{}\n", serde_json::to_string(request)?).as_bytes())?;
@@ -344,6 +386,14 @@ pub fn stop_on_signals(drain: Duration, late: u8) -> Result<&'static AtomicBool>
         .spawn(wait)
         .map_err(|e| Error::unavailable("cannot start a thread").caused_by(e))?;
     Ok(stop)
+}
+
+/// A flag that SIGHUP sets.
+pub fn flag_on_hang_up() -> Result<&'static AtomicBool> {
+    static HANG_UP: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
+    signal_hook::flag::register(libc::SIGHUP, Arc::clone(&HANG_UP))
+        .map_err(|e| Error::unavailable("cannot wait for SIGHUP").caused_by(e))?;
+    Ok(&HANG_UP)
 }
 
 /// Ends the process when draining takes too long. Whatever is not committed is read again by the next run.

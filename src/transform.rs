@@ -85,6 +85,11 @@ impl Mapped {
             .map_err(|e| Error::corrupt(format!("table {}: projecting its columns", self.source.name)).caused_by(e))
     }
 
+    /// For each of the target's columns the source's that goes there.
+    pub fn kept(&self) -> &[usize] {
+        &self.keep
+    }
+
     /// The table's details as they arrive: under the columns' names there, without those of columns that are left out.
     pub fn details(&self, of: &Details) -> Details {
         let name = |column: &str| {
@@ -132,18 +137,35 @@ impl Transform {
     /// How these tables arrive. An error names every rule that cannot hold: a key column left out, two tables or two
     /// columns under one name.
     pub fn map_all(&mut self, tables: &[Arc<TableSchema>]) -> Result<Vec<Mapped>> {
-        let mapped: Vec<Mapped> = tables.iter().map(|t| self.map(t)).collect::<Result<_>>()?;
-        let mut names: HashMap<&TableName, &TableName> = HashMap::new();
-        for m in &mapped {
-            if let Some(other) = names.insert(&m.target.name, &m.source.name) {
-                return Err(Error::config(format!(
-                    "tables {other} and {} would both become {}",
-                    m.source.name, m.target.name
-                ))
-                .hint("give one of them a [[route]] of its own, or exclude it"));
+        let (mapped, mut wrong) = self.map_each(tables);
+        let last = wrong.pop();
+        let join = |e: Error| {
+            let others: Vec<String> = wrong.iter().map(Error::to_string).collect();
+            if others.is_empty() { e } else { e.context(others.join("; ")) }
+        };
+        last.map_or(Ok(mapped), |e| Err(join(e)))
+    }
+
+    /// How these tables arrive, and what is wrong with each of those that cannot.
+    pub fn map_each(&mut self, tables: &[Arc<TableSchema>]) -> (Vec<Mapped>, Vec<Error>) {
+        let (mut mapped, mut wrong): (Vec<Mapped>, Vec<Error>) = (Vec::new(), Vec::new());
+        let mut names: HashMap<TableName, TableName> = HashMap::new();
+        for table in tables {
+            match self.map(table) {
+                Err(e) => wrong.push(e),
+                Ok(m) => match names.insert(m.target.name.clone(), m.source.name.clone()) {
+                    None => mapped.push(m),
+                    Some(other) => wrong.push(
+                        Error::config(format!(
+                            "tables {other} and {} would both become {}",
+                            m.source.name, m.target.name
+                        ))
+                        .hint("give one of them a [[route]] of its own, or exclude it"),
+                    ),
+                },
             }
         }
-        Ok(mapped)
+        (mapped, wrong)
     }
 
     /// How tables that a target remembers arrived: from the shapes that they had at the source then. An error if the rules

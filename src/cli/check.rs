@@ -1,22 +1,30 @@
 //! `check`: what stands in the way, before anything is started.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use clap::Args;
-use crossfade_core::{Details, Finding, Level, Result, TableSchema};
+use crossfade_core::{Details, Error, Finding, History, Level, Result, TableSchema};
 use serde::Serialize;
 
-use super::print::{size, table};
-use super::schema::arriving;
+use super::print::{Progressing, count, seconds, size, table, tables};
 use super::{Which, print_json};
 use crate::pipeline::progress::SuspendedTable;
 use crate::pipeline::{Pipeline, retention, suspend};
+use crate::scan::{self, Scanned};
+use crate::transform::{Mapped, Transform};
 
 /// Look for trouble before a run.
+///
+/// Settings, privileges and declared types of both ends; with --scan every value of the tables as well, read as the copy reads
+/// them: each kind that cannot be carried is told by table and column, with the number of rows and the keys of the first.
 #[derive(Debug, Args)]
 pub struct Check {
     #[command(flatten)]
     which: Which,
+    /// Read every value of the tables too, and tell of all that a copy would stop at
+    #[arg(long)]
+    scan: bool,
     /// Print one line of JSON
     #[arg(long)]
     json: bool,
@@ -26,6 +34,9 @@ pub struct Check {
 struct Report {
     verdict: Level,
     findings: Vec<Entry>,
+    /// What was read, with --scan.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scanned: Option<Scanned>,
 }
 
 #[derive(Serialize)]
@@ -37,11 +48,19 @@ struct Entry {
 
 /// All findings, each with the end it was found at.
 pub fn findings(pipeline: &Pipeline) -> Result<Vec<(String, Finding)>> {
+    Ok(look(pipeline)?.0)
+}
+
+/// All findings, and how the tables arrive that can.
+fn look(pipeline: &Pipeline) -> Result<(Vec<(String, Finding)>, Vec<Mapped>)> {
     let mut out = Vec::new();
     let suspended = suspend::recover(pipeline)?;
     // What is wrong with a table that is left out stops nobody.
     let selection = suspend::selection(pipeline, &suspended, |_| false);
-    let source = pipeline.source.check(&selection)?;
+    let mut source = pipeline.source.check(&selection)?;
+    if pipeline.targets.iter().any(|t| t.target.history() == History::Full) {
+        source.extend(pipeline.source.check_history(&selection)?);
+    }
     let broken = source.iter().any(|f| f.level == Level::Critical);
     out.extend(source.into_iter().map(|f| ("source".to_owned(), f)));
     if let Some(budget) = &pipeline.limits.log_budget
@@ -57,7 +76,12 @@ pub fn findings(pipeline: &Pipeline) -> Result<Vec<(String, Finding)>> {
         Err(_) if broken => Vec::new(),
         Err(e) => return Err(e),
     };
-    let arriving = arriving(pipeline, &tables)?;
+    let (mapped, wrong) = Transform::new(pipeline.rules.clone()).map_each(&tables);
+    out.extend(wrong.iter().map(|e| ("source".to_owned(), unmapped(e))));
+    let sources: Vec<Arc<TableSchema>> = mapped.iter().map(|m| Arc::clone(&m.source)).collect();
+    let details = pipeline.source.details(&sources)?;
+    let arriving: Vec<(Arc<TableSchema>, Details)> =
+        mapped.iter().zip(&details).map(|(m, d)| (Arc::clone(&m.target), m.details(d))).collect();
     // A target that makes no tables for an application has no use for what is left out of them.
     let makes =
         pipeline.targets.iter().map(|spec| Ok(spec.target.ddl(&[])?.is_some())).collect::<Result<Vec<bool>>>()?;
@@ -67,10 +91,16 @@ pub fn findings(pipeline: &Pipeline) -> Result<Vec<(String, Finding)>> {
     }
     let arriving: Vec<Arc<TableSchema>> = arriving.into_iter().map(|(table, _)| table).collect();
     for (i, spec) in pipeline.targets.iter().enumerate() {
-        let end = if pipeline.targets.len() == 1 { "target".to_owned() } else { format!("target {}", i + 1) };
+        let end = scan::end(pipeline, i);
         out.extend(spec.target.check(&pipeline.name, &arriving)?.into_iter().map(|f| (end.clone(), f)));
     }
-    Ok(out)
+    Ok((out, mapped))
+}
+
+/// A table that the rules give no place at the targets.
+fn unmapped(e: &Error) -> Finding {
+    let expected = "a name of its own for every table and column, and a place for every column of a key";
+    Finding::critical("routes and column rules", expected, e.to_string(), e.hint_text().unwrap_or_default())
 }
 
 /// A table that reaches no target for now.
@@ -104,11 +134,15 @@ pub fn report(findings: &[(String, Finding)]) -> String {
 
 pub fn check(args: &Check) -> Result<u8> {
     let (_config, _runtime, pipeline) = args.which.open()?;
-    let found = findings(&pipeline)?;
+    let (mut found, mapped) = look(&pipeline)?;
+    let scanned = match args.scan {
+        true => Some(values(&pipeline, &mapped, &mut found)?),
+        false => None,
+    };
     let verdict = found.iter().map(|(_, f)| f.level).max().unwrap_or(Level::Ok);
     if args.json {
         let findings = found.into_iter().map(|(end, finding)| Entry { end, finding }).collect();
-        print_json(&Report { verdict, findings })?;
+        print_json(&Report { verdict, findings, scanned })?;
     } else {
         let mut fine = table(&["", "setting", "actual"]);
         for (end, f) in found.iter().filter(|(_, f)| f.level == Level::Ok) {
@@ -118,6 +152,10 @@ pub fn check(args: &Check) -> Result<u8> {
         let trouble = report(&found);
         if !trouble.is_empty() {
             println!("\n{trouble}");
+        }
+        if let Some(s) = scanned {
+            let read = format!("{} rows, {} in {}", count(s.rows), size(s.bytes), seconds(s.seconds));
+            println!("\nEvery value of {} was read: {read}.", tables(s.tables as usize));
         }
         println!(
             "\n{}",
@@ -133,4 +171,25 @@ pub fn check(args: &Check) -> Result<u8> {
         Level::Warning => 1,
         Level::Critical => 2,
     })
+}
+
+/// Reads all values, with a line of progress.
+fn values(pipeline: &Pipeline, tables: &[Mapped], found: &mut Vec<(String, Finding)>) -> Result<Scanned> {
+    let progressing = Progressing::start();
+    let mut told: Option<Instant> = None;
+    let (more, scanned) = scan::scan(pipeline, tables, &mut |table, s| {
+        if told.is_none_or(|at| at.elapsed() >= Duration::from_millis(200)) {
+            told = Some(Instant::now());
+            progressing.say(format!(
+                "reading {table}, {} of {} tables done: {} rows, {}, {}/s",
+                count(s.tables),
+                count(tables.len() as u64),
+                count(s.rows),
+                size(s.bytes),
+                size((s.bytes as f64 / s.seconds.max(0.001)) as u64)
+            ));
+        }
+    })?;
+    found.extend(more);
+    Ok(scanned)
 }

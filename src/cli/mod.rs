@@ -2,16 +2,19 @@
 
 mod check;
 mod demo;
+mod install;
+pub mod logs;
 mod observe;
 pub mod print;
 mod prove;
 mod repair;
+mod report;
 mod run;
 mod schema;
 mod slot;
 mod snapshot;
+mod watch;
 
-use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -31,7 +34,7 @@ use crate::registry;
 #[derive(Debug, Parser)]
 #[command(name = "crossfade", version, propagate_version = true, max_term_width = 100)]
 #[command(
-    after_help = "Exit codes: 0 done or well, 1 warning, 2 critical, 3 unknown (lag, status, verify, repair, check); \
+    after_help = "Exit codes: 0 done or well, 1 warning, 2 critical, 3 unknown (lag, status, verify, repair, report, check); \
     64 usage, 65 data, 69 unavailable, 75 try again, 78 configuration."
 )]
 pub struct Cli {
@@ -97,6 +100,8 @@ enum Command {
     Verify(prove::Verify),
     /// Write rows that differ again, from the source; by default only tell what would be done
     Repair(repair::Repair),
+    /// What is known of the pipeline, verdict first; also as HTML, JSON, JUnit, and by mail
+    Report(report::ReportArgs),
     /// Replication slots at a Postgres source, and the log that each holds back
     Slot(slot::SlotArgs),
     /// Copy tables again, or take in tables that came later, while all others stream on
@@ -106,6 +111,8 @@ enum Command {
         #[command(flatten)]
         which: Which,
     },
+    /// Put the binary, systemd units, man pages, completions, alert rules and an example configuration in place
+    InstallUnits(install::InstallUnits),
     /// Print shell completions
     Completions {
         /// The shell
@@ -152,9 +159,11 @@ fn dispatch(command: Command) -> Result<u8> {
         Command::CatchUp(args) => run::catch_up(&args),
         Command::Verify(args) => prove::verify(&args),
         Command::Repair(args) => repair::repair(&args),
+        Command::Report(args) => report::report(&args),
         Command::Slot(args) => slot::slot(&args),
         Command::Snapshot(args) => snapshot::snapshot(&args),
         Command::Uninstall { which } => run::uninstall(&which),
+        Command::InstallUnits(args) => install::install_units(&args),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "crossfade", &mut std::io::stdout());
             Ok(0)
@@ -168,36 +177,27 @@ fn dispatch(command: Command) -> Result<u8> {
 }
 
 fn set_up_logs(cli: &Cli) -> Result<()> {
-    let level = match (&cli.log, &cli.command) {
-        (Some(level), _) => level,
-        (None, Command::Demo(_)) => "warn", // its own words are enough
-        (None, _) => "info",
+    let otherwise = match &cli.command {
+        Command::Demo(_) => "warn", // its own words are enough
+        _ => "info",
     };
-    let filter = tracing_subscriber::EnvFilter::try_new(level)
-        .map_err(|e| Error::usage(format!("--log {level}")).caused_by(e))?;
-    let terminal = std::io::stderr().is_terminal();
-    let json = match cli.log_format {
-        Some(format) => matches!(format, LogFormat::Json),
-        None => !terminal,
-    };
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(print::LogWriter);
-    if json {
-        builder.json().flatten_event(true).with_current_span(false).init();
-    } else {
-        builder.with_target(false).with_ansi(terminal).init();
-    }
-    Ok(())
+    logs::set_up(cli.log.as_deref(), otherwise, cli.log_format.map(|format| matches!(format, LogFormat::Json)))
 }
 
 impl Which {
+    /// The configuration's file, if there is one.
+    fn path(&self) -> Option<PathBuf> {
+        let customary = || Some(PathBuf::from("crossfade.toml")).filter(|p| self.from.is_none() && p.exists());
+        self.config.clone().or_else(customary)
+    }
+
     /// The configuration meant.
     fn config(&self) -> Result<Config> {
         if let Some(from) = &self.from {
             return config::from_urls(self.name.as_deref(), from, &self.to, &self.tables);
         }
-        match &self.config {
-            Some(path) => config::load(path),
-            None if PathBuf::from("crossfade.toml").exists() => config::load("crossfade.toml".as_ref()),
+        match self.path() {
+            Some(path) => config::load(&path),
             None => Err(Error::usage("which pipeline?")
                 .hint("give --config FILE or --from URL --to URL; or see it work first: crossfade demo")),
         }

@@ -7,9 +7,11 @@ use crossfade_core::{Finding, Level, Phase, Position, Result, Retained};
 use serde::Serialize;
 
 use super::print::{count, left, seconds, size, table, time};
-use super::{Which, parse_duration, print_json};
+use super::{Which, parse_duration, print_json, watch};
+use crate::config::Config;
+use crate::ledger::Ledger;
 use crate::pipeline::Pipeline;
-use crate::pipeline::progress::{self, Moment, State, SuspendedTable, TargetProgress, View};
+use crate::pipeline::progress::{self, Keeping, Moment, State, SuspendedTable, TargetProgress, View};
 use crate::pipeline::{retention, suspend};
 use crate::service::{self, Status};
 
@@ -21,6 +23,9 @@ pub struct Lag {
     /// Print one line of JSON
     #[arg(long)]
     json: bool,
+    /// Show it live, with charts, until q is pressed
+    #[arg(long, conflicts_with = "json")]
+    watch: bool,
     /// Warn (exit code 1) when the target is further behind
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]
     warn: Duration,
@@ -73,13 +78,18 @@ struct LagLine {
 }
 
 pub fn lag(args: &Lag) -> Result<u8> {
-    let (_config, _runtime, pipeline) = args.which.open()?;
-    let status = picture(&pipeline)?;
+    let (config, _runtime, pipeline) = args.which.open()?;
+    if args.watch {
+        // A daemon of another version may not tell of the past: then the charts begin now.
+        let past = || service::ask_samples(&pipeline.name).and_then(Result::ok).unwrap_or_default();
+        return watch::watch(|| picture(&pipeline, &config), past);
+    }
+    let status = picture(&pipeline, &config)?;
     let view = &status.view;
     let verdict = judge(view, args.warn, args.crit);
     let line = LagLine {
         name: pipeline.name.clone(),
-        state: state_name(&view.state),
+        state: view.state.name(),
         phase: view.phase(),
         source_position: view.source_position.clone(),
         target_position: hindmost(&pipeline, view)?,
@@ -139,16 +149,6 @@ fn behind(view: &View, warn: Duration, crit: Duration) -> Verdict {
     }
 }
 
-fn state_name(state: &State) -> &'static str {
-    match state {
-        State::Starting => "starting",
-        State::Running => "running",
-        State::Retrying(_) => "retrying",
-        State::Stopping => "stopping",
-        State::Stopped => "stopped",
-    }
-}
-
 fn hindmost(pipeline: &Pipeline, view: &View) -> Result<Option<Position>> {
     let mut least: Option<Position> = None;
     for target in &view.targets {
@@ -161,14 +161,23 @@ fn hindmost(pipeline: &Pipeline, view: &View) -> Result<Option<Position>> {
 }
 
 /// From the daemon if one answers, else from both ends.
-fn picture(pipeline: &Pipeline) -> Result<Status> {
+pub fn picture(pipeline: &Pipeline, config: &Config) -> Result<Status> {
     match service::ask_status(&pipeline.name) {
         Some(status) => status,
-        None => from_databases(pipeline),
+        None => from_databases(pipeline, config.proof.goal_hours),
     }
 }
 
-fn from_databases(pipeline: &Pipeline) -> Result<Status> {
+/// What the ledger says, without a daemon.
+fn kept(pipeline: &str, goal: u32) -> Keeping {
+    let read = || Ledger::open_read(pipeline)?.map(|l| l.standing(goal, crate::now_micros())).transpose();
+    match read() {
+        Ok(standing) => Keeping { standing, error: None },
+        Err(e) => Keeping { standing: None, error: Some(e.to_string()) },
+    }
+}
+
+fn from_databases(pipeline: &Pipeline, goal: u32) -> Result<Status> {
     let end = pipeline.source.position()?;
     let mut view = View { state: State::Stopped, source_position: Some(end.clone()), ..View::default() };
     view.retained = pipeline.source.retained()?;
@@ -188,13 +197,14 @@ fn from_databases(pipeline: &Pipeline) -> Result<Status> {
             true => progress::behind(oldest, None, Moment::now()),
         };
     }
+    let keeping = kept(&pipeline.name, goal);
     let (pipeline, source) = (pipeline.name.clone(), pipeline.source_name.clone());
-    Ok(Status { pipeline, pid: 0, since_micros: 0, source, view })
+    Ok(Status { pipeline, pid: 0, since_micros: 0, source, view, keeping })
 }
 
 pub fn status(args: &StatusArgs) -> Result<u8> {
-    let (_config, _runtime, pipeline) = args.which.open()?;
-    let status = picture(&pipeline)?;
+    let (config, _runtime, pipeline) = args.which.open()?;
+    let status = picture(&pipeline, &config)?;
     let verdict = judge(&status.view, Duration::from_secs(30), Duration::from_secs(300));
     if args.json {
         print_json(&status)?;
@@ -204,7 +214,7 @@ pub fn status(args: &StatusArgs) -> Result<u8> {
     let mut t = table(&["pipeline", &status.pipeline]);
     let state = match &view.state {
         State::Retrying(error) => format!("retrying: {error}"),
-        other => state_name(other).to_owned(),
+        other => other.name().to_owned(),
     };
     let owner = match status.pid {
         0 => match pipeline.targets.iter().find_map(|s| s.target.owner(&pipeline.name).ok().flatten()) {
@@ -254,6 +264,12 @@ pub fn status(args: &StatusArgs) -> Result<u8> {
                 left(c.seconds_left)
             ),
         ]);
+    }
+    if let Some(standing) = &status.keeping.standing {
+        t.add_row(["streak", &standing.line()]);
+    }
+    if let Some(error) = &status.keeping.error {
+        t.add_row(["ledger", &format!("cannot be used, so hours are unknown: {error}")]);
     }
     if view.restarts > 0 {
         t.add_row(["restarts", &count(view.restarts)]);

@@ -8,10 +8,12 @@ use crossfade_core::{Error, Phase, Result};
 use super::print::{self, Progressing, count, table};
 use super::{Which, print_json};
 use crate::desk::{self, Job};
+use crate::ledger::entry::Asker;
+use crate::ledger::{Event, Ledger};
 use crate::pipeline::Pipeline;
 use crate::service::{self, Server};
 use crate::verify::difference::{Cell, Classes, Difference, Kind, Recheck, Settler};
-use crate::verify::{self, Proof, TableProof, Verdict};
+use crate::verify::{self, Options, Proof, TableProof, Verdict};
 
 /// Compare both sides at one position.
 #[derive(Debug, Args)]
@@ -21,6 +23,9 @@ pub struct Verify {
     /// Only these tables, such as 'shop.orders' or 'order_*'; may be given several times
     #[arg(long, value_name = "GLOB")]
     table: Vec<String>,
+    /// Also compare what both servers count and sum by their own SQL
+    #[arg(long)]
+    totals: bool,
     /// Print one line of JSON
     #[arg(long)]
     json: bool,
@@ -28,13 +33,16 @@ pub struct Verify {
 
 pub fn verify(args: &Verify) -> Result<u8> {
     let (config, _runtime, pipeline) = args.which.open()?;
+    let options = Options { totals: args.totals };
     let progressing = Progressing::start();
     progressing.say("comparing both sides");
-    let proof = match service::ask_verify(&pipeline.name, &args.table) {
+    let proof = match service::ask_verify(&pipeline.name, &args.table, options) {
         Some(answer) => answer?,
         None => {
             let stop = service::stop_on_signals(config.drain, 75)?;
-            alone(&pipeline, &args.table, stop)?
+            let answer = alone(&pipeline, &args.table, options, stop);
+            keep(&pipeline.name, &[Event::compared(Asker::Verify, &args.table, &answer)]);
+            answer?
         }
     };
     drop(progressing);
@@ -47,10 +55,17 @@ pub fn verify(args: &Verify) -> Result<u8> {
 }
 
 /// Without a daemon: bring the target to the source's position here, and compare.
-pub fn alone(pipeline: &Pipeline, tables: &[String], stop: &AtomicBool) -> Result<Proof> {
+pub fn alone(pipeline: &Pipeline, tables: &[String], options: Options, stop: &AtomicBool) -> Result<Proof> {
     copied(pipeline)?;
     let _server = Server::bind(&pipeline.name)?;
-    desk::alone(pipeline, stop, |reply| Job::verify(tables, reply))
+    desk::alone(pipeline, stop, |reply| Job::verify(tables, options, reply))
+}
+
+/// Without a daemon: writes to the ledger what was done. What was found stands also where that fails, so it is told, and no more.
+pub fn keep(pipeline: &str, events: &[(i64, Event)]) {
+    if let Err(e) = Ledger::open(pipeline).and_then(|mut ledger| ledger.append(events)) {
+        print::error(&e);
+    }
 }
 
 /// An error while a target still lacks rows of the initial copy.
@@ -95,6 +110,7 @@ pub fn show(proof: &Proof) {
     for p in &proof.tables {
         differences(p);
     }
+    totals(proof);
     let position = proof.position.as_ref().map_or_else(|| "?".to_owned(), ToString::to_string);
     match (&proof.rechecked, &proof.recheck_error) {
         (Some(position), _) => println!("\nThe rows that differ were read a second time at {position}."),
@@ -108,6 +124,33 @@ pub fn show(proof: &Proof) {
         proof.held_ms,
         print::seconds(proof.seconds),
     );
+}
+
+/// Prints what the servers' own figures say.
+fn totals(proof: &Proof) {
+    let with = || proof.tables.iter().filter_map(|p| Some((p, p.totals.as_ref()?)));
+    if with().next().is_none() {
+        return;
+    }
+    let (tables, figures) = with().fold((0, 0), |(n, sum), (_, totals)| (n + 1, sum + totals.compared as u64));
+    let differing: usize = with().map(|(_, totals)| totals.differing.len()).sum();
+    match differing {
+        0 => println!("\nTotals by the servers' own SQL: {} of {} agree.", count(figures), print::tables(tables)),
+        n => {
+            println!("\nTotals by the servers' own SQL: {n} of {} of {} differ.", count(figures), print::tables(tables))
+        }
+    }
+    if differing == 0 {
+        return;
+    }
+    let mut t = table(&["table", "figure", "source", "target"]);
+    for (p, totals) in with() {
+        for f in &totals.differing {
+            let figure = f.column.as_ref().map_or_else(|| f.what.clone(), |c| format!("{} of {c}", f.what));
+            t.add_row([p.table.clone(), figure, f.source.clone(), f.target.clone()]);
+        }
+    }
+    println!("{t}");
 }
 
 /// Rows of a table that are printed; `--json` has more.

@@ -6,6 +6,7 @@ use crossfade_core::Result;
 use super::print::{Progressing, count};
 use super::{Which, print_json, prove};
 use crate::desk::{self, Job};
+use crate::ledger::Event;
 use crate::repair::{Report, TableRepair, key_text};
 use crate::service::{self, Server};
 
@@ -40,7 +41,9 @@ pub fn repair(args: &Repair) -> Result<u8> {
             let stop = service::stop_on_signals(config.drain, 75)?;
             prove::copied(&pipeline)?;
             let _server = Server::bind(&pipeline.name)?;
-            desk::alone(&pipeline, stop, |reply| Job::repair(&args.table, args.apply, reply))?
+            let answer = desk::alone(&pipeline, stop, |reply| Job::repair(&args.table, args.apply, reply));
+            prove::keep(&pipeline.name, &Event::repaired(&args.table, &answer));
+            answer?
         }
     };
     drop(progressing);

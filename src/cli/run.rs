@@ -1,6 +1,7 @@
 //! `run` and `catch-up`: the daemon, and bringing the target level.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -9,14 +10,20 @@ use sd_notify::NotifyState;
 
 use super::check::{findings, report};
 use super::print::{self, Progressing};
-use super::{Which, parse_duration};
+use super::{Which, logs, parse_duration};
 use crate::config::Config;
 use crate::desk::Desk;
+use crate::herald::{Herald, Over};
+use crate::http::{self, Site};
+use crate::ledger::Event;
+use crate::ledger::scribe::Scribe;
 use crate::pipeline::again::{self, Wish};
 use crate::pipeline::progress::{State, View};
+use crate::pipeline::pulse::{self, Patience};
 use crate::pipeline::session::{Goal, Shared};
 use crate::pipeline::{self, Conduct, Ended, Pipeline, suspend};
 use crate::registry;
+use crate::reload::Reloader;
 use crate::service::{self, Server, Wanted};
 
 /// Copy, then follow the source.
@@ -51,19 +58,39 @@ pub struct CatchUp {
 }
 
 pub fn run(args: &Run) -> Result<u8> {
-    let (config, _runtime, mut pipeline) = args.which.open()?;
+    let (config, runtime, mut pipeline) = args.which.open()?;
+    logs::configured(config.log.as_deref())?;
     pipeline.limits.copy_rate = args.copy_rate.or(pipeline.limits.copy_rate);
     let stop = service::stop_on_signals(config.drain, if args.until_caught_up { 75 } else { 0 })?;
     let server = Server::bind(&pipeline.name)?;
+    let site = Site {
+        pipeline: pipeline.name.clone(),
+        source: pipeline.source_name.clone(),
+        since_micros: server.since_micros,
+        progress: Arc::clone(&pipeline.progress),
+    };
+    let listening = config.http.as_ref().map(|http| http::listen(http, site, runtime.handle())).transpose()?;
+    let reloader = Reloader::new(args.which.path(), &pipeline.tuning, listening.as_ref(), args.copy_rate)?;
+    let herald = Herald::new(&pipeline.progress, reloader)?;
     // Ready to be asked; how far it is, the status line and `crossfade status` tell.
     service::notify(&[NotifyState::Ready]);
-    preflight(&pipeline)?;
     let goal = match args.until_caught_up {
         true => Goal::Level,
         false => Goal::Forever,
     };
-    tracing::info!(pipeline = pipeline.name, source = pipeline.source_name, pid = std::process::id(), "starting");
-    let ended = drive(&pipeline, &goal, stop, &server)?;
+    let over = Over::default();
+    let ended = std::thread::scope(|scope| {
+        let _at_end = over.at_end();
+        let over = over.flag();
+        scope.spawn(move || herald.tell(over));
+        let _enlisted = pipeline.progress.pulse.enlist("conductor");
+        {
+            let _asking = pulse::asking("the check before the start", Patience::Work);
+            preflight(&pipeline)?;
+        }
+        tracing::info!(pipeline = pipeline.name, source = pipeline.source_name, pid = std::process::id(), "starting");
+        drive(&config, &pipeline, &goal, stop, &server)
+    })?;
     match &ended {
         Ended::Reached | Ended::Stopped => tracing::info!(pipeline = pipeline.name, "stopped; everything committed"),
         Ended::Interrupted(error) => tracing::warn!(
@@ -97,11 +124,13 @@ fn preflight(pipeline: &Pipeline) -> Result<()> {
         .hint("each line says what mends it; `crossfade check` repeats this without starting anything"))
 }
 
-/// Runs a pipeline with its control socket, systemd's notifications and a line of progress.
-fn drive(pipeline: &Pipeline, goal: &Goal, stop: &AtomicBool, server: &Server) -> Result<Ended> {
-    let over = AtomicBool::new(false);
+/// Runs a pipeline with its control socket, its ledger and a line of progress.
+fn drive(config: &Config, pipeline: &Pipeline, goal: &Goal, stop: &AtomicBool, server: &Server) -> Result<Ended> {
+    let (over, error) = (Over::default(), OnceLock::new());
     std::thread::scope(|scope| {
-        scope.spawn(|| server.serve(pipeline, &over));
+        let _at_end = over.at_end();
+        scope.spawn(|| server.serve(pipeline, over.flag()));
+        scope.spawn(|| Scribe::new(pipeline, config, server).write(over.flag(), &error));
         let progressing = Progressing::start();
         let mut told: Option<Instant> = None;
         let mut desk = Desk::default();
@@ -112,17 +141,21 @@ fn drive(pipeline: &Pipeline, goal: &Goal, stop: &AtomicBool, server: &Server) -
                     Wanted::Again(wish) => copy_again(shared, pipeline, wish),
                 }
             }
+            // To hold the pipeline means to wait for others' transactions.
+            let asking = pulse::asking("a comparison or a repair", Patience::Work);
             desk.serve(scope, shared, pipeline);
+            drop(asking);
             if told.is_none_or(|at| at.elapsed() >= Duration::from_secs(1)) {
                 told = Some(Instant::now());
-                let line = print::line(&pipeline.progress.view());
-                service::notify(&[NotifyState::Status(&line)]);
-                progressing.say(line);
+                progressing.say(print::line(&pipeline.progress.view()));
             }
             Ok(())
         };
         let result = pipeline::run(pipeline, goal, &mut Conduct { stop, serve: &mut serve });
-        over.store(true, Ordering::SeqCst);
+        if let Err(e) = &result {
+            pipeline.progress.note(Event::incident(e));
+            error.get_or_init(|| e.to_string());
+        }
         result
     })
 }
@@ -227,7 +260,7 @@ fn bring_about(config: &Config, pipeline: &Pipeline, timeout: Option<Duration>) 
                 std::thread::spawn(move || service::end_after(drain, 75));
             });
         }
-        let ended = drive(pipeline, &Goal::Level, stop, &server);
+        let ended = drive(config, pipeline, &Goal::Level, stop, &server);
         done.store(true, Ordering::SeqCst);
         ended
     });

@@ -4,8 +4,10 @@
 //! each with line and column; an unknown key names the nearest known one. Secrets come from the environment, files or
 //! systemd credentials and are read here, once.
 
+pub mod http;
 mod keys;
 pub mod raw;
+pub mod reporting;
 mod units;
 
 use std::fmt;
@@ -15,7 +17,9 @@ use std::time::Duration;
 use crossfade_core::{Endpoint, Error, Result, Secret, Selection, TableName};
 
 use self::keys::Spans;
+pub use self::keys::schema;
 use self::raw::{RawConfig, RawLimits, RawSource, RawTarget};
+pub use self::reporting::{MailConfig, ProofConfig, WebhookConfig};
 pub use self::units::{bytes, duration};
 use crate::pipeline::Limits;
 use crate::pipeline::applier::CommitPolicy;
@@ -40,6 +44,16 @@ pub struct Config {
     pub limits: Limits,
     /// How long draining may take.
     pub drain: Duration,
+    /// When both sides are compared, and what counts as well.
+    pub proof: ProofConfig,
+    /// Where reports are mailed to.
+    pub mail: Option<MailConfig>,
+    /// Who is told of a change of the verdict.
+    pub webhook: Option<WebhookConfig>,
+    /// What is logged, unless the command line says so.
+    pub log: Option<String>,
+    /// What is served over HTTP.
+    pub http: Option<http::Http>,
 }
 
 /// One target.
@@ -122,8 +136,15 @@ pub fn from_urls(name: Option<&str>, from: &str, to: &[String], tables: &[String
         rules,
         limits: Limits::default(),
         drain: DRAIN,
+        proof: ProofConfig::default(),
+        mail: None,
+        webhook: None,
+        log: None,
+        http: None,
     })
 }
+
+const PASSWORD_KEYS: [&str; 3] = ["password_env", "password_file", "password_credential"];
 
 const DRAIN: Duration = Duration::from_secs(30);
 
@@ -199,6 +220,9 @@ impl Resolver<'_> {
             exclude: c.exclude.clone(),
             rename: c.rename.clone(),
         }));
+        if let Some(Err(wrong)) = raw.service.log.as_deref().map(crate::cli::logs::filter) {
+            self.problem(&["service", "log"], said(&wrong));
+        }
         let drain = self.unit(&["service", "drain_timeout"], raw.service.drain_timeout.as_deref(), duration);
         Some(Config {
             name: raw.name.clone(),
@@ -208,12 +232,17 @@ impl Resolver<'_> {
             rules,
             limits: Limits { log_budget: self.log_budget(&raw.source), ..self.limits(&raw.limits) },
             drain: drain.unwrap_or(DRAIN),
+            proof: self.proof(raw),
+            mail: self.mail(raw),
+            webhook: self.webhook(raw),
+            log: raw.service.log.clone(),
+            http: self.http(&raw.http),
         })
     }
 
     fn source(&mut self, raw: &RawSource) -> Endpoint {
         let passwords = [&raw.password_env, &raw.password_file, &raw.password_credential];
-        let password = self.password(&["source"], passwords);
+        let password = self.password(&["source"], passwords, PASSWORD_KEYS);
         if let Err(e) = crate::registry::source_scheme(&raw.url) {
             self.problem(&["source", "url"], said(&e));
         }
@@ -236,7 +265,7 @@ impl Resolver<'_> {
     fn target(&mut self, i: usize, raw: &RawTarget) -> TargetConfig {
         let at = i.to_string();
         let passwords = [&raw.password_env, &raw.password_file, &raw.password_credential];
-        let password = self.password(&["target", &at], passwords);
+        let password = self.password(&["target", &at], passwords, PASSWORD_KEYS);
         if let Err(e) = crate::registry::target_scheme(&raw.url) {
             self.problem(&["target", &at, "url"], said(&e));
         }
@@ -250,22 +279,23 @@ impl Resolver<'_> {
         config
     }
 
-    fn password(&mut self, at: &[&str], [env, file, credential]: [&Option<String>; 3]) -> Option<Secret> {
+    /// A secret from an environment variable, a file or a credential; `keys` are named in the same order.
+    fn password(
+        &mut self,
+        at: &[&str],
+        [env, file, credential]: [&Option<String>; 3],
+        [env_key, file_key, credential_key]: [&str; 3],
+    ) -> Option<Secret> {
         if [env, file, credential].iter().filter(|o| o.is_some()).count() > 1 {
-            self.problem(
-                at,
-                "give the password in one place: password_env, password_file or password_credential".into(),
-            );
+            self.problem(at, format!("give it in one place: {env_key}, {file_key} or {credential_key}"));
         }
         let read = if let Some(name) = env {
-            std::env::var(name).map_err(|_| format!("the environment variable {name} (password_env) is not set"))
+            std::env::var(name).map_err(|_| format!("the environment variable {name} ({env_key}) is not set"))
         } else if let Some(path) = file {
-            std::fs::read_to_string(path).map_err(|e| format!("cannot read password_file {path}: {e}"))
+            std::fs::read_to_string(path).map_err(|e| format!("cannot read {file_key} {path}: {e}"))
         } else if let Some(name) = credential {
             let folder = std::env::var("CREDENTIALS_DIRECTORY").map_err(|_| {
-                format!(
-                    "password_credential {name}: systemd gave no credentials; add LoadCredential={name}:… to the unit"
-                )
+                format!("{credential_key} {name}: systemd gave no credentials; add LoadCredential={name}:… to the unit")
             });
             folder.and_then(|f| {
                 std::fs::read_to_string(Path::new(&f).join(name))

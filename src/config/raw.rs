@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::http::RawHttp;
+use super::reporting::{RawMail, RawProof, RawWebhook};
 use crate::pipeline::retention::BudgetAction;
 
 /// One pipeline: a source, one or more targets, and what happens between them.
@@ -32,6 +34,16 @@ pub struct RawConfig {
     /// How the daemon behaves.
     #[serde(default)]
     pub service: RawService,
+    /// When both sides are compared, and what counts as well.
+    #[serde(default)]
+    pub proof: RawProof,
+    /// Where reports are mailed to.
+    pub mail: Option<RawMail>,
+    /// Who is told of a change of the verdict.
+    pub webhook: Option<RawWebhook>,
+    /// Metrics, health and the status page over HTTP.
+    #[serde(default)]
+    pub http: RawHttp,
 }
 
 /// The database to move away from.
@@ -125,4 +137,6 @@ pub struct RawLimits {
 pub struct RawService {
     /// After SIGTERM, how long what is on its way may take to be committed, such as `30s`. Ending earlier is safe too.
     pub drain_timeout: Option<String>,
+    /// How much to log: `error`, `warn`, `info` (the default), `debug`, `trace`, unless `--log` or CROSSFADE_LOG says so.
+    pub log: Option<String>,
 }

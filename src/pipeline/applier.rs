@@ -24,6 +24,7 @@ use crossfade_core::{
 
 use super::errand::Errand;
 use super::gate::Closed;
+use super::pulse::{self, Patience};
 use super::session::Shared;
 use super::shaper::Shaped;
 
@@ -152,12 +153,16 @@ impl<'a> Applier<'a> {
         if self.shared.halt.aborted() {
             return Ok(false);
         }
+        // While copying, a table's key may have to be built first.
+        let patience = if copying { Patience::Work } else { Patience::Answer };
+        let asking = pulse::asking("a write", patience);
         if copying && batch.items.iter().any(|i| self.is_early(i)) {
             let items = batch.items.iter().filter(|i| !self.is_early(i)).cloned().collect();
             self.writer.write(&Batch { items, ..batch.clone() })?;
         } else {
             self.writer.write(batch)?;
         }
+        drop(asking);
         let position = match &batch.end {
             Boundary::Commit(position) => Some(position.clone()),
             Boundary::Open => None,
@@ -228,17 +233,24 @@ impl<'a> Applier<'a> {
                 }
             }
         }
-        let Some(Pending { position: Some(position), commit_micros, rows, reshaped, .. }) = self.pending.take() else {
+        let Some(pending) = self.pending.take() else { return Ok(()) };
+        let Pending { position: Some(position), commit_micros: source_micros, rows, changes, reshaped, .. } = pending
+        else {
             return Ok(());
         };
         let last = self.checkpoint()?;
-        let commit_micros = commit_micros.or(last.commit_micros);
+        let commit_micros = source_micros.or(last.commit_micros);
         let next = Checkpoint { seq: last.seq + 1, position, commit_micros, ..last };
+        let asking = pulse::asking("a commit", Patience::Answer);
+        let began = Instant::now();
         let durable = match self.soft {
             _ if self.copying() => self.writer.commit(&next).map(|()| true)?,
             Some(since) if since.elapsed() >= HARDEN => self.writer.commit(&next).map(|()| true)?,
             _ => self.writer.commit_soon(&next)?,
         };
+        drop(asking);
+        let took = began.elapsed();
+        self.shared.progress.meters.committed(self.index, took, changes.then_some(rows), source_micros);
         self.shared.committed(self.index, &next, rows);
         match durable {
             true => self.hardened(&next.position),
@@ -258,6 +270,7 @@ impl<'a> Applier<'a> {
     /// and the pipeline goes on without it.
     fn carry_out(&mut self, errand: Errand) -> Result<()> {
         self.commit_if(|_| true)?;
+        let _asking = pulse::asking("a repair", Patience::Answer);
         let last = self.checkpoint()?;
         let stands = match &errand.batch.end {
             Boundary::Commit(read_at) => self.shared.source.order(&last.position, read_at)?.is_eq(),
@@ -293,7 +306,9 @@ impl<'a> Applier<'a> {
     fn harden_after(&mut self, time: Duration) -> Result<()> {
         let written = self.pending.as_ref().is_some_and(|p| p.changes);
         if !written && self.soft.is_some_and(|since| since.elapsed() >= time) {
+            let asking = pulse::asking("a wait for the target's disk", Patience::Answer);
             self.writer.harden()?;
+            drop(asking);
             let position = self.checkpoint()?.position;
             self.hardened(&position);
         }
@@ -330,6 +345,7 @@ impl<'a> Applier<'a> {
         {
             return Ok(());
         }
+        let _asking = pulse::asking("the end of the copy: indexes, keys, sequences", Patience::Work);
         self.writer.finish_copy(&self.tables)?;
         // What is set now was not there while rows came: a default would have hidden that a value was missing.
         let carried = self.shared.carried();

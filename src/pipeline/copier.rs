@@ -26,6 +26,7 @@ use crossfade_core::{
 };
 
 use super::fence::Fence;
+use super::pulse::{self, Patience};
 use super::session::{Member, Shared, TICK};
 use crate::transform::Mapped;
 
@@ -175,6 +176,8 @@ pub fn copy(shared: &Shared<'_>, plan: &Plan, destinations: &[Destination<'_>]) 
     let mut failed = false;
     while let Some(job) = plan.next() {
         shared.throttle.wait(|| shared.halt.over());
+        // Its reads turn with every record batch; a snapshot may have to wait for whoever writes to the table.
+        let _asking = pulse::asking("a chunk of the copy", Patience::Work);
         for &i in &job.missing {
             if loaders[i].is_none() {
                 let d = &destinations[i];

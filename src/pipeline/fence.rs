@@ -31,6 +31,13 @@ struct Release<'a, 'b> {
     _alone: MutexGuard<'a, ()>,
 }
 
+impl<'a, 'b> Release<'a, 'b> {
+    fn later(shared: &'a Shared<'b>) -> Self {
+        let alone = shared.fence.lock().unwrap_or_else(PoisonError::into_inner);
+        Release { shared, flushing: shared.flushing(), _alone: alone }
+    }
+}
+
 impl Drop for Release<'_, '_> {
     fn drop(&mut self) {
         self.shared.set_flushing(self.flushing);
@@ -42,9 +49,8 @@ impl<'a, 'b> Fence<'a, 'b> {
     /// Holds the pipeline where the source's tables are now. `patience` bounds each wait: a copy has all the time there is,
     /// whoever asks for a proof has not.
     pub fn hold(shared: &'a Shared<'b>, tables: &[Arc<TableSchema>], patience: Duration) -> Result<Self> {
-        let alone = shared.fence.lock().unwrap_or_else(PoisonError::into_inner);
         let over = || shared.halt.over();
-        let release = Release { shared, flushing: shared.flushing(), _alone: alone };
+        let release = Release::later(shared);
         shared.set_flushing(true);
         shared.reins.set(Rule::Hold);
         let parked = shared.reins.wait_until_parked(patience, over)?;
@@ -66,6 +72,24 @@ impl<'a, 'b> Fence<'a, 'b> {
         (self.position, self.snapshot)
     }
 }
+
+/// Has the reader pass a position as soon as can be, also where the log is quiet and it would tell of it later. Nothing is lost where
+/// it does not come to it: it passes the position by itself, in time.
+pub fn pass(shared: &Shared<'_>, position: &Position) -> Result<()> {
+    let _release = Release::later(shared);
+    let over = || shared.halt.over();
+    for rule in [Rule::Hold, Rule::Until(position.clone())] {
+        shared.reins.set(rule);
+        match shared.reins.wait_until_parked(PASSING, over) {
+            Err(e) if e.is_transient() => return Ok(()),
+            parked => drop(parked?),
+        }
+    }
+    Ok(())
+}
+
+/// How long a position may take to be passed, before whoever waits for it is left to the stream's own pace.
+const PASSING: Duration = Duration::from_secs(60);
 
 /// The source's snapshot, not before what the reader has handed on: a log may show a transaction to its readers before the
 /// source's own queries see it.

@@ -11,17 +11,21 @@ mod copier;
 pub mod errand;
 pub mod fence;
 mod gate;
+pub mod halt;
+pub mod meters;
 pub mod progress;
+pub mod pulse;
 mod reader;
+pub mod recent;
 pub mod reins;
 pub mod retention;
 pub mod session;
 mod shaper;
 pub mod suspend;
-mod throttle;
+pub mod throttle;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossfade_core::{
@@ -30,8 +34,10 @@ use crossfade_core::{
 
 use self::applier::CommitPolicy;
 use self::progress::{Progress, State, TargetProgress};
+use self::pulse::Patience;
 use self::retention::LogBudget;
 use self::session::{Attempt, Goal, Member, Shared};
+use crate::ledger::Event;
 use crate::transform::{Mapped, Rules, Transform};
 
 /// Bounds of a pipeline. The worst case of memory held in batches is
@@ -60,8 +66,6 @@ pub struct Limits {
     pub log_budget: Option<LogBudget>,
     /// The wait after a first transient error; it doubles with each that follows, up to [`MAX_BACKOFF`].
     pub backoff: Duration,
-    /// How long after a commit shows to queries a source's position surely covers it: microseconds, as a rule.
-    pub settle: Duration,
 }
 
 impl Default for Limits {
@@ -78,7 +82,6 @@ impl Default for Limits {
             copy_rate: None,
             log_budget: None,
             backoff: Duration::from_millis(200),
-            settle: Duration::from_millis(200),
         }
     }
 }
@@ -110,7 +113,34 @@ pub struct Pipeline {
     /// Bounds.
     pub limits: Limits,
     /// What people see.
-    pub progress: Progress,
+    pub progress: Arc<Progress>,
+    /// What may change while it runs.
+    pub tuning: Arc<Tuning>,
+}
+
+/// Limits that were changed while the pipeline runs; until then its [`Limits`] count.
+#[derive(Debug, Default)]
+pub struct Tuning(Mutex<Option<(Option<u64>, Option<LogBudget>)>>);
+
+impl Tuning {
+    /// Changes them.
+    pub fn set(&self, copy_rate: Option<u64>, log_budget: Option<LogBudget>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((copy_rate, log_budget));
+    }
+
+    /// Bytes per second that the copy may read.
+    pub fn copy_rate(&self, limits: &Limits) -> Option<u64> {
+        self.get().map_or(limits.copy_rate, |(copy_rate, _)| copy_rate)
+    }
+
+    /// Log that the source may keep.
+    pub fn log_budget(&self, limits: &Limits) -> Option<LogBudget> {
+        self.get().map_or(limits.log_budget, |(_, log_budget)| log_budget)
+    }
+
+    fn get(&self) -> Option<(Option<u64>, Option<LogBudget>)> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// What happens beside the running of a session.
@@ -154,6 +184,7 @@ pub fn run(pipeline: &Pipeline, goal: &Goal, conduct: &mut Conduct<'_>) -> Resul
                 }
                 failures += 1;
                 let wait = backoff(pipeline.limits.backoff, failures);
+                pipeline.progress.note(Event::incident(&e));
                 tracing::warn!(error = %e, hint = e.hint_text(), wait_ms = wait.as_millis() as u64, "trying again");
                 pipeline.progress.update(|v| {
                     v.state = State::Retrying(e.to_string());
@@ -161,6 +192,7 @@ pub fn run(pipeline: &Pipeline, goal: &Goal, conduct: &mut Conduct<'_>) -> Resul
                 });
                 let until = Instant::now() + wait;
                 while Instant::now() < until && !conduct.stop.load(Ordering::SeqCst) {
+                    pulse::turned();
                     std::thread::sleep(session::TICK.min(until.saturating_duration_since(Instant::now())));
                 }
                 e
@@ -200,8 +232,11 @@ struct Opened<'a> {
 }
 
 fn attempt(pipeline: &Pipeline, goal: &mut Goal, conduct: &mut Conduct<'_>) -> Result<Ended> {
+    // Until a session conducts: tables are made or emptied, locks waited for.
+    let _asking = pulse::asking("the opening of both ends", Patience::Work);
     // First: a target that cannot be opened is why a source's disk fills up.
-    retention::look(pipeline.source.as_ref(), &pipeline.limits, &pipeline.progress, Duration::ZERO)?;
+    let budget = pipeline.tuning.log_budget(&pipeline.limits);
+    retention::look(pipeline.source.as_ref(), budget, &pipeline.progress, Duration::ZERO)?;
     let mut opened = open(pipeline)?;
     loop {
         begin_fresh(pipeline, &mut opened)?;

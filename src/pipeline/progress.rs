@@ -6,6 +6,7 @@
 //! How long something took, or is ago, is told by the clock that only goes forward. The wall clock, which somebody may set, is
 //! compared with the time of a commit alone, and believed only as far as the other clock agrees ([`behind`]).
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,7 +14,11 @@ use std::time::{Duration, Instant};
 use crossfade_core::{Checkpoint, Error, Finding, Phase, Position, Result, Retained, Suspension, TableName};
 use serde::{Deserialize, Serialize};
 
+use super::meters::Meters;
+use super::pulse::{self, Patience, Pulse};
+use super::recent::Recent;
 use super::session::Shared;
+use crate::ledger::{Event, Standing};
 
 /// What a pipeline is up to.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -30,6 +35,22 @@ pub enum State {
     Stopping,
     /// No daemon runs it.
     Stopped,
+}
+
+impl State {
+    /// Every name.
+    pub const NAMES: [&str; 5] = ["starting", "running", "retrying", "stopping", "stopped"];
+
+    /// In a word.
+    pub fn name(&self) -> &'static str {
+        match self {
+            State::Starting => "starting",
+            State::Running => "running",
+            State::Retrying(_) => "retrying",
+            State::Stopping => "stopping",
+            State::Stopped => "stopped",
+        }
+    }
 }
 
 /// How far one target is.
@@ -209,9 +230,41 @@ struct Looks {
     retained: Option<Instant>,
 }
 
+/// What happened and is not written down yet, with its time, and how much was dropped because nobody took it.
+#[derive(Debug, Default)]
+pub struct Notes {
+    /// Oldest first.
+    pub events: VecDeque<(i64, Event)>,
+    /// Dropped.
+    pub dropped: u64,
+}
+
+/// Both ends are compared about once a second: beyond this something holds that up.
+const STALE: Duration = Duration::from_secs(10);
+
+/// Notes that wait at most.
+const NOTES: usize = 1_000;
+
+/// How the ledger does.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Keeping {
+    /// The streak of clean hours.
+    pub standing: Option<Standing>,
+    /// Why it is not written.
+    pub error: Option<String>,
+}
+
 /// The shared picture.
 #[derive(Debug, Default)]
 pub struct Progress {
+    notes: Mutex<Notes>,
+    keeping: Mutex<Keeping>,
+    /// Whether its threads go on.
+    pub pulse: Pulse,
+    /// What commits were like.
+    pub meters: Meters,
+    /// The last hour.
+    pub recent: Recent,
     view: Mutex<View>,
     meter: Mutex<Option<(Instant, u64)>>,
     looks: Mutex<Looks>,
@@ -221,6 +274,46 @@ impl Progress {
     /// A copy of the picture.
     pub fn view(&self) -> View {
         self.lock().clone()
+    }
+
+    /// Notes what happened just now, for whoever keeps a ledger.
+    pub fn note(&self, event: Event) {
+        self.note_at(crate::now_micros(), event);
+    }
+
+    /// Notes what happened then.
+    pub fn note_at(&self, at_micros: i64, event: Event) {
+        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        if notes.events.len() == NOTES {
+            notes.dropped += 1;
+            return;
+        }
+        notes.events.push_back((at_micros, event));
+    }
+
+    /// Takes what was noted.
+    pub fn take_notes(&self) -> Notes {
+        std::mem::take(&mut *self.notes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// How the ledger does, as last told.
+    pub fn keeping(&self) -> Keeping {
+        self.keeping.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Tells how the ledger does.
+    pub fn set_keeping(&self, keeping: Keeping) {
+        *self.keeping.lock().unwrap_or_else(PoisonError::into_inner) = keeping;
+    }
+
+    /// A copy of the picture as it is to be told: what was behind when it was last looked at has only grown older since.
+    pub fn picture(&self) -> View {
+        let mut view = self.view();
+        let since = self.compared().unwrap_or_default();
+        if view.state != State::Running || since > STALE {
+            view.lag_seconds = view.lag_seconds.map(|s| s + since.as_secs_f64());
+        }
+        view
     }
 
     /// The mark that a target has to reach; see [`Mark`].
@@ -303,6 +396,7 @@ impl Progress {
 
 /// Compares both ends for the picture of progress.
 pub fn look(shared: &Shared<'_>) -> Result<()> {
+    let _asking = pulse::asking("a look at both ends", Patience::Answer);
     let end = shared.source.position()?;
     let held = shared.held();
     // Another server may answer now than the one whose log is read: opening its log anew tells what is wrong with it.

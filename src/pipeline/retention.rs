@@ -12,8 +12,8 @@ use crossfade_core::{Error, Finding, Keeping, Result, Retained, Source};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Limits;
 use super::progress::Progress;
+use super::pulse::{self, Patience};
 use crate::cli::print::size;
 
 /// A session looks this often; measuring may mean to read it.
@@ -81,13 +81,14 @@ pub fn over(retained: &Retained, budget: &LogBudget) -> Option<Finding> {
 
 /// Asks the source what it keeps, unless somebody did within `every`, and tells whoever watches. An error if it is more than it
 /// may be and the pipeline is to end then.
-pub fn look(source: &dyn Source, limits: &Limits, progress: &Progress, every: Duration) -> Result<()> {
+pub fn look(source: &dyn Source, budget: Option<LogBudget>, progress: &Progress, every: Duration) -> Result<()> {
     if !progress.retained_is_due(every) {
         return Ok(());
     }
+    let _asking = pulse::asking("a look at the log that the source keeps", Patience::Answer);
     let before = progress.view();
     let retained = source.retained()?;
-    let budget = limits.log_budget.as_ref();
+    let budget = budget.as_ref();
     let concern = retained.as_ref().and_then(|r| concern(r, budget));
     // Amounts differ at every look: said again only when it is about something else.
     let kind = |f: &Finding| (f.level, f.expected.clone());

@@ -15,7 +15,7 @@
 
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Scope;
 use std::time::{Duration, Instant};
@@ -30,46 +30,21 @@ use super::applier::Applier;
 use super::budget::Budget;
 use super::copier::{Destination, Plan, copy, lacking};
 use super::errand::Errands;
+use super::fence;
 use super::gate::Gate;
+use super::halt::Halt;
 use super::progress::{self, CopyProgress, Progress, State};
+use super::pulse::{self, Patience};
 use super::reader::read;
 use super::reins::{Reins, Rule};
 use super::shaper::{Outlet, shape};
 use super::throttle::Throttle;
-use super::{Limits, Pipeline, retention};
+use super::{Limits, Pipeline, Tuning, retention};
+use crate::ledger::entry::changes;
 use crate::transform::{Mapped, Transform};
 
 /// Waits re-check this often whether the session is over.
 pub const TICK: Duration = Duration::from_millis(50);
-
-/// Whether the session goes on. It only ever moves forward.
-#[derive(Debug, Default)]
-pub struct Halt(AtomicU8);
-
-impl Halt {
-    const DRAINING: u8 = 1;
-    const ABORTED: u8 = 2;
-
-    /// No new work; what is on its way is finished.
-    pub fn drain(&self) {
-        self.0.fetch_max(Self::DRAINING, Ordering::SeqCst);
-    }
-
-    /// Everything ends as it stands.
-    pub fn abort(&self) {
-        self.0.fetch_max(Self::ABORTED, Ordering::SeqCst);
-    }
-
-    /// Whether everything ends as it stands.
-    pub fn aborted(&self) -> bool {
-        self.0.load(Ordering::SeqCst) >= Self::ABORTED
-    }
-
-    /// Whether no new work is to be started.
-    pub fn over(&self) -> bool {
-        self.0.load(Ordering::SeqCst) >= Self::DRAINING
-    }
-}
 
 /// What the threads of a session share.
 pub struct Shared<'a> {
@@ -79,6 +54,8 @@ pub struct Shared<'a> {
     pub source: &'a dyn Source,
     /// Bounds.
     pub limits: &'a Limits,
+    /// What may change of them.
+    pub tuning: &'a Tuning,
     /// Whether to go on.
     pub halt: Halt,
     /// Bytes on their way.
@@ -165,7 +142,9 @@ impl Shared<'_> {
 
     /// A table has another shape from here on.
     pub fn reshaped(&self, tables: Vec<Mapped>) {
-        *self.carried.lock().unwrap_or_else(PoisonError::into_inner) = tables;
+        let mut carried = self.carried.lock().unwrap_or_else(PoisonError::into_inner);
+        changes(&carried, &tables).into_iter().for_each(|event| self.progress.note(event));
+        *carried = tables;
     }
 
     /// Whether targets must commit what they can now.
@@ -287,6 +266,7 @@ pub fn run(attempt: Attempt<'_>, mut members: Vec<Member<'_>>) -> Result<End> {
         pipeline: &pipeline.name,
         source: pipeline.source.as_ref(),
         limits: &pipeline.limits,
+        tuning: &pipeline.tuning,
         halt: Halt::default(),
         budget: Budget::new(pipeline.limits.memory),
         gate: Gate::default(),
@@ -294,7 +274,7 @@ pub fn run(attempt: Attempt<'_>, mut members: Vec<Member<'_>>) -> Result<End> {
         members: members.iter().map(|m| m.index).collect(),
         carried: Mutex::new(tables.clone()),
         progress: &pipeline.progress,
-        throttle: Throttle::new(pipeline.limits.copy_rate),
+        throttle: Throttle::new(pipeline.tuning.copy_rate(&pipeline.limits)),
         fence: Mutex::new(()),
         errands: Errands::default(),
         uncopied: Mutex::new(uncopied),
@@ -342,7 +322,7 @@ fn start<T>(
     let indexes: Vec<usize> = members.iter().map(|m| m.index).collect();
     let arriving: Vec<Arc<TableSchema>> = tables.iter().map(|m| Arc::clone(&m.target)).collect();
     let conducted = std::thread::scope(|scope| {
-        let spawner = Spawner { scope, fail };
+        let spawner = Spawner { scope, fail, progress: shared.progress };
         let (parcels_in, parcels) = bounded(shared.limits.queue);
         spawner.spawn("source", move || read(shared, stream, &parcels_in));
         let mut outlets = Vec::new();
@@ -383,13 +363,15 @@ fn start<T>(
 struct Spawner<'scope, 'env, F> {
     scope: &'scope Scope<'scope, 'env>,
     fail: &'scope F,
+    progress: &'scope Progress,
 }
 
 impl<'scope, F: Fn(Error) + Sync> Spawner<'scope, '_, F> {
     fn spawn(&self, name: &str, work: impl FnOnce() -> Result<()> + Send + 'scope) {
-        let fail = self.fail;
+        let (fail, progress) = (self.fail, self.progress);
         let doing = name.to_owned();
         let spawned = std::thread::Builder::new().name(name.to_owned()).spawn_scoped(self.scope, move || {
+            let _enlisted = progress.pulse.enlist(&doing);
             // A thread that died in silence would leave the others waiting for it; what it held is dropped with them.
             let panicked = |_| Err(Error::corrupt(format!("the thread {doing} panicked")));
             if let Err(e) = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(panicked) {
@@ -404,11 +386,14 @@ impl<'scope, F: Fn(Error) + Sync> Spawner<'scope, '_, F> {
 
 fn copy_all(shared: &Shared<'_>, plan: Plan, destinations: &[Destination<'_>]) -> Result<()> {
     let workers = shared.limits.copy_workers.clamp(1, plan.open().max(1) as usize);
+    let waiting = pulse::asking("the wait for the threads of the copy", Patience::Work);
+    let plan_ref = &plan;
     let results: Vec<Result<Vec<Position>>> = std::thread::scope(|scope| {
         let handles: Vec<_> = (0..workers)
-            .map(|_| {
-                scope.spawn(|| {
-                    let result = copy(shared, &plan, destinations);
+            .map(|n| {
+                scope.spawn(move || {
+                    let _enlisted = shared.progress.pulse.enlist(&format!("copy-{n}"));
+                    let result = copy(shared, plan_ref, destinations);
                     if result.is_err() {
                         shared.halt.drain(); // the other workers end after their chunk; the error is returned below
                     }
@@ -419,15 +404,16 @@ fn copy_all(shared: &Shared<'_>, plan: Plan, destinations: &[Destination<'_>]) -
         let panicked = |_| Err(Error::corrupt("a copy thread panicked"));
         handles.into_iter().map(|h| h.join().unwrap_or_else(panicked)).collect()
     });
+    drop(waiting);
     let mut highs = plan.highs.clone();
     for result in results {
         highs.extend(result?);
     }
     // A source may show a transaction to a query a moment before its position covers it: what the reads saw is covered by a
     // position taken a moment after the last of them.
-    let settled = Instant::now() + shared.limits.settle;
+    let settled = Instant::now() + shared.source.settle();
     while plan.chunks > 0 && Instant::now() < settled && !shared.halt.over() {
-        std::thread::sleep(TICK.min(shared.limits.settle));
+        std::thread::sleep(TICK);
     }
     if shared.halt.over() {
         return Ok(());
@@ -439,8 +425,9 @@ fn copy_all(shared: &Shared<'_>, plan: Plan, destinations: &[Destination<'_>]) -
             high = Some(h);
         }
     }
-    *shared.copied.lock().unwrap_or_else(PoisonError::into_inner) = Some(high);
-    Ok(())
+    *shared.copied.lock().unwrap_or_else(PoisonError::into_inner) = Some(high.clone());
+    // On a quiet log the stream would tell of having passed it a second later.
+    high.map_or(Ok(()), |high| fence::pass(shared, &high))
 }
 
 /// Watches over the session until it has to end.
@@ -451,6 +438,7 @@ fn conduct(
     stop: &AtomicBool,
     serve: &mut dyn FnMut(&Shared<'_>) -> Result<()>,
 ) -> Result<End> {
+    let _turning = pulse::turning();
     let mut looked: Option<Instant> = None;
     loop {
         if shared.halt.over() || stop.load(Ordering::SeqCst) {
@@ -464,7 +452,9 @@ fn conduct(
         }
         if looked.is_none_or(|at| at.elapsed() >= Duration::from_secs(1)) {
             progress::look(shared)?;
-            retention::look(shared.source, shared.limits, shared.progress, retention::EVERY)?;
+            let budget = shared.tuning.log_budget(shared.limits);
+            retention::look(shared.source, budget, shared.progress, retention::EVERY)?;
+            shared.throttle.set_rate(shared.tuning.copy_rate(shared.limits));
             looked = Some(Instant::now());
         }
         serve(shared)?;

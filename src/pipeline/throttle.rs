@@ -3,6 +3,7 @@
 //! What was read is paid for afterwards by waiting: between two chunks, where nothing is held, so that the stream never waits
 //! for the brake. Only a table without a key, which is one chunk, is braked while it is read.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,8 +12,8 @@ use super::session::TICK;
 /// Shared by the copy's threads.
 #[derive(Debug)]
 pub struct Throttle {
-    /// Bytes per second; `None`: as fast as can be.
-    rate: Option<u64>,
+    /// Bytes per second; 0: as fast as can be.
+    rate: AtomicU64,
     /// When everything read so far is paid for.
     due: Mutex<Option<Instant>>,
 }
@@ -20,7 +21,15 @@ pub struct Throttle {
 impl Throttle {
     /// A brake for so many bytes per second.
     pub fn new(rate: Option<u64>) -> Self {
-        Throttle { rate, due: Mutex::new(None) }
+        Throttle { rate: AtomicU64::new(rate.unwrap_or(0)), due: Mutex::new(None) }
+    }
+
+    /// Brakes otherwise from now on. Without a brake nothing is left to be paid.
+    pub fn set_rate(&self, rate: Option<u64>) {
+        self.rate.store(rate.unwrap_or(0), Ordering::Relaxed);
+        if rate.is_none() {
+            *self.due.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
     }
 
     /// So many bytes were read.
@@ -29,10 +38,13 @@ impl Throttle {
     }
 
     fn spend_at(&self, bytes: u64, now: Instant) {
-        let Some(rate) = self.rate else { return };
+        let rate = self.rate.load(Ordering::Relaxed);
+        if rate == 0 {
+            return;
+        }
         let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
         let from = due.map_or(now, |d| d.max(now));
-        *due = Some(from + Duration::from_secs_f64(bytes as f64 / rate.max(1) as f64));
+        *due = Some(from + Duration::from_secs_f64(bytes as f64 / rate as f64));
     }
 
     fn left_at(&self, now: Instant) -> Duration {
@@ -74,6 +86,8 @@ mod tests {
         let throttle = Throttle::new(Some(1));
         throttle.spend(u64::from(u32::MAX));
         throttle.wait(|| true);
+        throttle.set_rate(None);
+        throttle.wait(|| false);
         let free = Throttle::new(None);
         free.spend(u64::MAX);
         free.wait(|| false);

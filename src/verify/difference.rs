@@ -7,13 +7,14 @@ use arrow_cast::cast;
 use arrow_cast::display::{ArrayFormatter, FormatOptions};
 use arrow_schema::{DataType, TimeUnit};
 use crossfade_core::{Error, Result, TableSchema};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A longer value is cut here, and says so.
 const SHOWN: usize = 500;
 
 /// What became of a row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// The source has it, the target has not.
@@ -27,7 +28,7 @@ pub enum Kind {
 }
 
 /// One row, told by its key, that is not the same on both sides.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Difference {
     /// What became of it.
     pub kind: Kind,
@@ -46,7 +47,7 @@ pub struct Difference {
 }
 
 /// A row that differed, at a later position.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase", tag = "state")]
 pub enum Recheck {
     /// It differs there too.
@@ -65,7 +66,7 @@ pub enum Recheck {
 }
 
 /// How a difference went away.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Settler {
     /// The source changed the row, and that change brought the target's row level: whatever had made it different is
@@ -77,7 +78,7 @@ pub enum Settler {
 }
 
 /// What became of the rows that differed, at a later position.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Classes {
     /// The source has them, the target has not.
     pub missing: u64,
@@ -92,7 +93,7 @@ pub struct Classes {
 }
 
 /// A value with its column.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Named {
     /// The column's name at the target.
     pub column: String,
@@ -101,7 +102,7 @@ pub struct Named {
 }
 
 /// A column that is not the same on both sides.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Cell {
     /// Its name at the target.
     pub column: String,
@@ -112,17 +113,31 @@ pub struct Cell {
 }
 
 /// What differs in a table.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Differences {
     /// How many rows differ, by their keys.
     pub rows: u64,
     /// Whether there are more: so many differ that not all were looked at.
     pub or_more: bool,
+    /// Whether keys are whole rows: the table has none.
+    #[serde(default)]
+    pub whole_rows: bool,
     /// The first of them.
     pub listed: Vec<Difference>,
     /// What became of all of them, at a later position.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub recheck: Option<Classes>,
+}
+
+impl Difference {
+    /// All values beside the key, also those of the second look.
+    pub fn cells_mut(&mut self) -> impl Iterator<Item = &mut Cell> {
+        let later = match &mut self.recheck {
+            Some(Recheck::Lasting { columns, .. }) => Some(columns.iter_mut()),
+            Some(Recheck::Settled { .. }) | None => None,
+        };
+        self.columns.iter_mut().chain(later.into_iter().flatten())
+    }
 }
 
 /// A row in words.

@@ -12,32 +12,38 @@
 //! compared no table, or one while a table is suspended. Where a table differs, the same snapshots are read again to find the rows (`narrow.rs`); these are
 //! looked at once more behind a second fence (`recheck.rs`).
 
+pub mod canary;
 pub mod difference;
 pub mod narrow;
 pub mod recheck;
 pub mod side;
+pub mod totals;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arrow_array::RecordBatch;
 use crossfade_core::{
     Error, Fingerprint, KeyRange, Phase, Position, Result, Snapshot, TableName, TableSchema, selection::glob_matches,
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use self::canary::{Canary, Keeper};
 use self::difference::Differences;
 pub use self::narrow::LISTED;
 use self::narrow::Suspects;
 pub use self::recheck::Compared;
 use self::recheck::Suspected;
+use self::totals::TotalsProof;
 use crate::pipeline::fence::Fence;
 use crate::pipeline::session::Shared;
 use crate::pipeline::{Pipeline, TargetSpec, suspend};
 use crate::transform::Mapped;
 
 /// What a comparison came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     /// Same rows.
@@ -66,6 +72,9 @@ pub struct TableProof {
     pub target_fingerprint: Option<String>,
     /// What it came to.
     pub verdict: Verdict,
+    /// What both servers count and sum themselves, if that was asked and both can.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub totals: Option<TotalsProof>,
     /// Which rows differ.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub differences: Option<Differences>,
@@ -93,16 +102,32 @@ pub struct Proof {
     /// Why they were not.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub recheck_error: Option<String>,
+    /// When both sides were opened there: microseconds since 1970 UTC, by the clock of who compared.
+    #[serde(default)]
+    pub at_micros: i64,
+    /// Whether the comparison found changes that it made itself, in memory.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub canary: Option<Canary>,
 }
 
 /// Both sides opened at the same position; the comparison needs nothing else.
 pub struct Fenced {
     position: Position,
+    at_micros: i64,
     held: Duration,
     tables: Vec<Mapped>,
     drift: BTreeMap<TableName, String>,
+    options: Options,
     source: Box<dyn Snapshot>,
     targets: Vec<(Option<String>, Box<dyn Snapshot>)>,
+}
+
+/// How much is compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Options {
+    /// Also what both servers count and sum by their own SQL.
+    #[serde(default)]
+    pub totals: bool,
 }
 
 /// How long the stream may take to reach the fence.
@@ -200,7 +225,16 @@ fn hold(shared: &Shared<'_>, pipeline: &Pipeline, tables: &dyn Fn() -> Result<Ve
         targets.push((name, snapshot));
     }
     let (position, source) = fence.release();
-    Ok(Fenced { position, held: began.elapsed(), tables, drift: BTreeMap::new(), source, targets })
+    Ok(Fenced {
+        position,
+        at_micros: crate::now_micros(),
+        held: began.elapsed(),
+        tables,
+        drift: BTreeMap::new(),
+        options: Options::default(),
+        source,
+        targets,
+    })
 }
 
 /// A target's tables at the position where the pipeline is held.
@@ -219,11 +253,18 @@ pub fn at_fence(
 }
 
 impl Fenced {
+    /// Compares so much.
+    #[must_use]
+    pub fn with(self, options: Options) -> Self {
+        Fenced { options, ..self }
+    }
+
     /// Scans both sides, compares, and finds the rows that differ.
     pub fn compare(mut self) -> Compared {
         let began = Instant::now();
-        let (ours, theirs) = self.scan_all();
-        let Fenced { position, held, tables, mut drift, mut source, mut targets } = self;
+        let (ours, canary, theirs) = self.scan_all();
+        let sums = self.options.totals.then(|| self.total_all());
+        let Fenced { position, at_micros, held, tables, mut drift, mut source, mut targets, .. } = self;
         let (mut proofs, mut suspected) = (Vec::new(), Vec::new());
         for (i, mapped) in tables.iter().enumerate() {
             let wrong = drift.remove(&mapped.source.name);
@@ -236,6 +277,11 @@ impl Fenced {
                     && let Some(suspects) = explain(&mut proof, mapped, source.as_mut(), snapshot.as_mut())
                 {
                     suspected.push(Suspected { at: proofs.len(), target: at, mapped: mapped.clone(), suspects });
+                }
+                if let Some((ours, theirs)) = &sums
+                    && wrong.is_none()
+                {
+                    totals::judge(&mut proof, mapped, &ours[i], &theirs[at][i]);
                 }
                 proofs.push(proof);
             }
@@ -252,12 +298,15 @@ impl Fenced {
             tables: proofs,
             rechecked: None,
             recheck_error: None,
+            at_micros,
+            canary: Some(canary),
         };
         Compared { proof, suspected }
     }
 
-    /// The fingerprints of all tables, of the source and of each target; all sides are read at once.
-    fn scan_all(&mut self) -> (Vec<Result<Fingerprint>>, Vec<Vec<Result<Fingerprint>>>) {
+    /// The fingerprints of all tables, of the source and of each target; all sides are read at once. On the way the comparison is tried
+    /// out on rows of the source.
+    fn scan_all(&mut self) -> (Vec<Result<Fingerprint>>, Canary, Vec<Vec<Result<Fingerprint>>>) {
         let tables = &self.tables;
         std::thread::scope(|scope| {
             let theirs = self
@@ -266,8 +315,35 @@ impl Fenced {
                 .map(|(_, snapshot)| scope.spawn(|| each(tables, |m| scan(snapshot.as_mut(), &m.target, Ok))));
             let theirs: Vec<_> = theirs.collect();
             let source = &mut self.source;
-            let ours = each(tables, |m| scan(source.as_mut(), &m.source, |b| m.project(&b)));
+            let mut canary = Canary::default();
+            let ours = each(tables, |m| {
+                let mut keeper = Keeper::default();
+                let sum = scan(source.as_mut(), &m.source, |b| {
+                    keeper.see(&b);
+                    m.project(&b)
+                });
+                if let Some(kept) = keeper.kept() {
+                    canary.fly(m, &kept);
+                }
+                sum
+            });
             let panicked = |_| each(tables, |_| Err(Error::corrupt("a thread that read the target panicked")));
+            (ours, canary, theirs.into_iter().map(|t| t.join().unwrap_or_else(panicked)).collect())
+        })
+    }
+}
+
+impl Fenced {
+    /// The totals of all tables, of the source and of each target; all sides are asked at once.
+    fn total_all(&mut self) -> (totals::Side, Vec<totals::Side>) {
+        let tables = &self.tables;
+        std::thread::scope(|scope| {
+            let theirs = self.targets.iter_mut();
+            let theirs = theirs.map(|(_, snapshot)| scope.spawn(|| totals::read(snapshot.as_mut(), tables, false)));
+            let theirs: Vec<_> = theirs.collect();
+            let ours = totals::read(self.source.as_mut(), tables, true);
+            let panicked =
+                |_| tables.iter().map(|_| Err(Error::corrupt("a thread that asked the target panicked"))).collect();
             (ours, theirs.into_iter().map(|t| t.join().unwrap_or_else(panicked)).collect())
         })
     }
@@ -300,7 +376,7 @@ fn each(tables: &[Mapped], read: impl FnMut(&Mapped) -> Result<Fingerprint>) -> 
 fn scan(
     snapshot: &mut dyn Snapshot,
     table: &TableSchema,
-    shape: impl Fn(arrow_array::RecordBatch) -> Result<arrow_array::RecordBatch>,
+    mut shape: impl FnMut(RecordBatch) -> Result<RecordBatch>,
 ) -> Result<Fingerprint> {
     let mut sum = Fingerprint::default();
     snapshot.scan(table, &KeyRange::ALL, &mut |batch| sum.add(&shape(batch)?))?;
@@ -330,6 +406,7 @@ fn proof(
         verdict,
         differences: None,
         error: error.map(Error::to_string),
+        totals: None,
     }
 }
 

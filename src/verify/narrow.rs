@@ -75,7 +75,8 @@ fn within(
     first.sort_unstable();
     first.truncate(LISTED);
     let (listed, suspects) = list(mapped, &mut source, &mut target, &first.into_iter().collect(), &found)?;
-    Ok((Differences { rows, or_more, listed, recheck: None }, suspects))
+    let whole_rows = mapped.target.key.is_empty();
+    Ok((Differences { rows, or_more, whole_rows, listed, recheck: None }, suspects))
 }
 
 /// Buckets that differ, as many as may be looked into, and whether there are more.
@@ -208,6 +209,7 @@ mod tests {
     use std::sync::Arc;
 
     use arrow_array::{ArrayRef, Int64Array, StringArray};
+    use crossfade_core::totals::Totals;
     use crossfade_core::{Column, KeyRange, Logical, Position, TableName, TableSchema};
 
     use super::super::difference::Kind;
@@ -220,6 +222,10 @@ mod tests {
     impl Snapshot for Still {
         fn position(&self) -> &Position {
             &self.1
+        }
+
+        fn totals(&mut self, _: &TableSchema) -> Result<Option<Totals>> {
+            Ok(None)
         }
 
         fn split(&mut self, _: &TableSchema, _: u64) -> Result<Vec<KeyRange>> {

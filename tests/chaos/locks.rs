@@ -71,3 +71,30 @@ fn time_limits_of_the_databases_do_not_stop_it() {
     });
     assert_eq!(line.ends_equal(&from, &to), 2);
 }
+
+/// The session that a comparison waits in ends under it. Whoever asked is answered by the next one.
+#[test]
+fn a_comparison_outlives_the_session_that_it_was_asked_in() {
+    let bank = Bank::on(Postgres::shared(PgVersion::V18));
+    let target = Postgres::shared(PgVersion::V15).fresh_database("dst");
+    let (line, from, to) = (Line::new("outlives"), bank.url(), target.url());
+    let blocked = "from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()";
+    let daemon = thread::scope(|scope| {
+        let mut daemon = line.start(&from, &to);
+        daemon.wait_for("complete, streaming", PATIENCE);
+        let lock = format!("lock table {}.account in access exclusive mode", bank.schema());
+        let holder = Holder::hold(scope, &target, &lock);
+        assert!(bank.transact(1));
+        wait("the stream waits", || target.sql(&format!("select count(*) {blocked}")) != "0");
+        let asked = line.command("verify", &from, &to).args(["--json"]).start();
+        let open = "select count(*) from pg_stat_activity where state = 'idle in transaction' and datname = current_database()";
+        wait("the source is open for the comparison", || bank.database().sql(open) == "1");
+        target.sql(&format!("select pg_terminate_backend(pid) {blocked}"));
+        daemon.wait_for("trying again", PATIENCE);
+        drop(holder);
+        let answer = asked.wait(PATIENCE);
+        assert_eq!(answer.status.code(), Some(0), "{}{}\n{}", answer.stdout, answer.stderr, daemon.stderr());
+        daemon
+    });
+    stop(daemon);
+}

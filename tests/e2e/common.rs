@@ -92,9 +92,9 @@ impl Pipeline {
         }
     }
 
-    /// Verifies, and returns the number of tables compared, all of which must be equal.
+    /// Verifies, by the servers' own totals too, and returns the number of tables compared, all of which must be equal.
     pub fn verify_equal(&self) -> usize {
-        let proof = self.json("verify", &[]);
+        let proof = self.json("verify", &["--totals"]);
         assert_eq!(proof["verdict"], "equal", "{proof:#}");
         proof["tables"].as_array().expect("tables").len()
     }

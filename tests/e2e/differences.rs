@@ -192,7 +192,7 @@ fn shows(pipeline: &Pipeline, damage: &Damage) {
 /// What an operator reads.
 fn is_readable(pipeline: &Pipeline, target: &Database) {
     target.sql("update purchase set amount = 1, weight = null where id = 12; delete from purchase where id = 13");
-    let ended = pipeline.ended("verify", &["--table", "*.purchase"]);
+    let ended = pipeline.ended("verify", &["--table", "*.purchase", "--totals"]);
     assert_eq!(code(&ended), 2, "{}", ended.stderr);
     for words in [
         "2 rows differ",
@@ -204,6 +204,9 @@ fn is_readable(pipeline: &Pipeline, target: &Database) {
         "a second time: 1 missing, 1 different",
         "crossfade repair",
         "crossfade snapshot",
+        "values of weight",
+        "sum of amount",
+        "6167055",
     ] {
         assert!(ended.stdout.contains(words), "{words} is not in\n{}", ended.stdout);
     }

@@ -185,8 +185,8 @@ fn rows_that_the_source_changes_meanwhile_are_not_set_back() {
             daemon.wait_for("starting", PATIENCE);
             for _ in 0..10 {
                 target.sql("update t set n = -1; insert into t values (1000, 1)");
-                let done = pipeline.json("repair", &["--apply"]);
-                assert_eq!(done["proof"]["verdict"], "equal", "{done:#}");
+                let ended = pipeline.ended("repair", &["--apply"]);
+                assert_eq!(code(&ended), 0, "{}{}\n{}", ended.stdout, ended.stderr, daemon.stderr());
             }
             daemon.signal("TERM");
             assert_eq!(code(&daemon.wait(PATIENCE)), 0);

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crossfade::pipeline::applier::CommitPolicy;
-use crossfade::pipeline::progress::Progress;
 use crossfade::pipeline::session::Goal;
 use crossfade::pipeline::{Conduct, Limits, Pipeline, TargetSpec, run};
 use crossfade::transform::Rules;
@@ -46,7 +45,8 @@ fn read_ahead(limits: Limits, transactions: i64) -> Result<usize> {
             policy: CommitPolicy { interval: Duration::ZERO, bytes: 1 },
         }],
         limits,
-        progress: Progress::default(),
+        progress: Arc::default(),
+        tuning: Arc::default(),
     };
     let stop = AtomicBool::new(false);
     let count = std::thread::scope(|scope| {

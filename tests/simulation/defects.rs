@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arrow_array::{BooleanArray, RecordBatch};
 use arrow_buffer::BooleanBuffer;
 use arrow_select::filter::{filter, filter_record_batch};
+use crossfade_core::totals::Totals;
 use crossfade_core::{
     Batch, Boundary, Checkpoint, Chunk, ChunkState, Consistency, Error, Finding, History, Item, KeyRange, Limit,
     Loaded, Loader, Op, Owner, Phase, Position, Result, Retained, Rows, Selection, Snapshot, Source, Stream,
@@ -420,6 +421,10 @@ struct Stale {
 impl Snapshot for Stale {
     fn position(&self) -> &Position {
         &self.said
+    }
+
+    fn totals(&mut self, _: &TableSchema) -> Result<Option<Totals>> {
+        Ok(None)
     }
 
     fn split(&mut self, table: &TableSchema, rows: u64) -> Result<Vec<KeyRange>> {

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arrow_array::RecordBatch;
+use crossfade_core::totals::Totals;
 use crossfade_core::{
     Batch, Checkpoint, Chunk, ChunkState, Consistency, Error, Finding, History, KeyRange, Limit, Loaded, Loader, Owner,
     Position, Result, Retained, Selection, Snapshot, Source, Stream, Suspension, TableName, TableSchema, Target,
@@ -305,6 +306,10 @@ impl Stream for Faulty<dyn Stream> {
 impl Snapshot for Faulty<dyn Snapshot> {
     fn position(&self) -> &Position {
         self.1.position()
+    }
+
+    fn totals(&mut self, table: &TableSchema) -> Result<Option<Totals>> {
+        self.1.totals(table)
     }
 
     fn split(&mut self, table: &TableSchema, rows: u64) -> Result<Vec<KeyRange>> {

@@ -26,4 +26,5 @@ mod self_test;
 mod source;
 mod stream;
 mod target;
+mod target_parts;
 mod world;

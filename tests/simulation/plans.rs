@@ -6,7 +6,6 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use crossfade::pipeline::applier::CommitPolicy;
-use crossfade::pipeline::progress::Progress;
 use crossfade::pipeline::session::Goal;
 use crossfade::pipeline::{Conduct, Limits, Pipeline, TargetSpec, run};
 use crossfade::transform::Rules;
@@ -35,8 +34,9 @@ fn begun(store: &Arc<Store>, targets: &[Arc<TargetStore>]) -> Result<Pipeline> {
         selection: Selection::default(),
         rules: Rules::default(),
         targets: targets.iter().map(spec).collect(),
-        limits: Limits { chunk_rows: 4, settle: Duration::ZERO, ..Limits::default() },
-        progress: Progress::default(),
+        limits: Limits { chunk_rows: 4, ..Limits::default() },
+        progress: Arc::default(),
+        tuning: Arc::default(),
     };
     reach_the_end(store, &pipeline)?;
     store.commit(&inserts("b", 11..=40), || false);

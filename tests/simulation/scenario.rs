@@ -274,9 +274,10 @@ impl<'a> Play<'a> {
 
     /// What holds at every moment.
     fn look(&mut self, shared: &Shared<'_>) -> Result<()> {
+        // In this order: a batch is known to the faults before its bytes are taken.
+        let peak = shared.budget.peak();
         let largest = self.world.faults.largest.load(Ordering::SeqCst);
         let bound = self.world.pipeline.limits.memory.max(largest);
-        let peak = shared.budget.peak();
         ensure(peak <= bound, || format!("{peak} bytes on their way, {bound} allowed"))?;
         Ok(())
     }

@@ -10,6 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use arrow_array::RecordBatch;
 use crossfade_core::conformance::changes::{Cells, Change, State};
+use crossfade_core::totals::Totals;
 use crossfade_core::{
     Batch, Boundary, Column, ColumnBuilder, Consistency, Error, Finding, Index, KeyPart, KeyRange, Limit, Logical,
     Omissions, Op, Position, Result, Retained, RowsBuilder, Selection, Snapshot, Source, Stream, TableName,
@@ -370,6 +371,10 @@ fn bound(part: &Option<Vec<KeyPart>>) -> Result<Option<i64>> {
 impl Snapshot for MemorySnapshot {
     fn position(&self) -> &Position {
         &self.at
+    }
+
+    fn totals(&mut self, _: &TableSchema) -> Result<Option<Totals>> {
+        Ok(None)
     }
 
     fn split(&mut self, table: &TableSchema, rows: u64) -> Result<Vec<KeyRange>> {

@@ -9,17 +9,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use arrow_array::RecordBatch;
 use crossfade_core::{
-    Batch, Boundary, Checkpoint, Chunk, ChunkState, Error, Finding, History, Item, KeyRange, Loaded, Loader, Owner,
-    Phase, Position, Result, Snapshot, Suspension, TableName, TableSchema, Target, Writer,
+    Batch, Boundary, Checkpoint, ChunkState, Error, Finding, History, Item, KeyRange, Loader, Owner, Phase, Position,
+    Result, Snapshot, Suspension, TableName, TableSchema, Target, Writer,
 };
 
 use super::apply::{self, Change};
-use super::codec::{self, Row, Table};
+use super::codec::{self, Table};
 use super::oracle::Sample;
 use super::poison::{POISONED, Poison};
 use super::source::{number, tick};
+use super::target_parts::{MemoryLoader, MemorySnapshot};
 
 /// All tables.
 pub type Tables = BTreeMap<TableName, Arc<Table>>;
@@ -44,9 +44,9 @@ pub struct Inner {
     /// Every change in the order of its arrival, and the position it was committed with.
     pub history: Vec<(u64, Change)>,
     /// The position of the last commit that changed the table.
-    touched: BTreeMap<TableName, u64>,
+    pub touched: BTreeMap<TableName, u64>,
     /// Tables that the open writer has written and not committed.
-    pending: BTreeSet<TableName>,
+    pub pending: BTreeSet<TableName>,
     since: Vec<(TableName, Position)>,
     /// Tables that are left out, and why.
     pub suspended: Vec<(TableName, Suspension)>,
@@ -55,7 +55,7 @@ pub struct Inner {
     /// Every time a table was copied again: where the target stood, and from where on its changes count.
     pub again: Vec<(TableName, u64, u64)>,
     /// Tables without a key that are not copied, and since when not.
-    uncopied: BTreeMap<TableName, u64>,
+    pub uncopied: BTreeMap<TableName, u64>,
     /// When they were not copied: after which position, up to which.
     pub lacking: Vec<(TableName, u64, u64)>,
     pub violations: Vec<String>,
@@ -98,11 +98,11 @@ fn fenced(epoch: u64, now: u64) -> Error {
 }
 
 impl Inner {
-    fn guard(&self, epoch: u64) -> Result<()> {
+    pub fn guard(&self, epoch: u64) -> Result<()> {
         if self.epoch == epoch { Ok(()) } else { Err(fenced(epoch, self.epoch)) }
     }
 
-    fn violated(&mut self, what: String) {
+    pub fn violated(&mut self, what: String) {
         self.violations.push(what);
     }
 
@@ -435,108 +435,5 @@ impl Writer for MemoryWriter {
         inner.unique()?;
         inner.indexed = true;
         Ok(())
-    }
-}
-
-struct MemoryLoader {
-    store: Arc<TargetStore>,
-    epoch: u64,
-    chunk: Option<(Chunk, bool, Vec<Row>)>,
-}
-
-impl Loader for MemoryLoader {
-    fn begin(&mut self, chunk: &Chunk, merge: bool) -> Result<()> {
-        let inner = self.store.lock();
-        inner.guard(self.epoch)?;
-        let planned = inner.chunks.iter().find(|c| c.table == chunk.table.name && c.index == chunk.index);
-        match planned {
-            Some(c) if c.done.is_none() && c.range == chunk.range => {}
-            other => return Err(Error::corrupt(format!("chunk {chunk:?} is not open: {other:?}"))),
-        }
-        self.chunk = Some((chunk.clone(), merge, Vec::new()));
-        Ok(())
-    }
-
-    fn write(&mut self, rows: &RecordBatch) -> Result<()> {
-        self.store.lock().guard(self.epoch)?;
-        let (_, _, held) = self.chunk.as_mut().ok_or_else(|| Error::corrupt("no chunk was begun"))?;
-        held.extend(codec::encode(rows)?);
-        Ok(())
-    }
-
-    fn commit(&mut self, high: &Position) -> Result<Loaded> {
-        let (chunk, merge, rows) = self.chunk.take().ok_or_else(|| Error::corrupt("no chunk was begun"))?;
-        let mut inner = self.store.lock();
-        inner.guard(self.epoch)?;
-        let name = &chunk.table.name;
-        if inner.pending.contains(name) {
-            inner.violated(format!("chunk {} of {name} commits while the stream writes there", chunk.index));
-        }
-        if let Some((_, poison)) = inner.poison.as_ref().filter(|(table, _)| table == name)
-            && (number(&chunk.low)?..=number(high)?).any(|n| poison.spoils(n))
-        {
-            return Err(Error::data(name, POISONED));
-        }
-        let (low, touched) = (number(&chunk.low)?, inner.touched.get(name).copied().unwrap_or(0));
-        if low < touched {
-            inner.violated(format!("chunk {} of {name}, read at {low}, commits after {touched}", chunk.index));
-        }
-        if !inner.shapes.iter().any(|s| s.name == *name && s.columns == chunk.table.columns) {
-            inner.violated(format!("chunk {} of {name} commits in a shape that the table has not", chunk.index));
-        }
-        let mut table = inner.tables.get(name).map(|t| (**t).clone()).unwrap_or_default();
-        if chunk.table.key.is_empty() {
-            table.clear();
-            if !merge || low != number(high)? {
-                inner.violated(format!("{name}, without a key, is copied from {low} to {high}"));
-            }
-        }
-        for row in rows {
-            if chunk.table.key.is_empty() {
-                codec::put(&mut table, row);
-                continue;
-            }
-            if table.insert(Arc::new(codec::key(&chunk.table, &row)), Arc::new(row)).is_some() && !merge {
-                return Ok(Loaded::Collided);
-            }
-        }
-        inner.tables.insert(name.clone(), Arc::new(table));
-        if let Some(after) = inner.uncopied.remove(name) {
-            inner.lacking.push((name.clone(), after, low));
-        }
-        let mut chunks = inner.chunks.iter_mut();
-        if let Some(c) = chunks.find(|c| c.table == *name && c.index == chunk.index) {
-            c.done = Some(high.clone());
-        }
-        Ok(Loaded::Done)
-    }
-}
-
-struct MemorySnapshot {
-    position: Position,
-    tables: Tables,
-}
-
-impl Snapshot for MemorySnapshot {
-    fn position(&self) -> &Position {
-        &self.position
-    }
-
-    fn split(&mut self, _: &TableSchema, _: u64) -> Result<Vec<KeyRange>> {
-        Ok(vec![KeyRange::ALL])
-    }
-
-    fn scan(
-        &mut self,
-        table: &TableSchema,
-        range: &KeyRange,
-        sink: &mut dyn FnMut(RecordBatch) -> Result<()>,
-    ) -> Result<()> {
-        if *range != KeyRange::ALL {
-            return Err(Error::corrupt(format!("{range:?} was not made here")));
-        }
-        let missing = || Error::corrupt(format!("no table {}", table.name));
-        let rows = self.tables.get(&table.name).ok_or_else(missing)?;
-        sink(codec::decode(table, rows.values())?)
     }
 }

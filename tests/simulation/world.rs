@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crossfade::pipeline::applier::CommitPolicy;
-use crossfade::pipeline::progress::Progress;
 use crossfade::pipeline::{Limits, Pipeline, TargetSpec};
 use crossfade_core::conformance::Change;
 use crossfade_core::conformance::changes::{Cells, State};
@@ -123,7 +122,8 @@ impl World {
             rules: lens.rules(),
             targets: specs,
             limits: limits(&mut random),
-            progress: Progress::default(),
+            progress: Arc::default(),
+            tuning: Arc::default(),
         };
         World { seed, store, targets, faults, flaw, lens, pipeline, tables, poisoned: None }
     }
@@ -153,7 +153,6 @@ fn limits(random: &mut Random) -> Limits {
         copy_rate: None,
         log_budget: None,
         backoff: Duration::from_millis(1),
-        settle: Duration::ZERO,
     }
 }
 

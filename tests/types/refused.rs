@@ -70,9 +70,9 @@ const UNTRIED: [(&str, &str, &str); 2] = [
         "refused as any type that nobody named: MODIFY it to varbinary, or leave the column out",
     ),
     (
-        "vector of pgvector, geometry of PostGIS",
+        "geometry of PostGIS",
         "Postgres",
-        "refused as any type of an extension that is not on this page",
+        "refused as any type of an extension that is not on this page (those of pgvector are carried under their own names)",
     ),
 ];
 

@@ -142,6 +142,11 @@ impl Error {
         &self.0.class
     }
 
+    /// What happened, without place and cause.
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
     /// What the operator can do about it.
     pub fn hint_text(&self) -> Option<&str> {
         self.0.hint.as_deref()

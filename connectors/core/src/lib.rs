@@ -23,6 +23,8 @@ pub mod schema;
 pub mod selection;
 pub mod source;
 pub mod target;
+pub mod totals;
+pub mod trouble;
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
@@ -39,4 +41,5 @@ pub use position::{Checkpoint, Owner, Phase, Position};
 pub use schema::{Column, ForeignKey, Index, Logical, TableName, TableSchema};
 pub use selection::{Omissions, Selection};
 pub use source::{Consistency, Keeping, KeyPart, KeyRange, Limit, Retained, Snapshot, Source, Stream};
-pub use target::{Chunk, ChunkState, History, Loaded, Loader, Suspension, Target, Writer};
+pub use target::{Chunk, ChunkState, History, Loaded, Loader, Surveyor, Suspension, Target, Writer};
+pub use trouble::Trouble;

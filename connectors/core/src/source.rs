@@ -6,7 +6,7 @@
 
 use std::cmp::Ordering;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type};
@@ -20,11 +20,25 @@ use crate::finding::Finding;
 use crate::position::Position;
 use crate::schema::{Logical, TableSchema};
 use crate::selection::Selection;
+use crate::totals::Totals;
+use crate::trouble::Trouble;
 
 /// A database to move away from.
 pub trait Source: Send + Sync {
     /// Compares settings, privileges and tables with what a lossless pipeline needs. Changes nothing.
     fn check(&self, selection: &Selection) -> Result<Vec<Finding>>;
+
+    /// Looks for what besides stands in the way of a target that keeps every change ([`crate::History::Full`]), and needs rows
+    /// that the log shows whole. Changes nothing.
+    fn check_history(&self, _selection: &Selection) -> Result<Vec<Finding>> {
+        Ok(Vec::new())
+    }
+
+    /// Looks for what rows of these tables together have wrong, and none of them alone: references that a target would find
+    /// broken. Reads them all; changes nothing.
+    fn check_references(&self, _tables: &[Arc<TableSchema>]) -> Result<Vec<Finding>> {
+        Ok(Vec::new())
+    }
 
     /// The tables of the database that `selection` admits, as they are now. An error names every admitted table that
     /// cannot be carried, and why.
@@ -42,6 +56,12 @@ pub trait Source: Send + Sync {
     /// The end of the log now: everything committed before this call lies at or before it.
     fn position(&self) -> Result<Position>;
 
+    /// For how long a query may have shown a transaction before [`Source::position`] covers it: no time at all, unless the server
+    /// shows what it has committed before its log's position tells of it.
+    fn settle(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// Which of two positions of this log comes first. An error if one of them is not of this log.
     fn order(&self, a: &Position, b: &Position) -> Result<Ordering>;
 
@@ -54,6 +74,12 @@ pub trait Source: Send + Sync {
 
     /// A readable state of the tables at a known position.
     fn snapshot(&self, tables: &[Arc<TableSchema>], consistency: Consistency) -> Result<Box<dyn Snapshot>>;
+
+    /// A state of the tables whose position nobody asks for, to look at before a log begins: it waits for nobody, and needs no
+    /// log. By default it is as good as the copy's.
+    fn peek(&self, tables: &[Arc<TableSchema>]) -> Result<Box<dyn Snapshot>> {
+        self.snapshot(tables, Consistency::AtLeast)
+    }
 
     /// Reads the log after `from`, with the tables in the shape they had there. Fails if the log no longer reaches back
     /// to `from`: a gap is never skipped.
@@ -138,6 +164,18 @@ pub trait Snapshot: Send {
         sink: &mut dyn FnMut(RecordBatch) -> Result<()>,
     ) -> Result<()>;
 
+    /// Reads as [`Snapshot::scan`] does, and goes on where a value cannot be carried: `trouble` is told of it, and NULL stands
+    /// in its place. By default the first such value ends it, as an error.
+    fn survey(
+        &mut self,
+        table: &TableSchema,
+        range: &KeyRange,
+        sink: &mut dyn FnMut(RecordBatch) -> Result<()>,
+        _trouble: &mut dyn FnMut(Trouble),
+    ) -> Result<()> {
+        self.scan(table, range, sink)
+    }
+
     /// Reads the rows that have one of these keys: a batch of the key's columns, in the key's order. Never fewer than those;
     /// others may come along, so whoever asks picks by the exact value. By default the whole table is read, which is right
     /// for every type; a database that finds rows by their key does better where its `=` holds for equal values.
@@ -149,6 +187,10 @@ pub trait Snapshot: Send {
     ) -> Result<()> {
         self.scan(table, &KeyRange::ALL, sink)
     }
+
+    /// What the database itself counts and sums over the table, in the state that [`Snapshot::scan`] reads; `None` where nobody
+    /// but us could.
+    fn totals(&mut self, table: &TableSchema) -> Result<Option<Totals>>;
 }
 
 /// A value of a key column, as a bound of a range.

@@ -23,6 +23,7 @@ use crate::finding::Finding;
 use crate::position::{Checkpoint, Owner, Position};
 use crate::schema::{TableName, TableSchema};
 use crate::source::{KeyRange, Snapshot};
+use crate::trouble::Trouble;
 
 /// Whether a target keeps the latest state of each row or every change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -84,8 +85,22 @@ pub trait Target: Send + Sync {
         Ok(None)
     }
 
+    /// Looks at a table's rows as they would be written, and keeps none of them. `None`: it holds whatever comes.
+    fn surveyor(&self, _table: &Arc<TableSchema>) -> Result<Option<Box<dyn Surveyor>>> {
+        Ok(None)
+    }
+
     /// The tables at the pipeline's last checkpoint, exactly; [`Snapshot::position`] is that checkpoint's.
     fn snapshot(&self, pipeline: &str, tables: &[Arc<TableSchema>]) -> Result<Box<dyn Snapshot>>;
+}
+
+/// Looks at the rows of one table before they are written.
+pub trait Surveyor: Send {
+    /// Tells of every value in these rows that the target cannot hold, or not as people expect.
+    fn look(&mut self, rows: &RecordBatch, trouble: &mut dyn FnMut(Trouble)) -> Result<()>;
+
+    /// Tells what only all rows together show.
+    fn end(&mut self, trouble: &mut dyn FnMut(Trouble)) -> Result<()>;
 }
 
 /// The one writer of a pipeline.

@@ -5,16 +5,19 @@
 //! (with the active roles), except SELECT, which is tried on every table: it can be granted on columns, and the server
 //! is the better judge.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crossfade_core::{Finding, Result, Selection};
 
-use crate::catalog;
+use crate::catalog::{self, TableInfo, literal, select};
 use crate::connect::{Flavor, Server};
 use crate::grants::Grants;
 use crate::log_end::status;
 use crate::session::Session;
 use crate::tables_check;
+
+/// What a copy reads in a second where network and disks are slow.
+const COPY_SPEED: u64 = 10 << 20;
 
 /// A log that is kept for less than this many seconds may be gone before a stopped pipeline is started again.
 const MIN_LOG_SECONDS: u64 = 86_400;
@@ -28,15 +31,52 @@ pub fn check(server: &Server, selection: &Selection) -> Result<Vec<Finding>> {
     if server.flavor == Flavor::MySql {
         gtid_mode(&mut session, &settings, &mut findings);
     }
-    findings.push(retention(&settings));
     let grants = Grants::read(server, &mut session)?;
     let log_is_readable = privileges(server, &grants, &mut findings);
     if log_is_readable && settings.is("log_bin", "ON") {
         filters(server, &mut session, &mut findings)?;
     }
     let tables = catalog::inventory(server, &mut session, selection)?;
+    findings.push(retention(&settings, bytes(&mut session, &tables)?));
     tables_check::check(server, &mut session, &tables, &grants, &mut findings)?;
     Ok(findings)
+}
+
+/// What a target that keeps every change needs: rows that the log shows whole.
+pub fn whole_rows(server: &Server, session: &mut Session, selection: &Selection) -> Result<Vec<Finding>> {
+    let image = catalog::row_image(session)?;
+    if image.eq_ignore_ascii_case(catalog::FULL) || catalog::inventory(server, session, selection)?.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (set, full) = (if server.is_mariadb() { "GLOBAL" } else { "PERSIST" }, catalog::FULL);
+    let expected = format!("{full}: a target that keeps every change is given whole rows");
+    let actual = format!("{image}: the first update that leaves a column alone would stop the pipeline");
+    let fix = format!(
+        "SET {set} binlog_row_image = '{full}'; sessions that are open keep the old value until they reconnect"
+    );
+    Ok(vec![Finding::critical("binlog_row_image", expected, actual, fix)])
+}
+
+/// About how many bytes the tables hold.
+fn bytes(session: &mut Session, tables: &[TableInfo]) -> Result<u64> {
+    let mut schemas: Vec<String> = tables.iter().map(|t| literal(&t.schema.name.schema)).collect();
+    schemas.sort_unstable();
+    schemas.dedup();
+    if schemas.is_empty() {
+        return Ok(0);
+    }
+    let within = schemas.join(", ");
+    let sql = format!(
+        "SELECT TABLE_SCHEMA, TABLE_NAME, DATA_LENGTH FROM information_schema.TABLES WHERE TABLE_SCHEMA IN ({within})"
+    );
+    let names: HashSet<(&str, &str)> =
+        tables.iter().map(|t| (t.schema.name.schema.as_str(), t.schema.name.name.as_str())).collect();
+    let length =
+        |[schema, table, bytes]: [Option<String>; 3]| match names.contains(&(schema?.as_str(), table?.as_str())) {
+            true => bytes?.parse::<u64>().ok(),
+            false => None,
+        };
+    Ok(select(session, &sql)?.into_iter().filter_map(length).sum())
 }
 
 /// The server's global variables that matter, by lower-case name.
@@ -150,7 +190,8 @@ fn gtid_mode(session: &mut Session, settings: &Settings, findings: &mut Vec<Find
     }
 }
 
-fn retention(settings: &Settings) -> Finding {
+/// How long the log is kept, beside what a stopped pipeline needs, and a copy of so many bytes.
+fn retention(settings: &Settings, bytes: u64) -> Finding {
     let number = |name: &str| settings.get(name).and_then(|text| text.parse::<f64>().ok()).unwrap_or(0.0);
     // Whichever of the two is set rules; MariaDB keeps both in step, MySQL 9 has the first one only.
     let seconds = match number("binlog_expire_logs_seconds") {
@@ -159,6 +200,19 @@ fn retention(settings: &Settings) -> Finding {
     };
     if seconds == 0.0 {
         return Finding::ok("binlog_expire_logs_seconds", "0 (the log is never purged by age)");
+    }
+    let copy = bytes / COPY_SPEED;
+    if seconds < copy as f64 {
+        return Finding::warning(
+            "binlog_expire_logs_seconds",
+            format!(
+                "more than {copy}: so long may the copy of {} GiB take at 10 MiB/s, and a target that is begun anew meanwhile, or \
+                 waits, needs the log since its start",
+                bytes >> 30
+            ),
+            format!("{seconds}"),
+            format!("SET GLOBAL binlog_expire_logs_seconds = {}, while the copy lasts", copy.saturating_mul(2)),
+        );
     }
     if seconds >= MIN_LOG_SECONDS as f64 {
         return Finding::ok("binlog_expire_logs_seconds", format!("{seconds}"));
@@ -200,4 +254,23 @@ fn filters(server: &Server, session: &mut Session, findings: &mut Vec<Finding>) 
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use crossfade_core::Level;
+
+    use super::*;
+
+    #[test]
+    fn the_log_is_kept_for_as_long_as_a_copy_may_take() {
+        let kept = |seconds: &str| Settings([("binlog_expire_logs_seconds".to_owned(), seconds.to_owned())].into());
+        assert_eq!(retention(&kept("2592000"), 1 << 40).level, Level::Ok);
+        let short = retention(&kept("90000"), 1 << 40);
+        assert_eq!(short.level, Level::Warning);
+        assert!(short.expected.starts_with("more than 104857: ") && short.fix.contains("= 209714,"), "{short:?}");
+        assert_eq!(retention(&kept("90000"), 1 << 30).level, Level::Ok);
+        assert!(retention(&kept("3600"), 1 << 30).expected.contains("a day"));
+        assert_eq!(retention(&kept("0"), u64::MAX).level, Level::Ok, "it is never purged");
+    }
 }

@@ -68,6 +68,7 @@ pub fn details(server: &Server, session: &mut Session, tables: &[Arc<TableSchema
         let why = "a target orders and compares them by its database's collation, which tells more texts apart";
         all[i].note(format!("collation {collation} of column {}", columns.join(", ")), why);
     }
+    triggers(session, &within, place, &mut all)?;
     checks(server, session, &within, |schema, table| place(schema, table).map(|i| (i, &*tables[i])), &mut all)?;
     Ok(all)
 }
@@ -144,6 +145,28 @@ fn clock(column: &Column, text: &str) -> Option<Read> {
         "(6)" => Ok(Some(DefaultValue::Now { digits: 6 })),
         _ => Err("Postgres cuts a time to 0, 3 or 6 digits, and rounds to others"),
     })
+}
+
+/// Triggers, as far as the user may see them (privilege TRIGGER).
+fn triggers(
+    session: &mut Session,
+    within: &str,
+    place: impl Fn(&str, &str) -> Option<usize>,
+    all: &mut [Details],
+) -> Result<()> {
+    let sql = format!(
+        "SELECT EVENT_OBJECT_SCHEMA, EVENT_OBJECT_TABLE, TRIGGER_NAME, ACTION_TIMING, EVENT_MANIPULATION \
+         FROM information_schema.TRIGGERS WHERE {} ORDER BY TRIGGER_NAME",
+        within.replace("TABLE_SCHEMA", "EVENT_OBJECT_SCHEMA")
+    );
+    for row in select(session, &sql)? {
+        let [schema, table, name, timing, event] = row.map(Option::unwrap_or_default);
+        if let Some(i) = place(&schema, &table) {
+            let why = "the log holds what it does at the source; after the cutover nobody does it";
+            all[i].leave_out(format!("trigger {name} {timing} {event}"), why);
+        }
+    }
+    Ok(())
 }
 
 /// The checks that mean the same in Postgres, and the names of the others.

@@ -3,7 +3,7 @@
 //! ```text
 //! url ── connect ── Server ─┬─ catalog, types     what tables there are
 //!                           ├─ details            their defaults (constants), checks (conditions), comments
-//!                           ├─ check              what a lossless pipeline needs (grants, tables_check)
+//!                           ├─ check              what a lossless pipeline needs (grants, tables_check, references)
 //!                           ├─ snapshot, log_end  a state at a known position; session, rows, keys read it
 //!                           └─ binlog, position   the log
 //! ```
@@ -23,6 +23,7 @@ pub mod grants;
 pub mod keys;
 pub mod log_end;
 pub mod position;
+mod references;
 pub mod rows;
 pub mod session;
 pub mod snapshot;

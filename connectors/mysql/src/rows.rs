@@ -156,6 +156,42 @@ impl<'a> Decoder<'a> {
         if r.is_empty() { Ok(()) } else { Err(Fault::Malformed("a row goes on behind its last column")) }
     }
 
+    /// Appends a row as [`Decoder::push`] does, with NULL for each value that cannot be carried: `refused` gets its error.
+    pub fn survey(&mut self, packet: &[u8], refused: &mut dyn FnMut(Error)) -> Result<()> {
+        self.rows += 1;
+        self.bytes += packet.len();
+        let mut at = 0;
+        let mut told = Vec::new();
+        let result = self.each(packet, &mut at, &mut told);
+        told.into_iter().for_each(|(i, fault)| refused(self.error(fault, i, packet)));
+        result.map_err(|fault| self.error(fault, at, packet))
+    }
+
+    /// The row's values; those that cannot be carried are stepped over by their wire type.
+    fn each(&mut self, packet: &[u8], at: &mut usize, refused: &mut Vec<(usize, Fault)>) -> Read<()> {
+        let mut r = Reader(packet);
+        r.u8()?;
+        let nulls = r.take((self.wire.len() + 2).div_ceil(8))?;
+        for (i, builder) in self.columns.iter_mut().enumerate() {
+            *at = i;
+            if bit(nulls, i + 2) {
+                builder.append_null();
+                continue;
+            }
+            let before = r;
+            match value(&mut r, &self.table.columns[i].logical, self.wire[i].kind, &self.charsets[i], builder) {
+                Err(fault @ Fault::Value(_)) => {
+                    refused.push((i, fault));
+                    r = before;
+                    display(&mut r, self.wire[i])?;
+                    builder.append_null();
+                }
+                read => read?,
+            }
+        }
+        if r.is_empty() { Ok(()) } else { Err(Fault::Malformed("a row goes on behind its last column")) }
+    }
+
     /// Whether it is time to hand the rows on.
     pub fn is_full(&self) -> bool {
         self.rows >= BATCH_ROWS || self.bytes >= BATCH_BYTES

@@ -20,7 +20,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow_array::RecordBatch;
-use crossfade_core::{Consistency, Error, KeyRange, Position, Result, Snapshot, TableSchema};
+use crossfade_core::totals::{Ask, Totals};
+use crossfade_core::{Consistency, Error, KeyRange, Position, Result, Snapshot, TableSchema, Trouble};
 
 use crate::catalog::{quote, quote_table};
 use crate::connect::{Flavor, Server};
@@ -92,11 +93,27 @@ impl ServerSnapshot {
         self.session.as_mut().ok_or_else(|| Error::corrupt("a snapshot without its session"))
     }
 
+    fn sum(&mut self, table: &TableSchema) -> Result<Totals> {
+        let one = |ask: Ask| match ask {
+            Ask::Values(i) => format!(", COUNT({})", quote(&table.columns[i].name)),
+            Ask::Sum(i) => format!(", SUM({})", quote(&table.columns[i].name)),
+        };
+        let asks: String = Ask::about(table).into_iter().map(one).collect();
+        let query = format!("SELECT COUNT(*){asks} FROM {}", quote_table(&table.name));
+        let doing = || format!("totals of table {}", table.name);
+        let row = self.session()?.row(&query).map_err(|e| e.context(doing()))?;
+        let mut row = row.unwrap_or_default().into_iter();
+        let rows = row.next().flatten().ok_or_else(|| Error::corrupt(format!("{}: no answer", doing())))?;
+        Totals::read(table, &rows, row.collect())
+    }
+
+    /// With `trouble` values that cannot be carried do not end it.
     fn read(
         &mut self,
         table: &TableSchema,
         condition: &str,
         sink: &mut dyn FnMut(RecordBatch) -> Result<()>,
+        mut trouble: Option<&mut dyn FnMut(Trouble)>,
     ) -> Result<()> {
         let query = format!(
             "SELECT {} FROM {}.{} WHERE {condition}",
@@ -108,7 +125,13 @@ impl ServerSnapshot {
         let session = self.session()?;
         let wire = session.open(&query).map_err(|e| e.context(format!("reading table {}", table.name)))?;
         let mut decoder = Decoder::new(table, wire, |name| server.charset(name))?;
-        while let Some(row) = session.next(|packet| decoder.push(packet))? {
+        let mut push = |decoder: &mut Decoder<'_>, packet: &[u8]| {
+            let Some(trouble) = &mut trouble else { return decoder.push(packet) };
+            let mut refused = Vec::new();
+            decoder.survey(packet, &mut |e| refused.push(e))?;
+            refused.into_iter().try_for_each(|e| Trouble::of(e).map(&mut *trouble))
+        };
+        while let Some(row) = session.next(|packet| push(&mut decoder, packet))? {
             row?;
             if decoder.is_full() {
                 sink(decoder.finish()?)?;
@@ -174,7 +197,21 @@ impl Snapshot for ServerSnapshot {
         range: &KeyRange,
         sink: &mut dyn FnMut(RecordBatch) -> Result<()>,
     ) -> Result<()> {
-        let read = keys::condition(table, range).and_then(|all| self.read(table, &all, sink));
+        let read = keys::condition(table, range).and_then(|all| self.read(table, &all, sink, None));
+        if read.is_err() {
+            self.pool = None;
+        }
+        read
+    }
+
+    fn survey(
+        &mut self,
+        table: &TableSchema,
+        range: &KeyRange,
+        sink: &mut dyn FnMut(RecordBatch) -> Result<()>,
+        trouble: &mut dyn FnMut(Trouble),
+    ) -> Result<()> {
+        let read = keys::condition(table, range).and_then(|all| self.read(table, &all, sink, Some(trouble)));
         if read.is_err() {
             self.pool = None;
         }
@@ -188,10 +225,18 @@ impl Snapshot for ServerSnapshot {
         sink: &mut dyn FnMut(RecordBatch) -> Result<()>,
     ) -> Result<()> {
         let Some(points) = keys::points(table, keys)? else { return self.scan(table, &KeyRange::ALL, sink) };
-        let read = points.iter().try_for_each(|some| self.read(table, some, sink));
+        let read = points.iter().try_for_each(|some| self.read(table, some, sink, None));
         if read.is_err() {
             self.pool = None;
         }
         read
+    }
+
+    fn totals(&mut self, table: &TableSchema) -> Result<Option<Totals>> {
+        let totals = self.sum(table);
+        if totals.is_err() {
+            self.pool = None;
+        }
+        totals.map(Some)
     }
 }

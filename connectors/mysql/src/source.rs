@@ -8,6 +8,7 @@
 
 use std::cmp::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use crossfade_core::{
     Consistency, Details, Finding, Position, Result, Retained, Selection, Snapshot, Source, Stream, TableSchema,
@@ -20,6 +21,7 @@ use crate::connect::Server;
 use crate::details;
 use crate::log_end;
 use crate::position::MySqlPosition;
+use crate::references;
 use crate::session::Session;
 use crate::snapshot::{Pool, ServerSnapshot};
 
@@ -62,6 +64,14 @@ impl Source for MySqlSource {
         check::check(&self.server, selection)
     }
 
+    fn check_history(&self, selection: &Selection) -> Result<Vec<Finding>> {
+        self.ask(|session| check::whole_rows(&self.server, session, selection))
+    }
+
+    fn check_references(&self, tables: &[Arc<TableSchema>]) -> Result<Vec<Finding>> {
+        self.ask(|session| references::check(session, tables))
+    }
+
     fn tables(&self, selection: &Selection) -> Result<Vec<Arc<TableSchema>>> {
         self.ask(|session| catalog::tables(&self.server, session, selection))
     }
@@ -72,6 +82,11 @@ impl Source for MySqlSource {
 
     fn begin(&self, _tables: &[Arc<TableSchema>]) -> Result<Position> {
         self.position()
+    }
+
+    /// The engine's commit shows a transaction to queries; `gtid_executed` and the log's end follow it by microseconds, as a rule.
+    fn settle(&self) -> Duration {
+        Duration::from_millis(200)
     }
 
     fn position(&self) -> Result<Position> {

@@ -15,8 +15,17 @@ pub(crate) fn findings(store: &Store, tables: &[impl AsRef<TableSchema>]) -> Res
         Some(folder) => writable(folder),
         None => conditional_put(store),
     }];
-    for table in tables {
-        found.extend(table_findings(table.as_ref()));
+    let mut seen = HashSet::new();
+    for table in tables.iter().map(AsRef::as_ref) {
+        found.extend(table_findings(table));
+        if !seen.insert((table.name.schema.to_lowercase(), table.name.name.to_lowercase())) {
+            found.push(Finding::warning(
+                format!("table {}", table.name),
+                "a name that differs by more than case",
+                format!("another table is called {}", table.name.to_string().to_lowercase()),
+                "Athena cannot tell them apart: give one of them a [[route]] of its own",
+            ));
+        }
     }
     Ok(found)
 }

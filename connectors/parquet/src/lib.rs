@@ -79,6 +79,7 @@ mod reader;
 mod record;
 mod snapshot;
 mod store;
+mod survey;
 mod target;
 #[cfg(test)]
 mod tests;

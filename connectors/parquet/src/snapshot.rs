@@ -20,6 +20,7 @@ use arrow_array::{BooleanArray, RecordBatch, StringArray};
 use arrow_buffer::{BooleanBuffer, BooleanBufferBuilder};
 use arrow_schema::{Field, Schema};
 use crossfade_core::fingerprint::RowHasher;
+use crossfade_core::totals::Totals;
 use crossfade_core::{Error, KeyRange, Position, Result, Snapshot, TableSchema};
 
 use crate::decode::integers;
@@ -174,6 +175,11 @@ impl LogSnapshot {
 impl Snapshot for LogSnapshot {
     fn position(&self) -> &Position {
         &self.position
+    }
+
+    /// Files have no server that could be asked.
+    fn totals(&mut self, _: &TableSchema) -> Result<Option<Totals>> {
+        Ok(None)
     }
 
     /// One range: files are not sorted by key, so a part of a table costs as much as all of it.

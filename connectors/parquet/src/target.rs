@@ -3,8 +3,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crossfade_core::{
-    Checkpoint, Error, Finding, History, Loader, Owner, Result, Snapshot, Suspension, TableName, TableSchema, Target,
-    Writer,
+    Checkpoint, Error, Finding, History, Loader, Owner, Result, Snapshot, Surveyor, Suspension, TableName, TableSchema,
+    Target, Writer,
 };
 
 use crate::check;
@@ -13,6 +13,7 @@ use crate::loader::ParquetLoader;
 use crate::log::{Log, OpenLogs, Places};
 use crate::snapshot::LogSnapshot;
 use crate::store::Store;
+use crate::survey::ParquetSurveyor;
 use crate::writer::{ParquetWriter, lock};
 
 /// See [`Target`].
@@ -72,6 +73,10 @@ impl Target for ParquetTarget {
             Some(log) => Ok(Box::new(ParquetLoader::new(log))),
             None => Err(Error::transient(format!("pipeline {pipeline} is not open here with epoch {epoch}"))),
         }
+    }
+
+    fn surveyor(&self, table: &Arc<TableSchema>) -> Result<Option<Box<dyn Surveyor>>> {
+        Ok(Some(Box::new(ParquetSurveyor::new(table))))
     }
 
     fn snapshot(&self, pipeline: &str, tables: &[Arc<TableSchema>]) -> Result<Box<dyn Snapshot>> {

@@ -16,6 +16,7 @@ use crate::classify::classify;
 use crate::control;
 use crate::ddl;
 use crate::finish;
+use crate::missing;
 use crate::quote;
 use crate::shape;
 
@@ -90,6 +91,7 @@ pub async fn check(client: &Client, pipeline: &str, tables: &[Arc<TableSchema>])
     let facts = facts(client).await?;
     let mut findings = server(&facts);
     findings.push(control(&facts));
+    findings.extend(missing::types(client, tables).await?);
     let carried = carried(client, &facts, pipeline).await?;
     // Asked once for each schema, which may hold thousands of tables.
     let mut schemas: HashMap<&str, (HashSet<String>, Option<Finding>)> = HashMap::new();

@@ -6,7 +6,7 @@
 //! types, quote ──────────── values and names in Postgres' terms
 //! catalog, ddl, finish ──── tables as they are, as they must be, and what they get after the copy
 //! details, script ───────── defaults, checks, comments; all of it as text for people
-//! check ─────────────────── preflight
+//! check, missing, survey, alike ──── preflight: settings and tables, values, keys
 //! snapshot ── ranges, decode, decimal    reading the tables back, from binary COPY to Arrow
 //! writer, loader ── apply, shape, split, sql, session, copy, numeric    writing them, from Arrow to binary COPY
 //! control ───────────────── checkpoints, owners, chunks
@@ -15,6 +15,7 @@
 //! ```
 
 pub mod again;
+mod alike;
 mod apply;
 pub mod catalog;
 pub mod check;
@@ -29,6 +30,7 @@ pub mod details;
 pub mod finish;
 pub mod keytext;
 pub mod loader;
+mod missing;
 pub mod numeric;
 pub mod options;
 pub mod passfile;
@@ -42,8 +44,10 @@ pub mod source;
 pub mod split;
 pub mod sql;
 mod statement;
+pub mod survey;
 pub mod target;
 pub mod tls;
+mod totals;
 pub mod types;
 pub mod url;
 pub mod writer;

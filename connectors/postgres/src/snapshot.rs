@@ -5,6 +5,7 @@
 //! sees. Writers go on meanwhile.
 
 use arrow_array::RecordBatch;
+use crossfade_core::totals::Totals;
 use crossfade_core::{Error, KeyRange, Position, Result, Snapshot, TableSchema};
 use tokio_postgres::Client;
 
@@ -14,6 +15,7 @@ use crate::control;
 use crate::quote::{self, ident};
 use crate::ranges::{self, Relation};
 use crate::sql::feed_value;
+use crate::totals;
 use crate::types::PgType;
 
 /// A readable state of the target's tables.
@@ -69,6 +71,10 @@ impl Snapshot for TargetSnapshot {
         sink: &mut dyn FnMut(RecordBatch) -> Result<()>,
     ) -> Result<()> {
         ranges::fetch(&self.server, &self.client, &relation(table), keys, sink)
+    }
+
+    fn totals(&mut self, table: &TableSchema) -> Result<Option<Totals>> {
+        totals::totals(&self.server, &self.client, &relation(table)).map(Some)
     }
 }
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use arrow_array::RecordBatch;
 use crossfade_core::{
-    Checkpoint, Details, Endpoint, Finding, History, Loader, Op, Owner, Result, Snapshot, Suspension, TableName,
-    TableSchema, Target, Writer,
+    Checkpoint, Details, Endpoint, Finding, History, Loader, Op, Owner, Result, Snapshot, Surveyor, Suspension,
+    TableName, TableSchema, Target, Writer,
 };
 use tokio::runtime::Handle;
 use tokio_postgres::Client;
@@ -18,6 +18,7 @@ use crate::loader::PostgresLoader;
 use crate::script;
 use crate::snapshot::TargetSnapshot;
 use crate::statement::statement;
+use crate::survey::PostgresSurveyor;
 use crate::writer::PostgresWriter;
 
 /// A target from its URL; see [`PostgresTarget::new`].
@@ -97,6 +98,10 @@ impl Target for PostgresTarget {
 
     fn statement(&self, op: Op, table: &TableSchema, row: &RecordBatch, changed: &[usize]) -> Result<Option<String>> {
         statement(op, table, row, changed).map(Some)
+    }
+
+    fn surveyor(&self, table: &Arc<TableSchema>) -> Result<Option<Box<dyn Surveyor>>> {
+        Ok(Some(Box::new(PostgresSurveyor::open(&self.server, table)?)))
     }
 
     fn snapshot(&self, pipeline: &str, _: &[Arc<TableSchema>]) -> Result<Box<dyn Snapshot>> {

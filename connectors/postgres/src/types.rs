@@ -194,11 +194,14 @@ pub enum Fit {
     No(String),
 }
 
+/// The extension whose types are carried under their own names.
+pub const PGVECTOR: &str = "vector";
+
 /// Whether `actual` holds every value of a source's column.
 pub fn compatible(column: &Column, actual: &Actual) -> Fit {
     let want = PgType::of(&column.logical);
     let refuse = |why: &str| Fit::No(format!("{} is not {}: {why}", actual.sql, want.sql()));
-    if !actual.builtin {
+    if !actual.builtin && !matches!(&want, PgType::Other(name) if *name == actual.sql) {
         return refuse("a type of the database's own may refuse or change values");
     }
     let got = actual.typname.as_str();

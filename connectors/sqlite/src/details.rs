@@ -49,6 +49,17 @@ pub fn of(conn: &Connection, table: &Table, columns: &[Column]) -> Result<Detail
     if statements.iter().any(|sql| index_sql::mentions(sql, "CHECK")) {
         details.leave_out("its CHECK constraints", "SQLite compares by affinities, which Postgres has not");
     }
+    let triggers = rows(
+        conn,
+        "SELECT name FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = ?1 COLLATE NOCASE \
+         AND name NOT LIKE '\\_crossfade\\_%' ESCAPE '\\' ORDER BY name",
+        [&table.name],
+        |r| r.get::<_, String>(0),
+    )?;
+    for trigger in triggers {
+        let why = "the log holds what it does at the source; after the cutover nobody does it";
+        details.leave_out(format!("trigger {trigger}"), why);
+    }
     Ok(details)
 }
 

@@ -34,6 +34,7 @@ mod location;
 mod mark;
 mod notes;
 mod prune;
+mod references;
 mod shape;
 mod snapshot;
 mod stream;
@@ -93,6 +94,10 @@ impl Sqlite {
 impl Source for Sqlite {
     fn check(&self, selection: &Selection) -> Result<Vec<Finding>> {
         check::run(&self.location, selection)
+    }
+
+    fn check_references(&self, tables: &[Arc<TableSchema>]) -> Result<Vec<Finding>> {
+        references::check(&self.location.reader()?, tables)
     }
 
     fn tables(&self, selection: &Selection) -> Result<Vec<Arc<TableSchema>>> {
@@ -178,6 +183,10 @@ impl Source for Sqlite {
 
     fn snapshot(&self, _tables: &[Arc<TableSchema>], _consistency: Consistency) -> Result<Box<dyn Snapshot>> {
         Ok(Box::new(snapshot::View::open(&self.location)?))
+    }
+
+    fn peek(&self, _tables: &[Arc<TableSchema>]) -> Result<Box<dyn Snapshot>> {
+        Ok(Box::new(snapshot::View::peek(&self.location)?))
     }
 
     fn stream(&self, from: &Position, tables: &[Arc<TableSchema>]) -> Result<Box<dyn Stream>> {

@@ -6,7 +6,8 @@
 use arrow_array::RecordBatch;
 use crossfade_core::builder::{ColumnBuilder, finish_columns};
 use crossfade_core::source::{KeyPart, KeyRange, Snapshot};
-use crossfade_core::{Column, Error, Logical, Position, Result, TableSchema};
+use crossfade_core::totals::{Ask, Totals};
+use crossfade_core::{Column, Error, Logical, Position, Result, TableSchema, Trouble};
 use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, params_from_iter};
 
@@ -34,6 +35,13 @@ impl View {
         let conn = location.reader()?;
         let position = notes::end(&conn, location)?;
         Ok(View { conn, position })
+    }
+
+    /// The same before there is a change table: at no position.
+    pub fn peek(location: &Location) -> Result<Self> {
+        let conn = location.reader()?;
+        conn.execute_batch("BEGIN").doing("opening a snapshot")?;
+        Ok(View { conn, position: Position::new("") })
     }
 }
 
@@ -100,6 +108,68 @@ impl Snapshot for View {
         range: &KeyRange,
         sink: &mut dyn FnMut(RecordBatch) -> Result<()>,
     ) -> Result<()> {
+        self.read(table, range, sink, &mut Err)
+    }
+
+    /// `sum` of integers ends in an error beyond 64 bits, so upper and lower halves are summed apart. Of other columns the type
+    /// of a value is its own, and a sum would be of floating point.
+    fn totals(&mut self, table: &TableSchema) -> Result<Option<Totals>> {
+        let doing = format!("totals of {}", table.name);
+        let summed = |i: usize| table.columns[i].logical == Logical::Int64;
+        let asks = Ask::about(table);
+        let expression = |ask: &Ask| match *ask {
+            Ask::Values(i) => format!(", count({})", quote(&table.columns[i].name)),
+            Ask::Sum(i) if summed(i) => {
+                let name = quote(&table.columns[i].name);
+                format!(", sum({name} >> 32), sum({name} & 4294967295)")
+            }
+            Ask::Sum(_) => String::new(),
+        };
+        let sql = format!(
+            "SELECT count(*){} FROM {}",
+            asks.iter().map(expression).collect::<String>(),
+            quote(&table.name.name)
+        );
+        let read = |row: &rusqlite::Row<'_>| -> rusqlite::Result<(i64, Vec<Option<String>>)> {
+            let mut at = 0;
+            let mut next = || {
+                at += 1;
+                row.get::<_, Option<i64>>(at).map(|n| n.map(i128::from))
+            };
+            let answer = |ask: &Ask| -> rusqlite::Result<Option<String>> {
+                let number = match *ask {
+                    Ask::Values(_) => next()?,
+                    Ask::Sum(i) if summed(i) => next()?.zip(next()?).map(|(high, low)| (high << 32) + low),
+                    Ask::Sum(_) => None,
+                };
+                Ok(number.map(|n| n.to_string()))
+            };
+            Ok((row.get(0)?, asks.iter().map(answer).collect::<rusqlite::Result<_>>()?))
+        };
+        let (rows, answers) = self.conn.query_row(&sql, [], read).doing(&doing)?;
+        Totals::read(table, &rows.to_string(), answers).map(Some)
+    }
+
+    fn survey(
+        &mut self,
+        table: &TableSchema,
+        range: &KeyRange,
+        sink: &mut dyn FnMut(RecordBatch) -> Result<()>,
+        trouble: &mut dyn FnMut(Trouble),
+    ) -> Result<()> {
+        self.read(table, range, sink, &mut |e| Trouble::of(e).map(&mut *trouble))
+    }
+}
+
+impl View {
+    /// Reads a range. `refused` gets the error of each value that cannot be carried; if it takes it, the value is NULL.
+    fn read(
+        &mut self,
+        table: &TableSchema,
+        range: &KeyRange,
+        sink: &mut dyn FnMut(RecordBatch) -> Result<()>,
+        refused: &mut dyn FnMut(Error) -> Result<()>,
+    ) -> Result<()> {
         let doing = format!("reading {}", table.name);
         let (keys, count) = (key_list(table)?, table.key.len());
         let mut clauses = Vec::new();
@@ -128,13 +198,14 @@ impl Snapshot for View {
             for (i, builder) in builders.iter_mut().enumerate() {
                 let found = row.get_ref(i).doing(&doing)?;
                 if found == ValueRef::Null && table.key.contains(&i) {
-                    return Err(null_key(table, i));
+                    refused(null_key(table, i))?;
                 }
                 match append(builder, &table.columns[i].logical, found)? {
                     Ok(n) => bytes += n,
                     Err(found) => {
                         let key = key_text(table, |i| row.get_ref(i).unwrap_or(ValueRef::Null));
-                        return Err(misfit(table, i, key, &found));
+                        refused(misfit(table, i, key, &found))?;
+                        builder.append_null();
                     }
                 }
             }

@@ -1,4 +1,5 @@
-//! Starts the real servers that the tests talk to: Postgres 15 and 18, MariaDB 10.11, MySQL 9.7 and an S3 endpoint.
+//! Starts the real servers that the tests talk to: Postgres 15 and 18, MariaDB 10.11, MySQL 9.7, an S3 endpoint, and
+//! servers that take in mail and webhooks.
 //!
 //! ```text
 //! Postgres::shared(PgVersion::V15)   one server for every test that asks, started by the first one
@@ -18,6 +19,7 @@
 //! command line clients, so it depends on none of the drivers that it helps to test.
 
 mod client;
+mod listener;
 mod mysql;
 mod postgres;
 mod process;
@@ -28,13 +30,14 @@ mod server;
 pub mod tools;
 
 pub use client::{Client, Database};
+pub use listener::{Kind, Listener};
 pub use mysql::{MariaDb, MySql, MySqlServer};
 pub use postgres::{PgVersion, Postgres, STANDBY};
 pub use program::{Clock, Ended, Program, Running};
 pub use proxy::{Bait, Mode, Proxy, Spring, Way};
 pub use s3::{Bucket, Response, S3};
 pub use server::Options;
-pub use tools::{python, sample};
+pub use tools::{python, sample, tls_folder};
 
 /// User of every server with all powers, over TCP; `root` on the MySQL family and `postgres` on Postgres need no password on
 /// the Unix socket.

@@ -54,7 +54,10 @@ pub struct Program {
 impl Program {
     /// A program by path: `env!("CARGO_BIN_EXE_crossfade")` in a test of the package that builds it.
     pub fn new(path: impl AsRef<Path>) -> Self {
-        Self { path: path.as_ref().to_path_buf(), args: Vec::new(), env: Vec::new() }
+        // What it keeps from run to run goes with this one.
+        let state = tools::run_folder().join("state").to_str().expect("UTF-8").to_owned();
+        let env = vec![("XDG_STATE_HOME".to_owned(), state)];
+        Self { path: path.as_ref().to_path_buf(), args: Vec::new(), env }
     }
 
     /// Adds arguments.

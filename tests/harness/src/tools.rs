@@ -4,7 +4,7 @@
 //! ```text
 //! $CROSSFADE_TOOLS          default: /var/cache/crossfade for root, ${XDG_CACHE_HOME:-~/.cache}/crossfade for others
 //! ├── sid/                  packages of Debian sid, unpacked, not installed: MySQL 9.7, Postgres 18, their libraries
-//! ├── venv/                 Python with moto (S3), pyarrow and duckdb
+//! ├── venv/                 Python with moto (S3), pyarrow, duckdb and aiosmtpd
 //! ├── templates/<kind>/     initialised data folders (made here, at first need)
 //! └── tls/                  a certificate authority and a server certificate (made here, at first need)
 //! ```

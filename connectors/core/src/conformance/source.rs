@@ -214,6 +214,11 @@ fn ranges_cover_each_row_once(fixture: &mut (dyn SourceFixture + '_)) -> Result<
     let mut snapshot = bench.source.snapshot(&bench.tables, Consistency::AtLeast)?;
     let (all, sum) = read(snapshot.as_mut(), table, &KeyRange::ALL)?;
     same(&all, &after(&[rows], &State::new()), "the whole table")?;
+    let (mut surveyed, mut troubles) = (Fingerprint::default(), Vec::new());
+    bench.source.peek(&bench.tables)?.survey(table, &KeyRange::ALL, &mut |batch| surveyed.add(&batch), &mut |t| {
+        troubles.push(t);
+    })?;
+    ensure(surveyed == sum && troubles.is_empty(), || format!("a survey saw {surveyed} of {sum}, and {troubles:?}"))?;
     for size in [1, 7, 1000] {
         let ranges = snapshot.split(table, size)?;
         let (mut union, mut total) = (State::new(), Fingerprint::default());

@@ -15,9 +15,10 @@ use std::collections::HashMap;
 
 use crossfade_core::selection::leave_out;
 use crossfade_core::{Column, Error, ForeignKey, Index, Logical, Omissions, Result, Selection, TableName, TableSchema};
+use tokio_postgres::Row;
 use tokio_postgres::types::FromSql;
-use tokio_postgres::{Client, Row};
 
+use super::prepared::Prepared;
 use super::types::{Declared, logical};
 use super::unnamed::{self, Unnamed};
 use crate::classify::classify;
@@ -77,7 +78,10 @@ const COLUMNS: &str = "\
         COALESCE(b.typmod, a.atttypmod), pg_catalog.format_type(t.oid, COALESCE(b.typmod, a.atttypmod)), \
         CASE WHEN t.typtype = 'e' THEN ARRAY(SELECT e.enumlabel::text FROM pg_catalog.pg_enum e \
             WHERE e.enumtypid = t.oid ORDER BY e.enumsortorder) END, \
-        a.atttypid \
+        a.atttypid, \
+        (SELECT e.extname::text FROM pg_catalog.pg_depend x JOIN pg_catalog.pg_extension e ON e.oid = x.refobjid \
+            WHERE x.classid = 'pg_catalog.pg_type'::pg_catalog.regclass AND x.objid = t.oid AND x.deptype = 'e' \
+            AND x.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass) \
     FROM pg_catalog.pg_attribute a \
     JOIN pg_catalog.pg_type d ON d.oid = a.atttypid \
     LEFT JOIN base b ON b.oid = d.oid \
@@ -123,7 +127,7 @@ const PARTS: &str = "\
     ORDER BY n.nspname, c.relname";
 
 /// All admitted tables, by name.
-pub async fn inventory(client: &Client, selection: &Selection, scope: &Scope) -> Result<Vec<TableInfo>> {
+pub async fn inventory(client: &Prepared, selection: &Selection, scope: &Scope) -> Result<Vec<TableInfo>> {
     read(client, only(selection).as_ref(), scope, |name| selection.admits(name)).await
 }
 
@@ -137,7 +141,7 @@ fn only(selection: &Selection) -> Option<TableName> {
 
 /// The columns of one table that can be carried, as they are now; `None` if there is no such table, or it is carried under
 /// another name (a root's, its leaves').
-pub async fn columns(client: &Client, name: &TableName, scope: &Scope) -> Result<Option<Vec<Column>>> {
+pub async fn columns(client: &Prepared, name: &TableName, scope: &Scope) -> Result<Option<Vec<Column>>> {
     let table = read(client, Some(name), scope, |_| true).await?.into_iter().next();
     let carried = |t: TableInfo| {
         let columns = t.schema.columns.into_iter().enumerate();
@@ -147,7 +151,7 @@ pub async fn columns(client: &Client, name: &TableName, scope: &Scope) -> Result
 }
 
 /// The admitted tables in core's form. An error names every one that cannot be carried.
-pub async fn tables(client: &Client, selection: &Selection, scope: &Scope) -> Result<Vec<TableSchema>> {
+pub async fn tables(client: &Prepared, selection: &Selection, scope: &Scope) -> Result<Vec<TableSchema>> {
     let all = inventory(client, selection, scope).await?;
     let refused: Vec<&TableInfo> = all.iter().filter(|t| !t.refused.is_empty()).collect();
     if refused.is_empty() {
@@ -164,7 +168,7 @@ pub async fn tables(client: &Client, selection: &Selection, scope: &Scope) -> Re
 }
 
 async fn read(
-    client: &Client,
+    client: &Prepared,
     one: Option<&TableName>,
     scope: &Scope,
     admits: impl Fn(&TableName) -> bool,
@@ -246,13 +250,14 @@ fn column(table: &mut TableInfo, row: &Row, unnamed: &HashMap<u32, Unnamed>) -> 
         return Ok(());
     }
     let (typname, sql): (String, String) = (get(row, 7)?, get(row, 10)?);
-    let labels: Option<Vec<String>> = get(row, 11)?;
+    let (labels, extension): (Option<Vec<String>>, Option<String>) = (get(row, 11)?, get(row, 13)?);
     let declared = Declared {
         typname: &typname,
         builtin: get(row, 8)?,
         typmod: get(row, 9)?,
         sql: &sql,
         labels: labels.as_deref(),
+        extension: extension.as_deref(),
     };
     if let Some(unnamed) = unnamed.get(&get::<u32>(row, 12)?) {
         table.unnamed.push((table.schema.columns.len(), unnamed.why(&sql)));
@@ -375,7 +380,7 @@ fn foreign_key(table: &mut TableInfo, row: &Row) -> Result<()> {
 }
 
 /// The object id of a table, and whether it is partitioned.
-pub async fn relation(client: &Client, name: &TableName) -> Result<Option<(u32, bool)>> {
+pub async fn relation(client: &Prepared, name: &TableName) -> Result<Option<(u32, bool)>> {
     let sql = "SELECT c.oid, c.relkind = 'p' FROM pg_catalog.pg_class c \
                JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
                WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p')";

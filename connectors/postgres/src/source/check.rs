@@ -4,9 +4,9 @@
 //! loses data or stops the pipeline; a warning is what an operator has to know.
 
 use crossfade_core::{Error, Finding, Result, Selection};
-use tokio_postgres::Client;
 
 use super::catalog::{self, Scope, TableInfo};
+use super::prepared::Prepared;
 use super::publication::{self, Fault};
 use super::slot::{self, Names, Slot};
 use super::spool::Spools;
@@ -23,7 +23,7 @@ const MUCH: i64 = 4 << 30;
 
 /// Compares the server, the user's privileges and the selected tables with what a pipeline needs.
 pub async fn check(
-    client: &Client,
+    client: &Prepared,
     names: &Names,
     selection: &Selection,
     scope: &Scope,
@@ -79,7 +79,7 @@ struct Facts {
 }
 
 impl Facts {
-    async fn read(client: &Client) -> Result<Facts> {
+    async fn read(client: &Prepared) -> Result<Facts> {
         let sql = "SELECT current_setting('server_version_num')::int4, current_setting('server_version'), \
                 current_setting('wal_level'), current_setting('max_replication_slots')::int4, \
                 current_setting('max_wal_senders')::int4, (SELECT count(*) FROM pg_stat_replication), \
@@ -268,7 +268,7 @@ fn held_back(slots: &[Slot], names: &Names, findings: &mut Vec<Finding>) {
 }
 
 async fn tables(
-    client: &Client,
+    client: &Prepared,
     table: &TableInfo,
     facts: &Facts,
     published: bool,

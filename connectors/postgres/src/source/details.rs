@@ -9,10 +9,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crossfade_core::{Check, Column, DefaultValue, Details, Logical, Result, Selection, TableSchema};
+use tokio_postgres::Row;
 use tokio_postgres::types::FromSql;
-use tokio_postgres::{Client, Row};
 
 use super::catalog::{self, Scope};
+use super::prepared::Prepared;
 use crate::classify::classify;
 
 const COLUMNS: &str = "\
@@ -36,6 +37,15 @@ const CHECKS: &str = "\
             AND NOT (d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = k.conrelid)) \
     FROM pg_catalog.pg_constraint k WHERE k.contype = 'c' AND k.conrelid = ANY ($1) ORDER BY k.conrelid, k.conname";
 
+/// Those that foreign keys and partitions bring with them are no triggers of anybody's.
+const TRIGGERS: &str = "\
+    SELECT t.tgrelid, t.tgname::text, pg_catalog.concat_ws(' ', \
+        CASE WHEN t.tgtype & 2 <> 0 THEN 'BEFORE' ELSE 'AFTER' END, \
+        pg_catalog.concat_ws(' OR ', CASE WHEN t.tgtype & 4 <> 0 THEN 'INSERT' END, CASE WHEN t.tgtype & 16 <> 0 THEN 'UPDATE' END, \
+            CASE WHEN t.tgtype & 8 <> 0 THEN 'DELETE' END, CASE WHEN t.tgtype & 32 <> 0 THEN 'TRUNCATE' END)) \
+    FROM pg_catalog.pg_trigger t \
+    WHERE t.tgrelid = ANY ($1) AND NOT t.tgisinternal AND t.tgenabled <> 'D' ORDER BY t.tgrelid, t.tgname";
+
 const COMMENTS: &str = "\
     SELECT c.oid, pg_catalog.obj_description(c.oid, 'pg_class') FROM pg_catalog.pg_class c WHERE c.oid = ANY ($1)";
 
@@ -43,7 +53,7 @@ const COMMENTS: &str = "\
 const FOREIGN: &str = "it uses what the source's database alone has";
 
 /// The details of these tables, in their order; of a table that is gone there are none.
-pub async fn details(client: &Client, tables: &[Arc<TableSchema>], scope: &Scope) -> Result<Vec<Details>> {
+pub async fn details(client: &Prepared, tables: &[Arc<TableSchema>], scope: &Scope) -> Result<Vec<Details>> {
     if tables.is_empty() {
         return Ok(Vec::new());
     }
@@ -70,6 +80,11 @@ pub async fn details(client: &Client, tables: &[Arc<TableSchema>], scope: &Scope
     for row in client.query(CHECKS, &[&oids]).await.map_err(classify)? {
         let i = places[&get::<u32>(&row, 0)?];
         check(&mut all[i], &tables[i], &row)?;
+    }
+    for row in client.query(TRIGGERS, &[&oids]).await.map_err(classify)? {
+        let (name, when): (String, String) = (get(&row, 1)?, get(&row, 2)?);
+        let why = "the log holds what it does at the source; after the cutover nobody does it";
+        all[places[&get::<u32>(&row, 0)?]].leave_out(format!("trigger {name} {when}"), why);
     }
     Ok(all)
 }

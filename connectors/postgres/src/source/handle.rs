@@ -12,15 +12,15 @@ use crossfade_core::{
     Stream, TableName, TableSchema,
 };
 use tokio::runtime::Handle;
-use tokio_postgres::Client;
 
 use super::catalog::{self, Scope};
 use super::position::PgPosition;
+use super::prepared::Prepared;
 use super::slot::{self, Names, Slot};
 use super::snapshot::{Pool, SourceSnapshot};
 use super::stream::PgStream;
 use super::watch::{self, Picture, Watched};
-use super::{check, details, log_end};
+use super::{check, details, history, log_end};
 use crate::connect::Server;
 
 /// How long a reader that has just ended may still hold the slot.
@@ -40,11 +40,15 @@ pub struct PgSource {
     server: Server,
     names: Names,
     scope: Scope,
-    /// The session that the last question has left.
-    kept: Arc<Mutex<Option<Client>>>,
+    /// Sessions that former questions have left.
+    kept: Arc<Mutex<Vec<Prepared>>>,
     /// Sessions for snapshots.
     pool: Pool,
 }
+
+/// Sessions that are kept: the copy's threads and whoever watches over them ask at once, and a new session costs several times as
+/// much as most questions.
+const KEPT: usize = 3;
 
 impl PgSource {
     /// What its slot and publication are called.
@@ -72,23 +76,26 @@ impl PgSource {
         Ok(Box::new(Watched::new(stream, picture, Box::new(again))))
     }
 
-    /// Asks over the kept session. It may have died unseen since the last question, so a passing error is followed by one
+    /// Asks over a kept session. It may have died unseen since its last question, so a passing error is followed by one
     /// more attempt on a new one.
-    fn ask<T>(&self, question: impl AsyncFn(&Client) -> Result<T>) -> Result<T> {
+    fn ask<T>(&self, question: impl AsyncFn(&Prepared) -> Result<T>) -> Result<T> {
         let kept = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let former = kept().take();
-        let answer = async |client: Client| {
+        let former = kept().pop();
+        let answer = async |client: Prepared| {
             let answer = question(&client).await?;
-            *kept() = Some(client);
+            let mut kept = kept();
+            if kept.len() < KEPT {
+                kept.push(client);
+            }
             Ok::<T, Error>(answer)
         };
         self.server.block_on(async {
             match former {
                 Some(client) => match answer(client).await {
-                    Err(e) if e.is_transient() => answer(self.server.client().await?).await,
+                    Err(e) if e.is_transient() => answer(Prepared::open(&self.server).await?).await,
                     answered => answered,
                 },
-                None => answer(self.server.client().await?).await,
+                None => answer(Prepared::open(&self.server).await?).await,
             }
         })
     }
@@ -97,6 +104,10 @@ impl PgSource {
 impl Source for PgSource {
     fn check(&self, selection: &Selection) -> Result<Vec<Finding>> {
         self.ask(async |client| check::check(client, &self.names, selection, &self.scope, self.server.options()).await)
+    }
+
+    fn check_history(&self, selection: &Selection) -> Result<Vec<Finding>> {
+        self.ask(async |client| history::check(client, selection, &self.scope).await)
     }
 
     fn tables(&self, selection: &Selection) -> Result<Vec<Arc<TableSchema>>> {
@@ -139,7 +150,11 @@ impl Source for PgSource {
     }
 
     fn snapshot(&self, tables: &[Arc<TableSchema>], consistency: Consistency) -> Result<Box<dyn Snapshot>> {
-        Ok(Box::new(SourceSnapshot::open(&self.server, tables, consistency, &self.pool)?))
+        Ok(Box::new(SourceSnapshot::open(&self.server, tables, Some(consistency), &self.pool)?))
+    }
+
+    fn peek(&self, tables: &[Arc<TableSchema>]) -> Result<Box<dyn Snapshot>> {
+        Ok(Box::new(SourceSnapshot::open(&self.server, tables, None, &self.pool)?))
     }
 
     fn stream(&self, from: &Position, tables: &[Arc<TableSchema>]) -> Result<Box<dyn Stream>> {

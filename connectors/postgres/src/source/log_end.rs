@@ -12,9 +12,9 @@
 use std::time::Duration;
 
 use crossfade_core::{Error, Result};
-use tokio_postgres::Client;
 
 use super::position::{Lsn, PgPosition};
+use super::prepared::Prepared;
 use crate::classify::classify;
 
 /// Looks at the log before we make the server flush it, a millisecond apart.
@@ -33,7 +33,7 @@ struct Ends {
     flushed: Lsn,
 }
 
-async fn ends(client: &Client) -> Result<Ends> {
+async fn ends(client: &Prepared) -> Result<Ends> {
     let row = client.query_one(ENDS, &[]).await.map_err(classify)?;
     let text = |i: usize| row.try_get::<_, String>(i).map_err(classify);
     let strange = |what: &str| Error::corrupt(format!("the server's {what} cannot be read"));
@@ -57,7 +57,7 @@ fn before_page_head(lsn: Lsn) -> Lsn {
 }
 
 /// The end of the log now. Everything committed before lies at or before it.
-pub async fn position(client: &Client) -> Result<PgPosition> {
+pub async fn position(client: &Prepared) -> Result<PgPosition> {
     let first = ends(client).await?;
     let at = |lsn| PgPosition { system: first.system, timeline: first.timeline, lsn };
     if first.flushed >= first.inserted {
@@ -75,7 +75,7 @@ pub async fn position(client: &Client) -> Result<PgPosition> {
 }
 
 /// Makes the server flush its log up to here.
-async fn flush(client: &Client) -> Result<()> {
+async fn flush(client: &Prepared) -> Result<()> {
     let sql = "BEGIN; SET LOCAL synchronous_commit = local; \
                SELECT pg_catalog.pg_logical_emit_message(true, 'crossfade', ''); COMMIT";
     client.batch_execute(sql).await.map_err(classify)

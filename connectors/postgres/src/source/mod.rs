@@ -12,8 +12,9 @@
 //! details                           what tables have besides: defaults, checks, comments
 //! slot, publication                 what is made at the server, and what it leaves out
 //! log_end, snapshot                 where its log ends, what is read beside it
+//! survey                            the same read, going on behind values that cannot be carried
 //! watch ─────────────────────────── what the log does not tell
-//! check ─────────────────────────── preflight
+//! check, history ────────────────── preflight; what a target that keeps every change needs besides
 //! handle ────────────────────────── the source, from which all of these are opened
 //! ```
 
@@ -24,9 +25,11 @@ mod follow;
 #[cfg(test)]
 mod fuzz;
 pub mod handle;
+mod history;
 mod log_end;
 pub mod pgoutput;
 pub mod position;
+mod prepared;
 mod publication;
 mod rows;
 pub mod slot;
@@ -34,6 +37,7 @@ pub mod snapshot;
 mod spool;
 mod start;
 pub mod stream;
+mod survey;
 pub mod tables;
 mod text;
 mod types;

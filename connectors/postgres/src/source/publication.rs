@@ -7,8 +7,9 @@
 //! The statement answers in text, so that it can be asked over a replication connection as well.
 
 use crossfade_core::{Error, Result, TableName, TableSchema};
-use tokio_postgres::{Client, SimpleQueryMessage};
+use tokio_postgres::SimpleQueryMessage;
 
+use super::prepared::Prepared;
 use crate::classify::classify;
 use crate::options::Partitions;
 use crate::quote::{self, ident, literal};
@@ -71,7 +72,7 @@ pub fn statement(publication: &str) -> String {
 }
 
 /// Reads a publication; `None` if there is none of that name.
-pub async fn read(client: &Client, publication: &str) -> Result<Option<Publication>> {
+pub async fn read(client: &Prepared, publication: &str) -> Result<Option<Publication>> {
     let messages = client.simple_query(&statement(publication)).await.map_err(classify)?;
     let row = |message: &SimpleQueryMessage| match message {
         SimpleQueryMessage::Row(row) => Some((0..row.len()).map(|i| row.get(i).map(str::to_owned)).collect()),

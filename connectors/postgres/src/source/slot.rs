@@ -9,8 +9,8 @@
 //! how much each holds back, `uninstall` and `slot drop` remove it.
 
 use crossfade_core::{Error, Keeping, Result, Retained, TableSchema};
-use tokio_postgres::Client;
 
+use super::prepared::Prepared;
 use super::publication;
 use crate::classify::classify;
 use crate::ddl::hashed;
@@ -92,7 +92,7 @@ impl Slot {
 }
 
 /// The slots of the server, those of other programs too.
-pub async fn list(client: &Client) -> Result<Vec<Slot>> {
+pub async fn list(client: &Prepared) -> Result<Vec<Slot>> {
     let sql = "SELECT slot_name::text, database::text, active_pid, wal_status, \
                    pg_catalog.pg_wal_lsn_diff(CASE WHEN pg_catalog.pg_is_in_recovery() \
                        THEN pg_catalog.pg_last_wal_replay_lsn() ELSE pg_catalog.pg_current_wal_lsn() END, restart_lsn)::int8, \
@@ -116,7 +116,7 @@ pub async fn list(client: &Client) -> Result<Vec<Slot>> {
 
 /// Makes what is missing, for these tables, and adopts what is there.
 pub async fn begin(
-    client: &Client,
+    client: &Prepared,
     names: &Names,
     tables: &[(&TableSchema, bool)],
     partitions: Partitions,
@@ -141,7 +141,7 @@ pub async fn begin(
     })
 }
 
-async fn version(client: &Client) -> Result<i32> {
+async fn version(client: &Prepared) -> Result<i32> {
     let row = client.query_one("SELECT pg_catalog.current_setting('server_version_num')::int4", &[]).await;
     row.and_then(|row| row.try_get(0)).map_err(classify)
 }
@@ -155,7 +155,7 @@ fn create(slot: &str, version: i32) -> String {
 }
 
 async fn publish(
-    client: &Client,
+    client: &Prepared,
     publication: &str,
     tables: &[(&TableSchema, bool)],
     partitions: Partitions,
@@ -187,7 +187,7 @@ async fn publish(
 }
 
 /// Removes slot and publication. Returns what was removed.
-pub async fn remove(client: &Client, names: &Names) -> Result<Vec<String>> {
+pub async fn remove(client: &Prepared, names: &Names) -> Result<Vec<String>> {
     let mut removed = Vec::new();
     if let Some(slot) = list(client).await?.into_iter().find(|s| s.name == names.slot) {
         if let Some(pid) = slot.active_pid {

@@ -25,17 +25,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arrow_array::RecordBatch;
-use crossfade_core::{Consistency, Error, KeyRange, Position, Result, Snapshot, TableName, TableSchema};
-use tokio_postgres::Client;
+use crossfade_core::totals::Totals;
+use crossfade_core::{Consistency, Error, KeyRange, Position, Result, Snapshot, TableName, TableSchema, Trouble};
 
 use super::position::{Lsn, PgPosition};
+use super::prepared::Prepared;
 use super::types::select;
 use super::wire::Replication;
-use super::{catalog, log_end};
+use super::{catalog, log_end, survey};
 use crate::classify::classify;
 use crate::connect::Server;
 use crate::quote::{self, ident, literal};
 use crate::ranges::{self, Relation};
+use crate::totals;
 
 /// How long open transactions are waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -53,13 +55,13 @@ const WRITERS: &str = "\
         AND l.mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')";
 
 /// Sessions that finished snapshots leave for the next, each with what drives it: a copy opens one for each chunk.
-pub type Pool = Arc<Mutex<Vec<(Server, Client)>>>;
+pub type Pool = Arc<Mutex<Vec<(Server, Prepared)>>>;
 
 /// See the module's documentation.
 pub struct SourceSnapshot {
     server: Server,
     /// None only while it is dropped.
-    client: Option<Client>,
+    client: Option<Prepared>,
     position: Position,
     /// Tables that are partitioned.
     partitioned: HashSet<TableName>,
@@ -68,31 +70,37 @@ pub struct SourceSnapshot {
 }
 
 impl SourceSnapshot {
-    /// Opens a snapshot of these tables.
-    pub fn open(server: &Server, tables: &[Arc<TableSchema>], consistency: Consistency, pool: &Pool) -> Result<Self> {
+    /// Opens a snapshot of these tables; without a consistency its position says nothing, and nobody is waited for.
+    pub fn open(
+        server: &Server,
+        tables: &[Arc<TableSchema>],
+        consistency: Option<Consistency>,
+        pool: &Pool,
+    ) -> Result<Self> {
         let kept = pool.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let (server, client) = match kept.filter(|(_, client)| !client.is_closed()) {
             Some(kept) => kept,
             None => {
                 let server = server.alone()?;
-                let client = server.block_on(server.client())?;
+                let client = server.block_on(Prepared::open(&server))?;
                 (server, client)
             }
         };
         let known = server.block_on(relations(&client, tables))?;
         let partitioned = known.iter().filter(|r| r.partitioned).map(|r| r.name.clone()).collect();
         let (position, pool) = match consistency {
-            Consistency::AtLeast => {
+            None => (server.block_on(log_end::position(&client))?, Some(Arc::clone(pool))),
+            Some(Consistency::AtLeast) => {
                 let oids: Vec<u32> = known.iter().map(|r| r.oid).collect();
                 (server.block_on(at_least(&client, &oids))?, Some(Arc::clone(pool)))
             }
-            Consistency::Exact => (exact(&server, &client)?, None),
+            Some(Consistency::Exact) => (exact(&server, &client)?, None),
         };
         let position = position.to_position();
         Ok(SourceSnapshot { server, client: Some(client), position, partitioned, pool })
     }
 
-    fn client(&self) -> Result<&Client> {
+    fn client(&self) -> Result<&Prepared> {
         self.client.as_ref().ok_or_else(|| Error::corrupt("a snapshot without its session"))
     }
 
@@ -120,7 +128,7 @@ struct Known {
     partitioned: bool,
 }
 
-async fn relations(client: &Client, tables: &[Arc<TableSchema>]) -> Result<Vec<Known>> {
+async fn relations(client: &Prepared, tables: &[Arc<TableSchema>]) -> Result<Vec<Known>> {
     let mut known = Vec::with_capacity(tables.len());
     for table in tables {
         let info = catalog::relation(client, &table.name).await?;
@@ -134,7 +142,7 @@ async fn relations(client: &Client, tables: &[Arc<TableSchema>]) -> Result<Vec<K
 }
 
 /// The position of reads that begin after this.
-async fn at_least(client: &Client, oids: &[u32]) -> Result<PgPosition> {
+async fn at_least(client: &Prepared, oids: &[u32]) -> Result<PgPosition> {
     let position = log_end::position(client).await?;
     let deadline = Instant::now() + PATIENCE;
     let mut waited_for: Option<HashSet<String>> = None;
@@ -166,7 +174,7 @@ async fn at_least(client: &Client, oids: &[u32]) -> Result<PgPosition> {
 }
 
 /// Puts the session into the state of a new slot's starting point.
-fn exact(server: &Server, client: &Client) -> Result<PgPosition> {
+fn exact(server: &Server, client: &Prepared) -> Result<PgPosition> {
     let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
     let end = server.block_on(log_end::position(client))?;
     let mut wire = Replication::open(server)?;
@@ -208,6 +216,20 @@ impl Snapshot for SourceSnapshot {
         scanned
     }
 
+    fn survey(
+        &mut self,
+        table: &TableSchema,
+        range: &KeyRange,
+        sink: &mut dyn FnMut(RecordBatch) -> Result<()>,
+        trouble: &mut dyn FnMut(Trouble),
+    ) -> Result<()> {
+        let read = survey::survey(&self.server, self.client()?, self.relation(table), range, sink, trouble);
+        if read.is_err() {
+            self.pool = None;
+        }
+        read
+    }
+
     fn fetch(
         &mut self,
         table: &TableSchema,
@@ -219,5 +241,13 @@ impl Snapshot for SourceSnapshot {
             self.pool = None;
         }
         fetched
+    }
+
+    fn totals(&mut self, table: &TableSchema) -> Result<Option<Totals>> {
+        let totals = totals::totals(&self.server, self.client()?, &self.relation(table));
+        if totals.is_err() {
+            self.pool = None;
+        }
+        totals.map(Some)
     }
 }

@@ -3,7 +3,7 @@
 //! Domains are what they are made of. Built-in types that only Postgres has (arrays, ranges, `inet`, `interval`) travel as
 //! their text under their own name, so that a Postgres target makes the same column. Types of users (composite types, arrays of
 //! enums) and of known extensions (`hstore`) travel as plain text: whether a target has them is not known here, and their text
-//! is exact. Whether the text of any other type is, nobody has said, so it is refused (`unnamed.rs`). Modifiers as the server
+//! is exact. Those of pgvector keep their own name, in the extension's schema. Whether the text of any other type is, nobody has said, so it is refused (`unnamed.rs`). Modifiers as the server
 //! packs them: `numeric.c` (`make_numeric_typmod`), `varbit.c`.
 
 use crossfade_core::Logical;
@@ -21,12 +21,18 @@ pub struct Declared<'a> {
     pub sql: &'a str,
     /// The labels of an enum.
     pub labels: Option<&'a [String]>,
+    /// The extension that brought the type.
+    pub extension: Option<&'a str>,
 }
 
 /// How its values travel.
 pub fn logical(declared: &Declared<'_>) -> Logical {
     if let Some(labels) = declared.labels {
         return Logical::Enum { labels: labels.to_vec() };
+    }
+    if declared.extension == Some(crate::types::PGVECTOR) {
+        // A database that holds such values is of use with the extension only, so a target has it, or gets it.
+        return Logical::Postgres { name: declared.sql.to_owned() };
     }
     if !declared.builtin {
         return Logical::Text;
@@ -140,7 +146,7 @@ mod tests {
     use super::*;
 
     fn of(typname: &str, typmod: i32, sql: &str) -> Logical {
-        logical(&Declared { typname, builtin: true, typmod, sql, labels: None })
+        logical(&Declared { typname, builtin: true, typmod, sql, labels: None, extension: None })
     }
 
     #[test]
@@ -161,7 +167,8 @@ mod tests {
         for text in ["regclass", "_regtype", "aclitem", "_aclitem"] {
             assert_eq!(of(text, -1, text), Logical::Text, "{text}");
         }
-        let own = |labels| Declared { typname: "mood", builtin: false, typmod: -1, sql: "s.mood", labels };
+        let own =
+            |labels| Declared { typname: "mood", builtin: false, typmod: -1, sql: "s.mood", labels, extension: None };
         assert_eq!(logical(&own(None)), Logical::Text);
         let labels = ["sad".to_owned()];
         assert_eq!(logical(&own(Some(&labels))), Logical::Enum { labels: labels.to_vec() });

@@ -8,12 +8,20 @@
 use std::collections::HashMap;
 
 use crossfade_core::Result;
-use tokio_postgres::Client;
 
+use super::prepared::Prepared;
 use crate::classify::classify;
 
-/// Types of extensions whose text was tried: extension and type.
-const KNOWN: [(&str, &str); 3] = [("citext", "citext"), ("hstore", "hstore"), ("ltree", "ltree")];
+/// Types of extensions whose text was tried: extension and type. Those of pgvector print every `float4` (`vector.c`, `sparsevec.c`)
+/// and half (`halfutils.h`) by the fewest digits that read back to it.
+const KNOWN: [(&str, &str); 6] = [
+    ("citext", "citext"),
+    ("hstore", "hstore"),
+    ("ltree", "ltree"),
+    ("vector", "vector"),
+    ("vector", "halfvec"),
+    ("vector", "sparsevec"),
+];
 
 /// The base types that the columns' types are made of, but for the built-in ones. Multiranges exist from 14 on.
 const UNNAMED: &str = "\
@@ -56,7 +64,7 @@ impl Unnamed {
 }
 
 /// The first unnamed type in each type of a column of these tables, by the column's type.
-pub async fn read(client: &Client, tables: &[u32]) -> Result<HashMap<u32, Unnamed>> {
+pub async fn read(client: &Prepared, tables: &[u32]) -> Result<HashMap<u32, Unnamed>> {
     let mut found = HashMap::new();
     for row in client.query(UNNAMED, &[&tables]).await.map_err(classify)? {
         let read = || Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?));

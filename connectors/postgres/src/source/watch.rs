@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use crossfade_core::{Batch, Error, Limit, Position, Result, Stream, TableName};
 use tokio_postgres::Client;
 
+use super::prepared::Prepared;
 use super::publication::{self, Publication};
 use super::stream::PgStream;
 use crate::classify::classify;
@@ -61,7 +62,7 @@ pub struct Picture {
 }
 
 /// Reads the picture of these tables.
-pub async fn look(client: &Client, publication: &str, tables: &[TableName]) -> Result<Picture> {
+pub async fn look(client: &Prepared, publication: &str, tables: &[TableName]) -> Result<Picture> {
     let found = publication::read(client, publication).await?.ok_or_else(|| Publication::gone(publication))?;
     let schemas: Vec<&str> = tables.iter().map(|t| t.schema.as_str()).collect();
     let names: Vec<&str> = tables.iter().map(|t| t.name.as_str()).collect();
@@ -81,7 +82,7 @@ pub async fn look(client: &Client, publication: &str, tables: &[TableName]) -> R
 }
 
 /// Whether a table is still there, under whatever name.
-async fn present(client: &Client, oid: u32) -> Result<Option<TableName>> {
+async fn present(client: &Prepared, oid: u32) -> Result<Option<TableName>> {
     let sql = "SELECT n.nspname::text, c.relname::text FROM pg_catalog.pg_class c \
                JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1";
     let row = client.query_opt(sql, &[&oid]).await.map_err(classify)?;
@@ -91,7 +92,7 @@ async fn present(client: &Client, oid: u32) -> Result<Option<TableName>> {
 }
 
 /// Compares two looks. An error if rows are missing from the log in between.
-async fn compare(client: &Client, tables: &[TableName], before: &Picture, now: &Picture) -> Result<()> {
+async fn compare(client: &Prepared, tables: &[TableName], before: &Picture, now: &Picture) -> Result<()> {
     let mut still = Vec::with_capacity(tables.len());
     for table in tables {
         let Some(oid) = before.publication.oid(table).filter(|_| !now.publication.has(table)) else {
@@ -136,16 +137,22 @@ fn again(root: &TableName, message: String) -> Error {
 }
 
 /// Rows that are older than the partition's place in the tree.
-async fn held_rows(client: &Client, leaf: &Leaf) -> Result<bool> {
+async fn held_rows(client: &Prepared, leaf: &Leaf) -> Result<bool> {
     let from = quote::table(&leaf.name);
     let older = "pg_catalog.age(l.xmin) > pg_catalog.age($1::text::xid)";
     let sql = format!("SELECT EXISTS (SELECT FROM ONLY {from} l WHERE {older})");
-    let row = client.query_one(&sql, &[&leaf.attached]).await.map_err(classify)?;
+    // Not kept: its text names a table.
+    let row = Client::query_one(client, &sql, &[&leaf.attached]).await.map_err(classify)?;
     row.try_get(0).map_err(classify)
 }
 
 /// Looks again, and compares.
-pub async fn look_again(client: &Client, publication: &str, tables: &[TableName], before: &Picture) -> Result<Picture> {
+pub async fn look_again(
+    client: &Prepared,
+    publication: &str,
+    tables: &[TableName],
+    before: &Picture,
+) -> Result<Picture> {
     let now = look(client, publication, tables).await?;
     compare(client, tables, before, &now).await?;
     Ok(now)
