@@ -122,7 +122,8 @@ impl<'a> Table<'a> {
                 &range,
                 &mut |batch| {
                     let (rows, bytes) = (batch.num_rows() as u64, batch.get_array_memory_size() as u64);
-                    let batch = mapped.project(&batch)?;
+                    // What a policy lets pass is no trouble.
+                    let batch = mapped.arrives(&batch, &mut |_| {})?;
                     for (_, surveyor, tally) in targets.iter_mut() {
                         surveyor.look(&batch, &mut |t| tally.add(t))?;
                     }
