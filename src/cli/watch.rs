@@ -402,8 +402,12 @@ mod tests {
     }
 
     fn seen(lag: Option<f64>) -> Seen {
-        let target =
-            TargetProgress { name: "postgres://new-db/shop\u{1b}[2J".into(), checkpoint: None, rows: 1_234_567 };
+        let target = TargetProgress {
+            name: "postgres://new-db/shop\u{1b}[2J".into(),
+            checkpoint: None,
+            rows: 1_234_567,
+            ..TargetProgress::default()
+        };
         let view = View { state: State::Running, lag_seconds: lag, targets: vec![target], ..View::default() };
         let status = Status {
             pipeline: "shop".into(),
