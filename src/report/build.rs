@@ -46,6 +46,7 @@ pub fn build(
         tables: Vec::new(),
         incidents: Vec::new(),
         schema: Vec::new(),
+        policies: Vec::new(),
         repairs: Vec::new(),
         hours: Vec::new(),
         ledger: None,
@@ -142,6 +143,12 @@ impl Report {
         for entry in later {
             let Event::Verification(v) = entry.event else { continue };
             for t in v.proof.tables {
+                self.policies.retain(|told| !told.what.starts_with(&format!("{}: ", t.table)));
+                self.policies.extend(t.changed.iter().map(|c| {
+                    let what =
+                        format!("{}: {} of {} under {}", t.table, print::count(c.values), c.column, c.policy.name());
+                    Told { at_micros: entry.at_micros, what }
+                }));
                 let table = Table {
                     table: t.table,
                     target: t.target,

@@ -30,7 +30,7 @@ struct Page<'a> {
     bars: Vec<Column>,
     top: String,
     differences: Vec<Rows<'a>>,
-    lists: [(&'static str, &'a Vec<Told>); 4],
+    lists: [(&'static str, &'a Vec<Told>); 5],
 }
 
 struct Column {

@@ -96,6 +96,8 @@ pub struct Report {
     pub incidents: Vec<Told>,
     /// Changes of shape, and tables that were copied again.
     pub schema: Vec<Told>,
+    /// Values that a policy of the configuration changed, at the last comparison of their table.
+    pub policies: Vec<Told>,
     /// Rows that were written again.
     pub repairs: Vec<Told>,
     /// Hours that ended since then and were not clean.
@@ -280,10 +282,11 @@ impl Report {
     }
 
     /// What happened, by title.
-    pub fn lists(&self) -> [(&'static str, &Vec<Told>); 4] {
+    pub fn lists(&self) -> [(&'static str, &Vec<Told>); 5] {
         [
             ("Hours that were not clean", &self.hours),
             ("Changes of shape", &self.schema),
+            ("Values that a policy changed", &self.policies),
             ("Repairs", &self.repairs),
             ("Incidents", &self.incidents),
         ]

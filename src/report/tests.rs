@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crossfade_core::{Checkpoint, Error, Phase, Position};
+use crossfade_core::{Checkpoint, Error, Phase, Policy, Position};
 
 use super::*;
 use crate::config::{Config, parse};
@@ -11,6 +11,7 @@ use crate::ledger::{self as kept, Event, Incident, Sample};
 use crate::pipeline::progress::{Keeping, State as Running, TargetProgress, View};
 use crate::service::Status;
 use crate::verify::canary::Canary;
+use crate::verify::changed::ChangedValues;
 use crate::verify::difference::{Cell, Difference, Kind, Named};
 use crate::verify::totals::{Figure, TotalsProof};
 use crate::verify::{Proof, TableProof};
@@ -171,9 +172,11 @@ fn sums_of_both_servers_are_told_and_hidden_with_the_values() {
         Figure { what: "sum".into(), column: Some("amount".into()), source: "12.50".into(), target: "12.49".into() };
     table.totals = Some(TotalsProof { compared: 9, differing: vec![figure] });
     table.differences = None;
+    table.changed = vec![ChangedValues { column: "placed".into(), policy: Policy::ZeroDate, values: 3 }];
     let mut report = report_of(&[well(), vec![(NOW - MINUTE, verification(vec![table]))]].concat(), running());
     let shown = text(&report);
     let told = "shop.order: not the same on both servers: sum of amount";
+    assert!(shown.contains("shop.order: 3 of placed under zero_date"), "{shown}");
     assert!(shown.contains("12.50 at the source, 12.49 at the target"), "{shown}");
     assert!(shown.contains("9 counts and sums of 1 table, by both servers' own SQL; 1 differ"), "{shown}");
     assert_eq!((report.verdict, report.findings[0].what.as_str()), (Verdict::Critical, told));
