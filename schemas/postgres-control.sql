@@ -59,3 +59,29 @@ COMMENT ON COLUMN crossfade.chunk.table_name IS 'Name of the table';
 COMMENT ON COLUMN crossfade.chunk.index IS 'Place of the range in the table''s plan, from 0';
 COMMENT ON COLUMN crossfade.chunk.range IS 'Keys it covers: {"after", "to"} in the order of the source';
 COMMENT ON COLUMN crossfade.chunk.done IS 'NULL: still to be copied; otherwise the source''s position after it was read';
+
+CREATE TABLE IF NOT EXISTS crossfade.original (
+    pipeline       text NOT NULL,
+    table_schema   text NOT NULL,
+    table_name     text NOT NULL,
+    column_name    text NOT NULL,
+    key_hash       bytea NOT NULL,
+    key            jsonb NOT NULL,
+    policy         text NOT NULL,
+    original       text,
+    original_bytes bytea,
+    position       text,
+    PRIMARY KEY (pipeline, table_schema, table_name, column_name, key_hash),
+    CHECK ((original IS NULL) <> (original_bytes IS NULL))
+);
+COMMENT ON TABLE crossfade.original IS 'Values that a policy has changed on their way, as they are at the source: one row for each that is there now';
+COMMENT ON COLUMN crossfade.original.pipeline IS 'Name of the pipeline';
+COMMENT ON COLUMN crossfade.original.table_schema IS 'Schema of the table, here';
+COMMENT ON COLUMN crossfade.original.table_name IS 'Name of the table, here';
+COMMENT ON COLUMN crossfade.original.column_name IS 'Name of the column, here';
+COMMENT ON COLUMN crossfade.original.key_hash IS 'SHA-256 of the key, which may be longer than an index takes';
+COMMENT ON COLUMN crossfade.original.key IS 'The row: {"column": value} of its key; integers as numbers, everything else as text';
+COMMENT ON COLUMN crossfade.original.policy IS 'The policy that changed the value, as the configuration names it';
+COMMENT ON COLUMN crossfade.original.original IS 'The value as the source writes it; NULL if it is in original_bytes';
+COMMENT ON COLUMN crossfade.original.original_bytes IS 'The value''s bytes in the column''s own character set, where they are no text that Postgres holds';
+COMMENT ON COLUMN crossfade.original.position IS 'Position in the source''s log after which the value came';

@@ -287,6 +287,7 @@ mod tests {
             nullable: true,
             auto_increment: false,
             number: 0,
+            policies: Default::default(),
         };
         Arc::new(TableSchema {
             name: TableName::new("s", "t"),

@@ -67,6 +67,7 @@ mod tests {
             nullable: true,
             auto_increment: false,
             number: 0,
+            policies: Default::default(),
         };
         let table = TableSchema {
             name: TableName::new("s", "t"),

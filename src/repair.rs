@@ -19,6 +19,7 @@ use arrow_array::{RecordBatch, UInt32Array};
 use arrow_select::interleave::interleave_record_batch;
 use arrow_select::take::take_record_batch;
 use crossfade_core::buckets::RowHash;
+use crossfade_core::unfit::settle;
 use crossfade_core::{Batch, Boundary, Class, Error, Op, Position, Result, Rows};
 use serde::{Deserialize, Serialize};
 
@@ -319,7 +320,7 @@ impl Held {
         let wanted: HashSet<u128> = piece.hashes.iter().copied().collect();
         let (ours, theirs) = beside(&mut source, &mut target, |side| {
             let (mut found, mut bytes): (Vec<(RecordBatch, Vec<RowHash>)>, usize) = (Vec::new(), 0);
-            side.fetch(&piece.keys, &wanted, |batch, hashes| {
+            side.fetch_to_write(&piece.keys, &wanted, |batch, hashes| {
                 bytes += batch.get_array_memory_size();
                 match bytes > HELD && piece.hashes.len() > 1 {
                     true => found.clear(),
@@ -393,6 +394,7 @@ impl Held {
         let table = &mapped.target;
         let deed = |row: usize| -> Result<Deed> {
             let one = batch.slice(row, 1);
+            let one = settle(table, &one)?.map_or(one, |(settled, _)| settled);
             let ours = words(&one)?.remove(0);
             let changed: Vec<usize> = match changes.before[row] {
                 Some((at, place)) => {

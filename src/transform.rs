@@ -8,10 +8,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;
+use crossfade_core::policy::is_same_but_for_policies;
 use crossfade_core::selection::glob_matches;
+use crossfade_core::unfit::{Changed, settle};
 use crossfade_core::{
-    Batch, ColumnDetails, Details, Error, ForeignKey, Index, Item, Logical, Omissions, Result, Rows, SchemaChange,
-    TableName, TableSchema, batch::SchemaStep,
+    Batch, Column, ColumnDetails, Details, Error, ForeignKey, Index, Item, Logical, Omissions, PolicyRules, Result,
+    Rows, SchemaChange, TableName, TableSchema, batch::SchemaStep,
 };
 
 /// Rules in the order of the configuration; for routes the first that matches wins, column rules add up.
@@ -21,6 +23,8 @@ pub struct Rules {
     pub routes: Vec<Route>,
     /// What becomes of columns.
     pub columns: Vec<ColumnRule>,
+    /// What may become of values that no target can hold.
+    pub policies: PolicyRules,
 }
 
 /// Sends the tables that match `from` to `to`; a `*` in `to` keeps the source's name in that place.
@@ -52,9 +56,10 @@ impl Rules {
         }
     }
 
-    /// The columns that no rule carries.
+    /// What a source has to know: the columns that no rule carries, and the policies of the others.
     pub fn omissions(&self) -> Omissions {
-        Omissions::new(self.columns.iter().map(|r| (r.tables.clone(), r.exclude.clone())))
+        let excluded = self.columns.iter().map(|r| (r.tables.clone(), r.exclude.clone()));
+        Omissions::new(excluded).with_policies(self.policies.clone())
     }
 
     /// The name of a column at the target; `None` if it is not carried.
@@ -78,6 +83,19 @@ pub struct Mapped {
 }
 
 impl Mapped {
+    /// A batch of the source's shape as the target holds it, for comparisons: in its shape, and with what policies make of values.
+    /// `changed` is told each of these.
+    pub fn arrives(&self, batch: &RecordBatch, changed: &mut dyn FnMut(&Changed)) -> Result<RecordBatch> {
+        let batch = self.project(batch)?;
+        Ok(match settle(&self.target, &batch)? {
+            Some((settled, all)) => {
+                all.iter().for_each(changed);
+                settled
+            }
+            None => batch,
+        })
+    }
+
     /// A batch of the source's shape in the target's.
     pub fn project(&self, batch: &RecordBatch) -> Result<RecordBatch> {
         let columns = self.keep.iter().map(|&i| Arc::clone(batch.column(i))).collect();
@@ -183,7 +201,7 @@ impl Transform {
             self.rules.omissions().mark(&mut source);
             let mapped = self.map(&Arc::new(source))?;
             let now = &mapped.target;
-            if (&now.name, &now.columns, &now.key) != (&table.name, &table.columns, &table.key) {
+            if !is_same_but_for_policies(now, table) {
                 return Err(Error::config(format!(
                     "the rules now make another table of {} than {}, which is what the target holds",
                     origin.name, table.name
@@ -279,7 +297,8 @@ fn map_table(rules: &Rules, table: &Arc<TableSchema>) -> Result<Mapped> {
             }
             Some(name) => {
                 keep.push(i);
-                columns.push(crossfade_core::Column { name, ..column.clone() });
+                let nullable = column.nullable || column.policies.make_null();
+                columns.push(Column { name, nullable, ..column.clone() });
             }
             None if table.key.contains(&i) => {
                 return Err(Error::config(format!("table {}: key column {} is excluded", table.name, column.name))
@@ -321,7 +340,7 @@ fn map_table(rules: &Rules, table: &Arc<TableSchema>) -> Result<Mapped> {
 #[cfg(test)]
 mod tests {
     use arrow_array::{ArrayRef, Int64Array};
-    use crossfade_core::{Boundary, Check, Column, Logical, Op, Position};
+    use crossfade_core::{Boundary, Check, Logical, Op, Policy, PolicyRule, Position};
 
     use super::*;
 
@@ -333,6 +352,7 @@ mod tests {
             nullable: false,
             auto_increment: false,
             number: 0,
+            policies: Default::default(),
         };
         Arc::new(TableSchema {
             name: TableName::new("shop", name),
@@ -368,6 +388,7 @@ mod tests {
                 exclude: vec!["secret".into()],
                 rename: BTreeMap::from([("total".into(), "amount".into())]),
             }],
+            policies: PolicyRules::default(),
         }
     }
 
@@ -438,6 +459,22 @@ mod tests {
         let e = Transform::new(r).restore(&[restored.target]).unwrap_err();
         assert!(e.to_string().contains("column secret was left out, and now no rule does"), "{e}");
         assert!(e.hint_text().unwrap().contains("crossfade snapshot shop.orders"), "{e}");
+    }
+
+    #[test]
+    fn a_policy_may_come_and_go() {
+        let mut dated = (*table("orders")).clone();
+        dated.columns[2].logical = Logical::Date;
+        let mut with = rules();
+        let passes = PolicyRule { decides: vec![(Policy::ZeroDate, true)], ..PolicyRule::default() };
+        with.policies = PolicyRules(vec![passes]);
+        let strict = Transform::new(rules()).map_all(&[Arc::new(dated.clone())]).unwrap().remove(0).target;
+        assert!(!strict.columns[1].nullable && strict.columns[1].policies.is_empty());
+        let lax = Transform::new(with.clone()).restore(&[Arc::clone(&strict)]).unwrap().remove(0);
+        assert!(lax.target.columns[1].nullable && lax.source.columns[2].policies.has(Policy::ZeroDate));
+        assert!(!lax.target.origin.as_ref().unwrap().columns[2].nullable, "the source's shape is what it is");
+        let back = Transform::new(rules()).restore(&[lax.target]).unwrap().remove(0);
+        assert_eq!(back.target.columns, strict.columns);
     }
 
     #[test]

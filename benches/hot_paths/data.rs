@@ -47,6 +47,7 @@ pub fn table() -> Arc<TableSchema> {
         nullable: name != "id",
         auto_increment: false,
         number: 0,
+        policies: Default::default(),
     };
     Arc::new(TableSchema {
         name: TableName::new("shop", "order_line"),

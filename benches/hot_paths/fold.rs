@@ -24,6 +24,7 @@ fn table(key: Logical) -> Arc<TableSchema> {
         nullable: false,
         auto_increment: false,
         number: 0,
+        policies: Default::default(),
     };
     Arc::new(TableSchema {
         name: TableName::new("sbtest", "sbtest1"),

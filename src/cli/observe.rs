@@ -185,7 +185,7 @@ fn from_databases(pipeline: &Pipeline, goal: u32) -> Result<Status> {
     view.concern = view.retained.as_ref().and_then(|r| retention::concern(r, budget));
     for spec in &pipeline.targets {
         let checkpoint = spec.target.recover(&pipeline.name)?;
-        view.targets.push(TargetProgress { name: spec.name.clone(), checkpoint, rows: 0 });
+        view.targets.push(TargetProgress { name: spec.name.clone(), checkpoint, ..TargetProgress::default() });
     }
     view.suspended = suspend::recover(pipeline)?;
     if let Some(durable) = hindmost(pipeline, &view)? {
@@ -204,7 +204,15 @@ fn from_databases(pipeline: &Pipeline, goal: u32) -> Result<Status> {
 
 pub fn status(args: &StatusArgs) -> Result<u8> {
     let (config, _runtime, pipeline) = args.which.open()?;
-    let status = picture(&pipeline, &config)?;
+    let mut status = picture(&pipeline, &config)?;
+    for target in &mut status.view.targets {
+        // A target that is down is no reason to tell nothing of the pipeline.
+        match pipeline.targets.iter().find(|s| s.name == target.name).map(|s| s.target.kept(&pipeline.name)) {
+            Some(Ok(changed)) => target.changed = changed,
+            Some(Err(e)) => target.changed_error = Some(e.to_string()),
+            None => {}
+        }
+    }
     let verdict = judge(&status.view, Duration::from_secs(30), Duration::from_secs(300));
     if args.json {
         print_json(&status)?;
@@ -237,6 +245,13 @@ pub fn status(args: &StatusArgs) -> Result<u8> {
         t.add_row(["  position", &position]);
         t.add_row(["  commits", &seq]);
         t.add_row(["  rows streamed", &count(target.rows)]);
+        for k in &target.changed {
+            let values = format!("{} of {}, column {}, by {}", count(k.values), k.table, k.column, k.policy);
+            t.add_row(["  values changed", &values]);
+        }
+        if let Some(error) = &target.changed_error {
+            t.add_row(["  values changed", &format!("unknown: {error}")]);
+        }
     }
     let behind = view.lag_seconds.map_or_else(|| "unknown".into(), seconds);
     let bytes = view.lag_bytes.map_or_else(String::new, |b| format!(", {}", size(b)));

@@ -108,6 +108,7 @@ pub fn show(proof: &Proof) {
     }
     println!("{t}");
     for p in &proof.tables {
+        changed(p);
         differences(p);
     }
     totals(proof);
@@ -124,6 +125,18 @@ pub fn show(proof: &Proof) {
         proof.held_ms,
         print::seconds(proof.seconds),
     );
+}
+
+/// Prints what policies changed in a table.
+fn changed(proof: &TableProof) {
+    for c in &proof.changed {
+        let target = proof.target.as_ref().map_or_else(String::new, |t| format!(" -> {t}"));
+        let values = if c.values == 1 { "1 value was".into() } else { format!("{} values were", count(c.values)) };
+        println!(
+            "{}{target}, column {}: {values} changed by {}, and compared so; the originals are in crossfade.original",
+            proof.table, c.column, c.policy
+        );
+    }
 }
 
 /// Prints what the servers' own figures say.

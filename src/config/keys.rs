@@ -136,6 +136,8 @@ fn distance(a: &str, b: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::super::parse;
+    use crossfade_core::Policy;
+
     use super::*;
 
     const GOOD: &str = r#"
@@ -182,6 +184,34 @@ to = "sales.*"
         assert!(!format!("{c:?}").contains(&std::env::var("PATH").unwrap()));
         let e = parse(&text.replace("PATH", "CROSSFADE_NOT_SET")).unwrap_err().to_string();
         assert!(e.contains("CROSSFADE_NOT_SET (password_env) is not set"), "{e}");
+    }
+
+    #[test]
+    fn policies_need_a_place_for_originals() {
+        let with = |target: &str, policy: &str| {
+            parse(&format!(
+                "name = \"a\"\n[source]\nurl = \"mysql://u@h/shop\"\n[[target]]\nurl = {target:?}\n[[policy]]\n{policy}\n"
+            ))
+        };
+        let postgres = "postgres://u@h/shop";
+        let config = with(postgres, "tables = \"shop.*\"\nzero_date = \"null\"\nnul_byte = \"stop\"").unwrap();
+        let rule = &config.rules.policies.0[0];
+        assert_eq!(rule.decides, [(Policy::ZeroDate, true), (Policy::NulByte, false)]);
+        assert_eq!((rule.tables.as_deref(), rule.columns.len()), (Some("shop.*"), 0));
+        for (target, policy, says) in [
+            (
+                "file:///lake",
+                "zero_date = \"null\"",
+                "line 7, column 1: zero_date = \"null\": a Parquet target keeps no",
+            ),
+            (postgres, "columns = [\"a\"]", "the rule names no policy"),
+            (postgres, "zero_date = \"text\"", "unknown variant `text`, expected `stop` or `null`"),
+            (postgres, "zero_dat = \"null\"", "unknown key zero_dat, did you mean zero_date?"),
+        ] {
+            let e = with(target, policy).unwrap_err().to_string();
+            assert!(e.contains(says), "{e}");
+        }
+        assert!(with("file:///lake", "zero_date = \"stop\"").is_ok(), "nothing passes");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
-use crossfade_core::{Endpoint, Error, Result, Secret, Selection, TableName};
+use crossfade_core::{Endpoint, Error, PolicyRule, PolicyRules, Result, Secret, Selection, TableName};
 
 use self::keys::Spans;
 pub use self::keys::schema;
@@ -24,7 +24,7 @@ pub use self::units::{bytes, duration};
 use crate::pipeline::Limits;
 use crate::pipeline::applier::CommitPolicy;
 use crate::pipeline::retention::LogBudget;
-use crate::registry::SourceKind;
+use crate::registry::{SourceKind, TargetKind};
 use crate::transform::{ColumnRule, Route, Rules};
 
 /// A pipeline's configuration.
@@ -213,7 +213,7 @@ impl Resolver<'_> {
         }
         let source = self.source(&raw.source);
         let targets: Vec<TargetConfig> = raw.target.iter().enumerate().map(|(i, t)| self.target(i, t)).collect();
-        let mut rules = Rules { routes: self.routes(raw), columns: Vec::new() };
+        let mut rules = Rules { routes: self.routes(raw), columns: Vec::new(), policies: self.policies(raw) };
         rules.routes.extend(default_rules(&source, &targets).routes);
         rules.columns.extend(raw.column.iter().map(|c| ColumnRule {
             tables: c.tables.clone(),
@@ -327,6 +327,24 @@ impl Resolver<'_> {
             }
         }
         routes
+    }
+
+    fn policies(&mut self, raw: &RawConfig) -> PolicyRules {
+        let parquet = |t: &RawTarget| matches!(crate::registry::target_scheme(&t.url), Ok(TargetKind::Parquet));
+        let lake = raw.target.iter().any(parquet);
+        let rules = raw.policy.iter().enumerate().map(|(i, rule)| {
+            let (at, decides) = (i.to_string(), rule.decides());
+            if decides.is_empty() {
+                self.problem(&["policy", &at], "the rule names no policy, such as zero_date = \"null\"".into());
+            }
+            if let Some((policy, _)) = decides.iter().find(|(_, passes)| *passes && lake) {
+                let wrong =
+                    format!("{policy}: a Parquet target keeps no originals, so policies need Postgres targets alone");
+                self.problem(&["policy", &at, policy.name()], wrong);
+            }
+            PolicyRule { tables: rule.tables.clone(), columns: rule.columns.clone(), decides }
+        });
+        PolicyRules(rules.collect())
     }
 
     fn limits(&mut self, raw: &RawLimits) -> Limits {

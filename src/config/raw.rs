@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use crossfade_core::Policy;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -28,6 +29,10 @@ pub struct RawConfig {
     /// What becomes of columns; all rules that match a table apply.
     #[serde(default)]
     pub column: Vec<RawColumn>,
+    /// What may become of values that no target can hold. Without a policy such a value stops the pipeline. Of the rules that match a
+    /// column, the first that names a policy decides on it.
+    #[serde(default)]
+    pub policy: Vec<RawPolicy>,
     /// Bounds of memory and of the initial copy.
     #[serde(default)]
     pub limits: RawLimits,
@@ -111,6 +116,75 @@ pub struct RawColumn {
     /// Source name to target name.
     #[serde(default)]
     pub rename: BTreeMap<String, String>,
+}
+
+/// What may become of values that no target can hold. The original is kept at the target, in the table `crossfade.original`.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawPolicy {
+    /// A glob over `schema.table` at the source. All tables if left out.
+    pub tables: Option<String>,
+    /// Columns by their names at the source. All columns if left out; those of a key are never changed.
+    #[serde(default)]
+    pub columns: Vec<String>,
+    /// MySQL's dates that no calendar has, such as `0000-00-00` and `2024-00-10`.
+    pub zero_date: Option<OrNull>,
+    /// The character U+0000 in text, which Postgres cannot hold.
+    pub nul_byte: Option<OrRemove>,
+    /// Text whose bytes are not characters of its encoding; U+FFFD takes their place.
+    pub invalid_text: Option<OrReplace>,
+    /// The error value of MySQL's enums: index 0, none of the labels.
+    pub invalid_enum: Option<OrNull>,
+    /// NaN in a Postgres `numeric` of a given precision.
+    pub nan: Option<OrNull>,
+    /// Times of Postgres after the year 294246.
+    pub out_of_range: Option<OrNull>,
+}
+
+/// The pipeline stops, or the value becomes NULL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OrNull {
+    /// The pipeline stops.
+    Stop,
+    /// NULL takes its place.
+    Null,
+}
+
+/// The pipeline stops, or the character is taken out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OrRemove {
+    /// The pipeline stops.
+    Stop,
+    /// The text arrives without it.
+    Remove,
+}
+
+/// The pipeline stops, or U+FFFD takes the place of what is no character.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OrReplace {
+    /// The pipeline stops.
+    Stop,
+    /// The text arrives with U+FFFD in these places.
+    Replace,
+}
+
+impl RawPolicy {
+    /// The policies that are named, and whether their values pass.
+    pub fn decides(&self) -> Vec<(Policy, bool)> {
+        let null = |value: Option<OrNull>| value.map(|v| v == OrNull::Null);
+        let all = [
+            (Policy::ZeroDate, null(self.zero_date)),
+            (Policy::NulByte, self.nul_byte.map(|v| v == OrRemove::Remove)),
+            (Policy::InvalidText, self.invalid_text.map(|v| v == OrReplace::Replace)),
+            (Policy::InvalidEnum, null(self.invalid_enum)),
+            (Policy::Nan, null(self.nan)),
+            (Policy::OutOfRange, null(self.out_of_range)),
+        ];
+        all.into_iter().filter_map(|(policy, passes)| Some((policy, passes?))).collect()
+    }
 }
 
 /// Bounds.

@@ -40,6 +40,7 @@ fn verification(verdict: Verdict, whole: bool, canary: Option<Canary>) -> Event 
         source_fingerprint: None,
         target_fingerprint: None,
         verdict,
+        changed: vec![],
         differences: None,
         error: None,
     };

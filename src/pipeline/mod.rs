@@ -298,6 +298,7 @@ fn open(pipeline: &Pipeline) -> Result<Vec<Opened<'_>>> {
             name: pipeline.targets[o.index].name.clone(),
             checkpoint: o.writer.checkpoint().cloned(),
             rows: rows(o.index),
+            ..TargetProgress::default()
         };
         v.targets = opened.iter().map(target).collect();
     });
@@ -392,6 +393,12 @@ fn shapes(
         let mut carried = opened[index].writer.tables()?;
         carried.retain(|t| !left_out.contains(&t.name));
         let mut tables = transform.restore(&carried)?;
+        let altered = tables.iter().zip(&carried).filter(|(now, before)| now.target.columns != before.columns);
+        let altered: Vec<Arc<TableSchema>> = altered.map(|(now, _)| Arc::clone(&now.target)).collect();
+        if !altered.is_empty() {
+            // A policy came or went; NULL may have to be admitted for it.
+            opened[index].writer.prepare(&altered)?;
+        }
         tables.sort_by(|a, b| a.source.name.cmp(&b.source.name));
         let Some(first) = &first else {
             first = Some(tables);

@@ -11,7 +11,7 @@ use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crossfade_core::{Checkpoint, Error, Finding, Phase, Position, Result, Retained, Suspension, TableName};
+use crossfade_core::{Checkpoint, Error, Finding, Kept, Phase, Position, Result, Retained, Suspension, TableName};
 use serde::{Deserialize, Serialize};
 
 use super::meters::Meters;
@@ -62,6 +62,12 @@ pub struct TargetProgress {
     pub checkpoint: Option<Checkpoint>,
     /// Rows written by this process.
     pub rows: u64,
+    /// Values that policies have changed there; of `status` alone, and only where there are some.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changed: Vec<Kept>,
+    /// Why they could not be counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changed_error: Option<String>,
 }
 
 /// The initial copy.

@@ -26,7 +26,12 @@ fn config() -> Config {
 fn status(lag: Option<f64>, state: Running) -> Status {
     let checkpoint =
         Checkpoint { seq: 7, position: Position::new("p7"), phase: Phase::Streaming, epoch: 1, commit_micros: None };
-    let target = TargetProgress { name: "postgres://new/shop".into(), checkpoint: Some(checkpoint), rows: 3 };
+    let target = TargetProgress {
+        name: "postgres://new/shop".into(),
+        checkpoint: Some(checkpoint),
+        rows: 3,
+        ..TargetProgress::default()
+    };
     let view = View { state, lag_seconds: lag, lag_bytes: Some(10), targets: vec![target], ..View::default() };
     let source = "mysql://db/shop".into();
     Status { pipeline: "shop".into(), pid: 42, since_micros: NOW, source, view, keeping: Keeping::default() }
@@ -52,6 +57,7 @@ fn table(name: &str, verdict: Compared) -> TableProof {
         verdict,
         totals: None,
         differences: (verdict == Compared::Different).then_some(differences),
+        changed: vec![],
         error: (verdict == Compared::Unknown).then(|| "permission denied".into()),
     }
 }

@@ -50,7 +50,7 @@ impl Canary {
 
 /// Whether the one changed row was found; `None`: no value can be changed.
 fn flown(mapped: &Mapped, kept: &RecordBatch) -> Result<Option<bool>> {
-    let arriving = mapped.project(kept)?;
+    let arriving = mapped.arrives(kept, &mut |_| {})?;
     let Some((changed, row)) = changed(&arriving, &mapped.target.key)? else { return Ok(None) };
     let (mut before, mut after) = (Fingerprint::default(), Fingerprint::default());
     before.add(&arriving)?;
@@ -205,6 +205,7 @@ mod tests {
             nullable: true,
             auto_increment: false,
             number: 0,
+            policies: Default::default(),
         };
         let table = Arc::new(TableSchema {
             name: TableName::new("s", "t"),

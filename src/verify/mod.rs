@@ -13,6 +13,7 @@
 //! looked at once more behind a second fence (`recheck.rs`).
 
 pub mod canary;
+pub mod changed;
 pub mod difference;
 pub mod narrow;
 pub mod recheck;
@@ -31,6 +32,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use self::canary::{Canary, Keeper};
+use self::changed::{ChangedValues, Tally};
 use self::difference::Differences;
 pub use self::narrow::LISTED;
 use self::narrow::Suspects;
@@ -72,6 +74,9 @@ pub struct TableProof {
     pub target_fingerprint: Option<String>,
     /// What it came to.
     pub verdict: Verdict,
+    /// Values that a policy has changed, as the source's rows were read: they were compared with what the policy makes of them.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub changed: Vec<ChangedValues>,
     /// What both servers count and sum themselves, if that was asked and both can.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub totals: Option<TotalsProof>,
@@ -262,14 +267,17 @@ impl Fenced {
     /// Scans both sides, compares, and finds the rows that differ.
     pub fn compare(mut self) -> Compared {
         let began = Instant::now();
-        let (ours, canary, theirs) = self.scan_all();
+        let mut changed = Vec::new();
+        let (ours, canary, theirs) = self.scan_all(&mut changed);
         let sums = self.options.totals.then(|| self.total_all());
         let Fenced { position, at_micros, held, tables, mut drift, mut source, mut targets, .. } = self;
+        let kept: Vec<_> = targets.iter_mut().map(|(_, snapshot)| snapshot.kept()).collect();
         let (mut proofs, mut suspected) = (Vec::new(), Vec::new());
         for (i, mapped) in tables.iter().enumerate() {
             let wrong = drift.remove(&mapped.source.name);
             for (at, ((name, snapshot), side)) in targets.iter_mut().zip(&theirs).enumerate() {
                 let mut proof = proof(&mapped.source.name, name.clone(), &ours[i], &side[i]);
+                changed::note(&mut proof, mapped, &changed[i], &kept[at]);
                 if let Some(wrong) = &wrong {
                     proof.verdict = Verdict::Unknown;
                     proof.error = Some(wrong.clone());
@@ -305,8 +313,11 @@ impl Fenced {
     }
 
     /// The fingerprints of all tables, of the source and of each target; all sides are read at once. On the way the comparison is tried
-    /// out on rows of the source.
-    fn scan_all(&mut self) -> (Vec<Result<Fingerprint>>, Canary, Vec<Vec<Result<Fingerprint>>>) {
+    /// out on rows of the source. `changed` gets what policies changed in each table, as the source was read.
+    fn scan_all(
+        &mut self,
+        changed: &mut Vec<Vec<ChangedValues>>,
+    ) -> (Vec<Result<Fingerprint>>, Canary, Vec<Vec<Result<Fingerprint>>>) {
         let tables = &self.tables;
         std::thread::scope(|scope| {
             let theirs = self
@@ -317,11 +328,12 @@ impl Fenced {
             let source = &mut self.source;
             let mut canary = Canary::default();
             let ours = each(tables, |m| {
-                let mut keeper = Keeper::default();
+                let (mut keeper, mut tally) = (Keeper::default(), Tally::default());
                 let sum = scan(source.as_mut(), &m.source, |b| {
                     keeper.see(&b);
-                    m.project(&b)
+                    m.arrives(&b, &mut |c| tally.add(c))
                 });
+                changed.push(tally.of(m));
                 if let Some(kept) = keeper.kept() {
                     canary.fly(m, &kept);
                 }
@@ -404,6 +416,7 @@ fn proof(
         source_fingerprint: ours.map(Fingerprint::to_string),
         target_fingerprint: theirs.map(Fingerprint::to_string),
         verdict,
+        changed: Vec::new(),
         differences: None,
         error: error.map(Error::to_string),
         totals: None,

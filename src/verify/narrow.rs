@@ -259,6 +259,7 @@ mod tests {
             nullable: true,
             auto_increment: false,
             number: 0,
+            policies: Default::default(),
         };
         let table = Arc::new(TableSchema {
             name: TableName::new("s", "t"),

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use arrow_array::{BooleanArray, RecordBatch};
 use arrow_select::filter::filter_record_batch;
 use crossfade_core::buckets::{RowHash, row_hashes};
+use crossfade_core::unfit::settle;
 use crossfade_core::{Error, KeyRange, Result, Snapshot};
 
 use crate::transform::Mapped;
@@ -22,7 +23,7 @@ pub struct Side<'a> {
 impl Side<'_> {
     /// Reads all rows in the target's shape, with their hashes.
     pub fn scan(&mut self, sink: impl FnMut(&RecordBatch, &[RowHash]) -> Result<()>) -> Result<()> {
-        self.read(None, sink)
+        self.read(None, false, sink)
     }
 
     /// Reads the rows with these keys, and no others. `wanted` are the keys' hashes.
@@ -32,7 +33,21 @@ impl Side<'_> {
         wanted: &HashSet<u128>,
         mut sink: impl FnMut(&RecordBatch, &[RowHash]) -> Result<()>,
     ) -> Result<()> {
-        self.read(Some(keys), |batch, hashes| {
+        self.read(Some(keys), false, |batch, hashes| {
+            let (batch, hashes) = pick(batch, hashes, wanted)?;
+            sink(&batch, &hashes)
+        })
+    }
+
+    /// As [`Side::fetch`], but rows of the source come as they are to be written: with the values that a policy changes at the
+    /// target. Their hashes are of what it makes of them.
+    pub fn fetch_to_write(
+        &mut self,
+        keys: &RecordBatch,
+        wanted: &HashSet<u128>,
+        mut sink: impl FnMut(&RecordBatch, &[RowHash]) -> Result<()>,
+    ) -> Result<()> {
+        self.read(Some(keys), true, |batch, hashes| {
             let (batch, hashes) = pick(batch, hashes, wanted)?;
             sink(&batch, &hashes)
         })
@@ -41,6 +56,7 @@ impl Side<'_> {
     fn read(
         &mut self,
         keys: Option<&RecordBatch>,
+        whole: bool,
         mut sink: impl FnMut(&RecordBatch, &[RowHash]) -> Result<()>,
     ) -> Result<()> {
         let mapped = self.mapped;
@@ -48,7 +64,13 @@ impl Side<'_> {
         let is_source = self.is_source;
         let mut shaped = |batch: RecordBatch| {
             let batch = if is_source { mapped.project(&batch)? } else { batch };
-            sink(&batch, &row_hashes(&batch, &mapped.target.key)?)
+            let settled = if is_source { settle(&mapped.target, &batch)? } else { None };
+            match settled {
+                Some((settled, _)) => {
+                    sink(if whole { &batch } else { &settled }, &row_hashes(&settled, &mapped.target.key)?)
+                }
+                None => sink(&batch, &row_hashes(&batch, &mapped.target.key)?),
+            }
         };
         match keys {
             Some(keys) => self.snapshot.fetch(table, keys, &mut shaped),

@@ -101,6 +101,7 @@ impl Store {
             nullable,
             auto_increment: false,
             number: 0,
+            policies: Default::default(),
         };
         let index = Index { name: format!("{name}_n"), columns: vec![1], unique: true };
         let table = TableSchema {

@@ -23,6 +23,7 @@ mod kind;
 mod lab;
 mod mysql;
 mod names;
+mod policies;
 mod postgres;
 mod refused;
 mod sqlite;

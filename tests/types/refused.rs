@@ -89,6 +89,23 @@ pub fn section() -> String {
     for (declared, of, why) in UNTRIED {
         writeln!(page, "| {declared} | {of} | {why} |").expect("a String takes any text");
     }
+    page += "\n## Values that stop the pipeline\n\nUnless a policy of the column lets them pass, and keeps the originals (README, \
+         \"Values that the target cannot hold\"):\n\n| source | type | value | what it is called | policy |\n|---|---|---|---|---|\n";
+    for (source, values) in
+        [("MySQL and MariaDB", &OF_THE_FAMILY[..]), ("Postgres", &OF_POSTGRES), ("SQLite", &OF_SQLITE)]
+    {
+        for v in values {
+            writeln!(
+                page,
+                "| {source} | `{}` | `{}` | {} | `{}` |",
+                v.declared,
+                v.value.replace('|', "\\|"),
+                v.says,
+                v.policy
+            )
+            .expect("a String takes any text");
+        }
+    }
     page
 }
 
@@ -147,10 +164,18 @@ struct Value {
     says: &'static str,
     /// A value that mends it.
     mended: &'static str,
+    /// The policy that would let it pass.
+    policy: &'static str,
 }
 
-const fn value(declared: &'static str, value: &'static str, says: &'static str, mended: &'static str) -> Value {
-    Value { declared, value, says, mended }
+const fn value(
+    declared: &'static str,
+    value: &'static str,
+    says: &'static str,
+    mended: &'static str,
+    policy: &'static str,
+) -> Value {
+    Value { declared, value, says, mended, policy }
 }
 
 /// Each value stops the copy, and the stream; what the hint says leads on.
@@ -187,20 +212,36 @@ fn stops(pipeline: &Pipeline, table: &str, v: &Value, id: u8) {
     let said = &ended.stderr;
     assert_eq!(code(&ended), 65, "{} {}: {said}", v.declared, v.value);
     let place = format!(".{table}, column c, row id={id}: ");
-    for words in [place.as_str(), v.says, "hint", "`crossfade snapshot TABLE`"] {
+    let policy = format!(".{table}\", columns = [\"c\"] and {}", v.policy);
+    for words in [place.as_str(), v.says, "hint", "`crossfade snapshot TABLE`", policy.as_str()] {
         assert!(said.contains(words), "{} {}: no {words:?} in {said}", v.declared, v.value);
     }
 }
 
+const ZERO_DATE: &str = "zero_date = \"null\"";
+const NUL_BYTE: &str = "nul_byte = \"remove\"";
+const OUT_OF_RANGE: &str = "out_of_range = \"null\"";
+
 /// What neither server's dates and labels have an equal for.
 const OF_THE_FAMILY: [Value; 7] = [
-    value("date", "'0000-00-00'", "0000-00-00 is not a date of the calendar", "'2024-01-01'"),
-    value("date", "'2024-00-10'", "2024-00-10 is not a date of the calendar", "NOW()"),
-    value("datetime(3)", "'0000-00-00'", "0000-00-00 is not a date of the calendar", "NOW()"),
-    value("datetime", "'2024-02-00 10:00:00'", "2024-02-00 is not a date of the calendar", "NOW()"),
-    value("timestamp null", "'0000-00-00 00:00:00'", "0000-00-00", "NOW()"),
-    value("enum('a','b')", "'no label'", "index 0", "'a'"),
-    value("varchar(9)", "CONCAT('a', CHAR(0), 'b')", "the text holds a NUL character", "'ab'"),
+    value("date", "'0000-00-00'", "0000-00-00 is not a date of the calendar", "'2024-01-01'", ZERO_DATE),
+    value("date", "'2024-00-10'", "2024-00-10 is not a date of the calendar", "NOW()", ZERO_DATE),
+    value("datetime(3)", "'0000-00-00'", "0000-00-00 is not a date of the calendar", "NOW()", ZERO_DATE),
+    value("datetime", "'2024-02-00 10:00:00'", "2024-02-00 is not a date of the calendar", "NOW()", ZERO_DATE),
+    value("timestamp null", "'0000-00-00 00:00:00'", "0000-00-00", "NOW()", ZERO_DATE),
+    value("enum('a','b')", "'no label'", "index 0", "'a'", "invalid_enum = \"null\""),
+    value("varchar(9)", "CONCAT('a', CHAR(0), 'b')", "the text holds a NUL character", "'ab'", NUL_BYTE),
+];
+
+const OF_POSTGRES: [Value; 3] = [
+    value("numeric(10,2)", "'NaN'", "NaN is not a decimal(10,2)", "0", "nan = \"null\""),
+    value("timestamp", "'294276-12-31 00:00:00'", "after the year 294246", "'2024-01-01'", OUT_OF_RANGE),
+    value("timestamptz", "'294276-12-31 00:00:00+00'", "after the year 294246", "'2024-01-01'", OUT_OF_RANGE),
+];
+
+const OF_SQLITE: [Value; 2] = [
+    value("TEXT", "CAST(X'61ff' AS TEXT)", "text that is not UTF-8", "'a'", "invalid_text = \"replace\""),
+    value("TEXT", "'a' || char(0) || 'b'", "the text holds a NUL character", "'ab'", NUL_BYTE),
 ];
 
 #[test]
@@ -221,21 +262,12 @@ fn values_of_mariadb() {
 fn values_of_postgres() {
     let source = Postgres::shared(PgVersion::V18).fresh_database("refused");
     let target = Postgres::shared(PgVersion::V15).fresh_database("refused");
-    let values = [
-        value("numeric(10,2)", "'NaN'", "NaN is not a decimal(10,2)", "0"),
-        value("timestamp", "'294276-12-31 00:00:00'", "after the year 294246", "'2024-01-01'"),
-        value("timestamptz", "'294276-12-31 00:00:00+00'", "after the year 294246", "'2024-01-01'"),
-    ];
-    each(&postgres::Server { database: &source }, &target, "public", &values);
+    each(&postgres::Server { database: &source }, &target, "public", &OF_POSTGRES);
 }
 
 #[test]
 fn values_of_sqlite() {
     let (_keep, folder) = folder();
     let target = Postgres::shared(PgVersion::V18).fresh_database("refused");
-    let values = [
-        value("TEXT", "CAST(X'61ff' AS TEXT)", "text that is not UTF-8", "'a'"),
-        value("TEXT", "'a' || char(0) || 'b'", "the text holds a NUL character", "'ab'"),
-    ];
-    each(&sqlite::File::new(&folder), &target, "public", &values);
+    each(&sqlite::File::new(&folder), &target, "public", &OF_SQLITE);
 }

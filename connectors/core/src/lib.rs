@@ -18,6 +18,7 @@ pub mod endpoint;
 pub mod error;
 pub mod finding;
 pub mod fingerprint;
+pub mod policy;
 pub mod position;
 pub mod schema;
 pub mod selection;
@@ -25,6 +26,7 @@ pub mod source;
 pub mod target;
 pub mod totals;
 pub mod trouble;
+pub mod unfit;
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
@@ -37,9 +39,11 @@ pub use endpoint::{Endpoint, Secret};
 pub use error::{Class, Error, Exit, Place, Result};
 pub use finding::{Finding, Level};
 pub use fingerprint::Fingerprint;
+pub use policy::{Policies, Policy, PolicyRule, PolicyRules};
 pub use position::{Checkpoint, Owner, Phase, Position};
 pub use schema::{Column, ForeignKey, Index, Logical, TableName, TableSchema};
 pub use selection::{Omissions, Selection};
 pub use source::{Consistency, Keeping, KeyPart, KeyRange, Limit, Retained, Snapshot, Source, Stream};
-pub use target::{Chunk, ChunkState, History, Loaded, Loader, Surveyor, Suspension, Target, Writer};
+pub use target::{Chunk, ChunkState, History, Kept, Loaded, Loader, Surveyor, Suspension, Target, Writer};
 pub use trouble::Trouble;
+pub use unfit::Unfit;

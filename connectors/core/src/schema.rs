@@ -11,6 +11,8 @@ use std::sync::Arc;
 use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use serde::{Deserialize, Serialize};
 
+use crate::policy::Policies;
+
 /// A table's name. MySQL's databases, Postgres' schemas and SQLite's attached files are all `schema`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct TableName {
@@ -169,6 +171,9 @@ pub struct Column {
     /// The source's own number of the column, where it has one that outlives renames (Postgres' `attnum`); else 0.
     #[serde(default)]
     pub number: u32,
+    /// What may become of values that no target can hold.
+    #[serde(default, skip_serializing_if = "Policies::is_empty")]
+    pub policies: Policies,
 }
 
 /// A secondary index. The key is not one of them.

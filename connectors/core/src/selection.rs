@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::policy::PolicyRules;
 use crate::schema::{Logical, TableName, TableSchema};
 
 /// Globs of tables to carry and tables to leave. `*` stands for any run of characters, `?` for one. A glob without a
@@ -26,15 +27,29 @@ impl Selection {
 /// Columns that no target wants. A source is opened with them and does not read their values, so that a value or a type that
 /// cannot be carried stops nobody who has left it out: a SELECT does not name such a column, and a log's bytes of it are passed
 /// over. Columns that are added later are among them, too.
+///
+/// With them come the policies of the columns that are read: what may be omitted of values, so to speak.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Omissions {
     rules: Vec<(String, Vec<String>)>,
+    policies: PolicyRules,
 }
 
 impl Omissions {
     /// Globs of tables, each with the columns that are left out of them.
     pub fn new(rules: impl IntoIterator<Item = (String, Vec<String>)>) -> Self {
-        Omissions { rules: rules.into_iter().collect() }
+        Omissions { rules: rules.into_iter().collect(), policies: PolicyRules::default() }
+    }
+
+    /// With the policies of the columns that are read.
+    #[must_use]
+    pub fn with_policies(self, policies: PolicyRules) -> Self {
+        Omissions { policies, ..self }
+    }
+
+    /// Gives a table's columns their policies, and leaves out none.
+    pub fn mark_policies(&self, table: &mut TableSchema) {
+        self.policies.mark(table);
     }
 
     /// Whether the column is left out.
@@ -42,13 +57,15 @@ impl Omissions {
         self.rules.iter().any(|(glob, columns)| columns.iter().any(|c| c == column) && glob_matches(glob, table))
     }
 
-    /// Makes the columns that are left out [`Logical::Omitted`]; those of the key stay, since they tell rows apart.
+    /// Makes the columns that are left out [`Logical::Omitted`]; those of the key stay, since they tell rows apart. The others get
+    /// their policies.
     pub fn mark(&self, table: &mut TableSchema) {
         for (i, column) in table.columns.iter_mut().enumerate() {
             if !table.key.contains(&i) && self.cover(&table.name, &column.name) {
                 column.logical = Logical::Omitted;
             }
         }
+        self.policies.mark(table);
     }
 }
 
@@ -122,6 +139,7 @@ mod tests {
             nullable: true,
             auto_increment: false,
             number: 0,
+            policies: Default::default(),
         };
         let mut table = TableSchema {
             name: TableName::new("shop", "t"),

@@ -20,6 +20,7 @@ use crate::finding::Finding;
 use crate::position::Position;
 use crate::schema::{Logical, TableSchema};
 use crate::selection::Selection;
+use crate::target::Kept;
 use crate::totals::Totals;
 use crate::trouble::Trouble;
 
@@ -186,6 +187,11 @@ pub trait Snapshot: Send {
         sink: &mut dyn FnMut(RecordBatch) -> Result<()>,
     ) -> Result<()> {
         self.scan(table, &KeyRange::ALL, sink)
+    }
+
+    /// Of a target: how many originals of changed values it keeps in this state. `None`: it keeps none.
+    fn kept(&mut self) -> Result<Option<Vec<Kept>>> {
+        Ok(None)
     }
 
     /// What the database itself counts and sums over the table, in the state that [`Snapshot::scan`] reads; `None` where nobody

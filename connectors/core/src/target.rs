@@ -20,6 +20,7 @@ use crate::batch::{Batch, Op};
 use crate::details::Details;
 use crate::error::Result;
 use crate::finding::Finding;
+use crate::policy::Policy;
 use crate::position::{Checkpoint, Owner, Position};
 use crate::schema::{TableName, TableSchema};
 use crate::source::{KeyRange, Snapshot};
@@ -67,6 +68,11 @@ pub trait Target: Send + Sync {
     /// A further connection that writes chunks of the initial copy under the writer's epoch.
     fn loader(&self, pipeline: &str, epoch: u64) -> Result<Box<dyn Loader>>;
 
+    /// Values that a policy has changed and whose originals the target keeps, as of the last checkpoint. Changes nothing.
+    fn kept(&self, _pipeline: &str) -> Result<Vec<Kept>> {
+        Ok(Vec::new())
+    }
+
     /// Brings level what does not move while rows stream in: sequences, set to what their tables hold. Called when the
     /// pipeline has caught up, before a cutover. Idempotent; needs no ownership. A target without such things does nothing.
     fn settle(&self, _pipeline: &str) -> Result<()> {
@@ -92,6 +98,19 @@ pub trait Target: Send + Sync {
 
     /// The tables at the pipeline's last checkpoint, exactly; [`Snapshot::position`] is that checkpoint's.
     fn snapshot(&self, pipeline: &str, tables: &[Arc<TableSchema>]) -> Result<Box<dyn Snapshot>>;
+}
+
+/// How many values of a column a policy has changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// The table, as it is named where it is counted.
+    pub table: String,
+    /// The column.
+    pub column: String,
+    /// Under which policy.
+    pub policy: Policy,
+    /// So many rows have such a value now.
+    pub values: u64,
 }
 
 /// Looks at the rows of one table before they are written.

@@ -103,6 +103,7 @@ pub fn inventory(server: &Server, session: &mut Session, selection: &Selection) 
     inventory.read_columns(session, &schemas, &json, server)?;
     inventory.read_indexes(session, &schemas)?;
     inventory.read_foreign_keys(session, &schemas)?;
+    inventory.tables.iter_mut().for_each(|t| server.omissions().mark_policies(&mut t.schema));
     Ok(inventory.tables)
 }
 
@@ -252,6 +253,7 @@ impl Inventory {
                     nullable: nullable.as_deref() == Some("YES"),
                     auto_increment: extra.as_deref().unwrap_or_default().contains("auto_increment"),
                     number: 0,
+                    policies: Default::default(),
                 }),
                 Err(refusal) => {
                     let (place, column) = (quote_table(&table.schema.name), quote(&name));

@@ -178,6 +178,7 @@ mod tests {
             nullable: true,
             auto_increment: false,
             number: 0,
+            policies: Default::default(),
         };
         TableSchema {
             name: TableName::new("s", "t"),

@@ -215,7 +215,15 @@ mod tests {
     use super::*;
 
     fn column(logical: Logical) -> Column {
-        Column { name: "c".into(), source_type: "x".into(), logical, nullable: true, auto_increment: false, number: 0 }
+        Column {
+            name: "c".into(),
+            source_type: "x".into(),
+            logical,
+            nullable: true,
+            auto_increment: false,
+            number: 0,
+            policies: Default::default(),
+        }
     }
 
     #[test]

@@ -241,6 +241,7 @@ mod tests {
             nullable: false,
             auto_increment: false,
             number: 0,
+            policies: Default::default(),
         };
         TableSchema {
             name: TableName::new("s", "t"),

@@ -9,7 +9,7 @@
 use arrow_array::RecordBatch;
 use arrow_buffer::i256;
 use crossfade_core::builder::{finish_columns, push_bytes, push_str};
-use crossfade_core::{Column, ColumnBuilder, Error, Logical, Result, TableSchema};
+use crossfade_core::{Column, ColumnBuilder, Error, Logical, Result, TableSchema, Unfit};
 
 use crate::binlog::charset::{self, Charset};
 use crate::binlog::reader::{Fault, Read, Reader, bit, utf8};
@@ -150,7 +150,8 @@ impl<'a> Decoder<'a> {
             if bit(nulls, i + 2) {
                 builder.append_null();
             } else {
-                value(&mut r, &self.table.columns[i].logical, self.wire[i].kind, &self.charsets[i], builder)?;
+                let read = value(&mut r, &self.table.columns[i].logical, self.wire[i].kind, &self.charsets[i], builder);
+                read.or_else(|fault| fault.pass(self.table, i, builder))?;
             }
         }
         if r.is_empty() { Ok(()) } else { Err(Fault::Malformed("a row goes on behind its last column")) }
@@ -179,7 +180,8 @@ impl<'a> Decoder<'a> {
                 continue;
             }
             let before = r;
-            match value(&mut r, &self.table.columns[i].logical, self.wire[i].kind, &self.charsets[i], builder) {
+            let read = value(&mut r, &self.table.columns[i].logical, self.wire[i].kind, &self.charsets[i], builder);
+            match read.or_else(|fault| fault.pass(self.table, i, builder)) {
                 Err(fault @ Fault::Value(_)) => {
                     refused.push((i, fault));
                     r = before;
@@ -212,7 +214,10 @@ impl<'a> Decoder<'a> {
     fn error(&self, fault: Fault, at: usize, packet: &[u8]) -> Error {
         let column = &self.table.columns[at].name;
         match fault {
-            Fault::Value(v) => Error::data(&self.table.name, v.0).column(column).key(self.key_text(packet)).hint(v.1),
+            Fault::Value(refusal) => {
+                let (message, hint) = refusal.explain(self.table, at);
+                Error::data(&self.table.name, message).column(column).key(self.key_text(packet)).hint(hint)
+            }
             other => other.at(format!("table {}, column {column}", self.table.name)),
         }
     }
@@ -350,40 +355,40 @@ fn uuid(text: &[u8]) -> Read<[u8; 16]> {
     if nibbles == 32 { Ok(out) } else { Err(Fault::Malformed("a UUID is too short")) }
 }
 
-/// A length of 0, 4, 7 or 11 bytes: year 2, month, day; hour, minute, second; microseconds 4.
-fn date_parts(r: &mut Reader<'_>) -> Read<(i64, i64, i64, i64)> {
+/// A length of 0, 4, 7 or 11 bytes: year 2, month, day; hour, minute, second; microseconds 4. The date, and microseconds behind it;
+/// all bytes are read, whatever the date is.
+fn date_parts(r: &mut Reader<'_>) -> Read<(Read<i32>, i64)> {
     let length = r.u8()?;
     if length == 0 {
-        return Err(temporal::zero_date("0000-00-00"));
+        return Ok((Err(temporal::zero_date()), 0));
     }
     let (year, month, day) = (i64::from(r.u16()?), i64::from(r.u8()?), i64::from(r.u8()?));
-    let (mut hour, mut minute, mut second, mut micros) = (0, 0, 0, 0);
+    let mut micros = 0;
     match length {
         4 => {}
         7 | 11 => {
-            (hour, minute, second) = (i64::from(r.u8()?), i64::from(r.u8()?), i64::from(r.u8()?));
-            if length == 11 {
-                micros = i64::from(r.u32()?);
+            let seconds = i64::from(r.u8()?) * 3600 + i64::from(r.u8()?) * 60 + i64::from(r.u8()?);
+            let fraction = if length == 11 { i64::from(r.u32()?) } else { 0 };
+            if seconds >= 86_400 || fraction >= 1_000_000 {
+                return Err(Fault::Malformed("a time of day out of range"));
             }
+            micros = seconds * 1_000_000 + fraction;
         }
         _ => return Err(Fault::Malformed("a date of unknown length")),
     }
-    Ok((i64::from(temporal::days(year, month, day)?), hour * 3600 + minute * 60 + second, micros, length.into()))
+    Ok((temporal::days(year, month, day), micros))
 }
 
 fn date(r: &mut Reader<'_>) -> Read<i32> {
     match date_parts(r)? {
-        (days, 0, 0, _) => i32::try_from(days).map_err(|_| Fault::Malformed("a date out of range")),
+        (date, 0) => date,
         _ => Err(Fault::Malformed("a date with a time of day")),
     }
 }
 
 fn datetime(r: &mut Reader<'_>) -> Read<i64> {
-    let (days, seconds, micros, _) = date_parts(r)?;
-    if seconds >= 86_400 || micros >= 1_000_000 {
-        return Err(Fault::Malformed("a time of day out of range"));
-    }
-    Ok((days * 86_400 + seconds) * 1_000_000 + micros)
+    let (date, micros) = date_parts(r)?;
+    temporal::at_time(date, micros)
 }
 
 /// A length of 0, 8 or 12 bytes: sign, days 4, hour, minute, second; microseconds 4.
@@ -408,10 +413,10 @@ fn enum_label(labels: &[String], index: u64) -> Read<&str> {
     let label = index.checked_sub(1).and_then(|i| labels.get(usize::try_from(i).ok()?));
     match (label, index) {
         (Some(label), _) => Ok(label),
-        (None, 0) => Err(Fault::value(
-            "the enum holds the empty value of an invalid insert (index 0), which is none of its labels",
-            temporal::CORRECT,
-        )),
+        (None, 0) => {
+            let what = "the enum holds the empty value of an invalid insert (index 0), which is none of its labels";
+            Err(Fault::value(what, temporal::CORRECT).unless(Unfit::Enum))
+        }
         (None, _) => Err(Fault::Malformed("an enum index beyond its labels")),
     }
 }

@@ -34,6 +34,7 @@ fn table() -> Arc<TableSchema> {
         nullable: true,
         auto_increment: false,
         number: 0,
+        policies: Default::default(),
     };
     Arc::new(TableSchema {
         name: TableName::new("bench", "orders"),

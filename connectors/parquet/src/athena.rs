@@ -106,6 +106,7 @@ mod tests {
             nullable: true,
             auto_increment: false,
             number: 0,
+            policies: Default::default(),
         };
         TableSchema {
             name: TableName::new("shop", "or`d\"er's"),

@@ -36,7 +36,8 @@ pub async fn empty(client: &Client, table: &TableSchema, carried: &[Arc<TableSch
         drop_unique_indexes(client, table, &existing).await?;
         // Not by TRUNCATE: see `Applier::truncate`.
         let emptied = client.batch_execute(&format!("DELETE FROM {name}")).await;
-        return emptied.map_err(|e| classify_in(&table.name, e));
+        emptied.map_err(|e| classify_in(&table.name, e))?;
+        return ddl::admit_null(client, table, &existing).await;
     }
     let why: Vec<String> =
         differences.iter().map(|d| format!("{}: {}, not {}", d.what, d.actual, d.expected)).collect();

@@ -21,6 +21,7 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row, Statement};
 
 use crate::classify::classify;
+use crate::original;
 use crate::session::DURABLE;
 
 /// What the target remembers of a pipeline.
@@ -72,7 +73,7 @@ pub async fn exists(client: &Client) -> Result<bool> {
 
 /// Makes the control tables if they are missing. `CREATE .. IF NOT EXISTS` of two sessions at once can fail, hence the lock.
 pub async fn ensure(client: &Client) -> Result<()> {
-    if exists(client).await? {
+    if exists(client).await? && original::exists(client).await? {
         return Ok(());
     }
     let lock = lock_key("");

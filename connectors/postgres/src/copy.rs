@@ -23,7 +23,8 @@ use arrow_array::{
     Array, ArrayRef, BinaryArray, BooleanArray, FixedSizeBinaryArray, PrimitiveArray, RecordBatch, StringArray,
 };
 use arrow_buffer::NullBuffer;
-use crossfade_core::{Error, Logical, Result, TableSchema};
+use crossfade_core::policy::way_out;
+use crossfade_core::{Error, Logical, Policy, Result, TableSchema};
 
 use crate::decode::CORRECT;
 use crate::keytext::key_text;
@@ -129,6 +130,11 @@ impl<'a> Encoders<'a> {
     #[cold]
     fn refuse(&self, at: usize, row: usize, refusal: Refusal) -> Error {
         let (message, hint) = refusal.explain();
+        let policy = match refusal {
+            Refusal::Nul => way_out(Policy::NulByte, self.table, self.ordinals[at]),
+            _ => None,
+        };
+        let hint = policy.map_or_else(|| hint.to_owned(), |policy| format!("{hint}; or {policy}"));
         Error::data(&self.table.name, message)
             .column(&self.table.columns[self.ordinals[at]].name)
             .key(key_text(self.table, self.batch, row))
@@ -407,6 +413,7 @@ mod tests {
             nullable: true,
             auto_increment: false,
             number: 0,
+            policies: Default::default(),
         };
         let table = TableSchema {
             name: TableName::new("s", "t"),

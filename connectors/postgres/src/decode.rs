@@ -8,7 +8,8 @@
 
 use arrow_array::RecordBatch;
 use crossfade_core::builder::{finish_columns, push_bytes, push_str};
-use crossfade_core::{Column, ColumnBuilder, Error, Logical, Result, TableSchema};
+use crossfade_core::policy::way_out;
+use crossfade_core::{Column, ColumnBuilder, Error, Logical, Result, TableSchema, Unfit};
 
 use crate::decimal::Numeric;
 use crate::keytext::key_text;
@@ -161,12 +162,14 @@ impl<'a> Decoder<'a> {
                 }
             }
         }
-        for ((builder, column), field) in self.columns.iter_mut().zip(&self.table.columns).zip(&self.fields) {
+        let columns = self.columns.iter_mut().zip(&self.table.columns).zip(&self.fields);
+        for (i, ((builder, column), field)) in columns.enumerate() {
             match field {
                 None => builder.append_null(),
                 Some((from, to)) => {
-                    if let Err(bad) = append(builder, &column.logical, &data[*from..*to]) {
-                        return Err(self.place(bad, column, data));
+                    let appended = append(builder, &column.logical, &data[*from..*to]);
+                    if let Err(bad) = appended.or_else(|bad| bad.pass(column, builder)) {
+                        return Err(self.place(bad, i, data));
                     }
                 }
             }
@@ -177,11 +180,13 @@ impl<'a> Decoder<'a> {
     }
 
     /// A value's fault as an error that names table, column and row.
-    fn place(&self, bad: Bad, column: &Column, data: &[u8]) -> Error {
+    fn place(&self, bad: Bad, at: usize, data: &[u8]) -> Error {
+        let column = &self.table.columns[at];
         let error = match bad {
             Bad::Full(error) => return error,
             Bad::Wire => Error::data(&self.table.name, format!("the server sent no {}", column.source_type)),
             Bad::Value(what) => Error::data(&self.table.name, what).hint(CORRECT),
+            Bad::Unfit(what, unfit) => refused(what, &unfit, self.table, at),
         };
         let error = error.column(&column.name);
         match self.key(data) {
@@ -217,8 +222,34 @@ pub(crate) enum Bad {
     Wire,
     /// The value does not fit the logical type.
     Value(String),
+    /// As that, and this is what it travels as where a policy lets it pass.
+    Unfit(String, Unfit),
     /// The column holds too much.
     Full(Error),
+}
+
+impl Bad {
+    /// Appends what the value travels as, if a policy of its column lets it pass; else the fault stands, and nothing is appended.
+    #[cold]
+    pub(crate) fn pass(self, column: &Column, builder: &mut ColumnBuilder) -> Result<(), Bad> {
+        match &self {
+            Bad::Unfit(_, unfit) => match unfit.pass(column, builder) {
+                Ok(true) => Ok(()),
+                Ok(false) => Err(self),
+                Err(e) => Err(Bad::Full(e)),
+            },
+            Bad::Wire | Bad::Value(_) | Bad::Full(_) => Err(self),
+        }
+    }
+}
+
+/// The error for a value that a policy would let pass.
+pub(crate) fn refused(what: String, unfit: &Unfit, table: &TableSchema, column: usize) -> Error {
+    let hint = match way_out(unfit.policy(), table, column) {
+        Some(policy) => format!("{CORRECT}; or {policy}"),
+        None => CORRECT.to_owned(),
+    };
+    Error::data(&table.name, what).hint(hint)
 }
 
 /// Appends one value that is not NULL.
@@ -273,17 +304,21 @@ fn append(builder: &mut ColumnBuilder, logical: &Logical, bytes: &[u8]) -> Resul
         B::Duration(b) => b.append_value(interval(bytes)?),
         B::Timestamp(b) => b.append_value(match i64::from_be_bytes(int(bytes)?) {
             infinite @ (i64::MAX | i64::MIN) => infinite,
-            micros => micros
-                .checked_add(EPOCH_MICROS)
-                .filter(|m| *m != i64::MAX)
-                .ok_or_else(|| Bad::Value("a time after the year 294246 is out of range".into()))?,
+            micros => micros.checked_add(EPOCH_MICROS).filter(|m| *m != i64::MAX).ok_or_else(|| late(micros))?,
         }),
     }
     Ok(())
 }
 
+/// A time, in microseconds since 2000, that those since 1970 do not reach.
+pub(crate) fn late(since_2000: i64) -> Bad {
+    Bad::Unfit("a time after the year 294246 is out of range".into(), Unfit::Late(since_2000))
+}
+
 fn unfit(numeric: Numeric<'_>, what: &str) -> Bad {
-    Bad::Value(format!("{} is not {what}", numeric.to_text()))
+    let text = numeric.to_text();
+    let what = format!("{text} is not {what}");
+    if text == "NaN" { Bad::Unfit(what, Unfit::Nan) } else { Bad::Value(what) }
 }
 
 fn decimal(builder: &mut ColumnBuilder, logical: &Logical, bytes: &[u8]) -> Result<(), Bad> {
@@ -348,6 +383,7 @@ mod tests {
             nullable: true,
             auto_increment: false,
             number: 0,
+            policies: Default::default(),
         };
         TableSchema {
             name: TableName::new("s", "t"),

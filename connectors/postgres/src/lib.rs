@@ -33,6 +33,7 @@ pub mod loader;
 mod missing;
 pub mod numeric;
 pub mod options;
+pub mod original;
 pub mod passfile;
 pub mod quote;
 pub mod ranges;

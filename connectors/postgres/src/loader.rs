@@ -6,6 +6,7 @@
 //! waits for are those of strangers: it does so for a limited time.
 
 use arrow_array::RecordBatch;
+use crossfade_core::unfit::settle;
 use crossfade_core::{Chunk, Error, Loaded, Loader, Position, Result};
 
 use crate::classify::{classify, classify_in};
@@ -13,6 +14,7 @@ use crate::connect::Server;
 use crate::control;
 use crate::copy::Encoders;
 use crate::ddl;
+use crate::original::{self, Entry, Ledger};
 use crate::session::{CopyError, Copying, Session};
 use crate::shape;
 use crate::sql::{self, Fed, Feed};
@@ -24,6 +26,9 @@ pub struct PostgresLoader {
     pipeline: String,
     epoch: u64,
     state: State,
+    ledger: Ledger,
+    /// Originals of the chunk's rows, to be written when its COPY has ended.
+    kept: Vec<Entry>,
 }
 
 /// Where the loader is.
@@ -53,10 +58,12 @@ impl PostgresLoader {
     pub fn open(server: &Server, pipeline: &str, epoch: u64) -> Result<PostgresLoader> {
         let server = server.alone()?;
         let session = server.block_on(async { Session::new(server.client().await?).await })?;
-        Ok(PostgresLoader { server, session, pipeline: pipeline.to_owned(), epoch, state: State::Idle })
+        let (ledger, kept) = (Ledger::new(pipeline), Vec::new());
+        Ok(PostgresLoader { server, session, pipeline: pipeline.to_owned(), epoch, state: State::Idle, ledger, kept })
     }
 
     async fn start(&mut self, chunk: &Chunk, merge: bool) -> Result<Way> {
+        self.kept.clear();
         self.session.client.batch_execute("ROLLBACK").await.map_err(classify)?;
         self.session.rolled_back();
         self.session.client.batch_execute("BEGIN").await.map_err(classify)?;
@@ -83,6 +90,19 @@ impl PostgresLoader {
 
     async fn rows(&mut self, chunk: &Chunk, way: &mut Way, batch: &RecordBatch) -> Result<(), CopyError> {
         let table = &chunk.table;
+        let settled;
+        let batch = match settle(table, batch).map_err(CopyError::Other)? {
+            Some((holds, changed)) => {
+                settled = holds;
+                self.kept.extend(original::entries(table, &settled, changed, &[]).map_err(CopyError::Other)?);
+                if let Way::Merge = way {
+                    let forgotten = self.ledger.forget(&self.session.client, table, &settled, &[], &[]).await;
+                    forgotten.map_err(CopyError::Other)?;
+                }
+                &settled
+            }
+            None => batch,
+        };
         let columns: Vec<usize> = (0..table.columns.len()).collect();
         let encoders = Encoders::new(table, batch, &columns).map_err(CopyError::Other)?;
         if let Way::Straight(copying) = way {
@@ -121,6 +141,8 @@ impl PostgresLoader {
 
     async fn complete(&mut self, chunk: &Chunk, high: &Position) -> Result<()> {
         let client = &self.session.client;
+        let kept = std::mem::take(&mut self.kept);
+        self.ledger.keep(client, &chunk.table.name, &kept, Some(chunk.low.as_str())).await?;
         control::hold_epoch(client, &self.pipeline, self.epoch).await?;
         let sql = "UPDATE crossfade.chunk SET done = $5 WHERE pipeline = $1 AND table_schema = $2 AND table_name = $3 \
                    AND index = $4 AND done IS NULL";

@@ -6,22 +6,23 @@
 
 use arrow_array::RecordBatch;
 use crossfade_core::totals::Totals;
-use crossfade_core::{Error, KeyRange, Position, Result, Snapshot, TableSchema};
+use crossfade_core::{Error, Kept, KeyRange, Position, Result, Snapshot, TableSchema};
 use tokio_postgres::Client;
 
 use crate::classify::classify;
 use crate::connect::Server;
-use crate::control;
 use crate::quote::{self, ident};
 use crate::ranges::{self, Relation};
 use crate::sql::feed_value;
 use crate::totals;
 use crate::types::PgType;
+use crate::{control, original};
 
 /// A readable state of the target's tables.
 pub struct TargetSnapshot {
     server: Server,
     client: Client,
+    pipeline: String,
     position: Position,
 }
 
@@ -42,7 +43,7 @@ impl TargetSnapshot {
                 .hint("start it first, or name the pipeline that wrote the target")
         })?;
         let position = Position::new(row.try_get::<_, String>(0).map_err(classify)?);
-        Ok(TargetSnapshot { server, client, position })
+        Ok(TargetSnapshot { server, client, pipeline: pipeline.to_owned(), position })
     }
 }
 
@@ -71,6 +72,10 @@ impl Snapshot for TargetSnapshot {
         sink: &mut dyn FnMut(RecordBatch) -> Result<()>,
     ) -> Result<()> {
         ranges::fetch(&self.server, &self.client, &relation(table), keys, sink)
+    }
+
+    fn kept(&mut self) -> Result<Option<Vec<Kept>>> {
+        self.server.block_on(original::count(&self.client, &self.pipeline)).map(Some)
     }
 
     fn totals(&mut self, table: &TableSchema) -> Result<Option<Totals>> {

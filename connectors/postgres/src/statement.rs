@@ -40,7 +40,7 @@ pub fn statement(op: Op, table: &TableSchema, row: &RecordBatch, changed: &[usiz
 }
 
 /// The only value of an array, as a literal.
-fn value(logical: &Logical, array: &ArrayRef) -> String {
+pub fn value(logical: &Logical, array: &ArrayRef) -> String {
     if array.is_null(0) {
         return "NULL".into();
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow_array::RecordBatch;
 use crossfade_core::{
-    Checkpoint, Details, Endpoint, Finding, History, Loader, Op, Owner, Result, Snapshot, Surveyor, Suspension,
+    Checkpoint, Details, Endpoint, Finding, History, Kept, Loader, Op, Owner, Result, Snapshot, Surveyor, Suspension,
     TableName, TableSchema, Target, Writer,
 };
 use tokio::runtime::Handle;
@@ -15,6 +15,7 @@ use crate::connect::Server;
 use crate::control::{self, State};
 use crate::finish;
 use crate::loader::PostgresLoader;
+use crate::original;
 use crate::script;
 use crate::snapshot::TargetSnapshot;
 use crate::statement::statement;
@@ -84,6 +85,10 @@ impl Target for PostgresTarget {
 
     fn loader(&self, pipeline: &str, epoch: u64) -> Result<Box<dyn Loader>> {
         Ok(Box::new(PostgresLoader::open(&self.server, pipeline, epoch)?))
+    }
+
+    fn kept(&self, pipeline: &str) -> Result<Vec<Kept>> {
+        self.server.block_on(async { original::count(&self.server.client().await?, pipeline).await })
     }
 
     fn settle(&self, pipeline: &str) -> Result<()> {

@@ -24,8 +24,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossfade_core::{
-    Batch, Checkpoint, ChunkState, Details, Error, Item, KeyRange, Owner, Phase, Position, Result, Suspension,
-    TableName, TableSchema, Writer,
+    Batch, Checkpoint, ChunkState, Details, Error, Item, KeyRange, Owner, Phase, Position, Result, Rows, Suspension,
+    TableName, TableSchema, Writer, unfit::settle,
 };
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
@@ -35,6 +35,7 @@ use crate::apply::Applier;
 use crate::classify::classify;
 use crate::connect::Server;
 use crate::control::{self, Carried, State};
+use crate::original::{self, Ledger};
 use crate::session::Session;
 use crate::{again, ddl, details, finish};
 
@@ -88,6 +89,8 @@ pub struct PostgresWriter {
     /// The stored shapes are older than `tables`.
     reshaped: bool,
     broken: bool,
+    /// The originals of values that policies changed.
+    ledger: Ledger,
 }
 
 impl PostgresWriter {
@@ -114,6 +117,7 @@ impl PostgresWriter {
             suspended,
             reshaped: false,
             broken: false,
+            ledger: Ledger::new(&owner.pipeline),
         })
     }
 
@@ -175,14 +179,40 @@ impl PostgresWriter {
         }
     }
 
+    /// Writes rows, and with them the originals of values that a policy changes.
+    async fn write_rows(&mut self, rows: &Rows, phase: Phase) -> Result<()> {
+        let Some((batch, changed)) = settle(&rows.table, &rows.batch)? else {
+            return self.applier.rows(rows, phase).await;
+        };
+        let (ledger, name) = (&mut self.ledger, &rows.table.name);
+        let held = ledger.may_hold(&self.applier.session.client, name, phase).await?;
+        let entries = original::entries(&rows.table, &batch, changed, &rows.ops)?;
+        let rows = Rows { batch, ..rows.clone() };
+        self.applier.rows(&rows, phase).await?;
+        if !held && entries.is_empty() {
+            return Ok(());
+        }
+        self.applier.flush().await?;
+        let client = &self.applier.session.client;
+        if held {
+            ledger.forget(client, &rows.table, &rows.batch, &rows.ops, &rows.absent).await?;
+        }
+        let position = self.checkpoint.as_ref().map(|c| c.position.as_str());
+        ledger.keep(client, name, &entries, position).await
+    }
+
     async fn write_items(&mut self, batch: &Batch) -> Result<()> {
         let phase = self.phase();
         for item in &batch.items {
             match item {
-                Item::Rows(rows) => self.applier.rows(rows, phase).await?,
-                Item::Truncate(table) => self.applier.truncate(table).await?,
+                Item::Rows(rows) => self.write_rows(rows, phase).await?,
+                Item::Truncate(table) => {
+                    self.applier.truncate(table).await?;
+                    self.ledger.forget_table(&self.applier.session.client, &table.name).await?;
+                }
                 Item::Schema(change) => {
                     self.applier.alter(change).await?;
+                    self.ledger.follow(&self.applier.session.client, change).await?;
                     self.reshape(&change.to);
                     self.reshaped = true;
                 }
@@ -330,6 +360,7 @@ impl Writer for PostgresWriter {
             };
             w.applier.flush().await?;
             again::empty(&w.applier.session.client, table, &w.tables).await?;
+            w.ledger.forget_table(&w.applier.session.client, &table.name).await?;
             control::forget_plan(&w.applier.session.client, &w.pipeline, &table.name).await?;
             w.reshape(table);
             w.since.insert(table.name.clone(), since.clone());

@@ -17,7 +17,15 @@ use tokio_postgres::Client;
 const BOTH: [PgVersion; 2] = [PgVersion::V15, PgVersion::V18];
 
 fn column(name: &str, logical: Logical) -> Column {
-    Column { name: name.into(), source_type: "x".into(), logical, nullable: true, auto_increment: false, number: 0 }
+    Column {
+        name: name.into(),
+        source_type: "x".into(),
+        logical,
+        nullable: true,
+        auto_increment: false,
+        number: 0,
+        policies: Default::default(),
+    }
 }
 
 fn numbered(name: &str, logical: Logical) -> Column {

@@ -15,7 +15,15 @@ use tokio::runtime::Runtime;
 const BOTH: [PgVersion; 2] = [PgVersion::V15, PgVersion::V18];
 
 fn column(name: &str, logical: Logical) -> Column {
-    Column { name: name.into(), source_type: "x".into(), logical, nullable: true, auto_increment: false, number: 0 }
+    Column {
+        name: name.into(),
+        source_type: "x".into(),
+        logical,
+        nullable: true,
+        auto_increment: false,
+        number: 0,
+        policies: Default::default(),
+    }
 }
 
 fn table(name: &str, columns: Vec<Column>, key: Vec<usize>) -> Arc<TableSchema> {

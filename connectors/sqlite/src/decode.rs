@@ -144,6 +144,7 @@ impl Carried {
             }
             match append(builder, &column.logical, value)? {
                 Ok(n) => bytes += n,
+                Err(_) if types::pass(column, builder, value)? => bytes += 8,
                 Err(found) => return Err(misfit(&self.shape, i, self.key_text(row), &found)),
             }
         }

@@ -35,6 +35,7 @@ fn table(logicals: Vec<Logical>) -> TableSchema {
         nullable: true,
         auto_increment: false,
         number: i as u32,
+        policies: Default::default(),
     };
     TableSchema {
         name: TableName::new("main", "t"),

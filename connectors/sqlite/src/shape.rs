@@ -98,6 +98,7 @@ pub fn schema(table: &Table, logical: Vec<Logical>, version: u32, spelling: &Has
         nullable: !c.not_null && table.alias != Some(i),
         auto_increment: table.alias == Some(i),
         number: 0,
+        policies: Default::default(),
     });
     let ordinal = |name: &String| table.columns.iter().position(|c| c.name.eq_ignore_ascii_case(name));
     let foreign_keys = table.references.iter().filter_map(|r| {

@@ -17,7 +17,7 @@ use crate::error::Doing;
 use crate::location::Location;
 use crate::notes;
 use crate::text;
-use crate::types::{append, misfit};
+use crate::types::{append, misfit, pass};
 
 /// A batch ends at so many rows or bytes.
 const ROWS: usize = 8192;
@@ -202,6 +202,7 @@ impl View {
                 }
                 match append(builder, &table.columns[i].logical, found)? {
                     Ok(n) => bytes += n,
+                    Err(_) if pass(&table.columns[i], builder, found)? => bytes += 8,
                     Err(found) => {
                         let key = key_text(table, |i| row.get_ref(i).unwrap_or(ValueRef::Null));
                         refused(misfit(table, i, key, &found))?;

@@ -7,7 +7,8 @@
 
 use arrow_array::builder::{BinaryBuilder, StringBuilder};
 use crossfade_core::builder::{ColumnBuilder, push_bytes, push_str};
-use crossfade_core::{Error, Logical, Result, TableSchema};
+use crossfade_core::policy::way_out;
+use crossfade_core::{Column, Error, Logical, Policy, Result, TableSchema, Unfit};
 use rusqlite::types::ValueRef;
 
 use crate::text;
@@ -194,6 +195,17 @@ pub fn append(builder: &mut ColumnBuilder, logical: &Logical, value: ValueRef<'_
     Ok(Ok(8))
 }
 
+/// Appends what a value that does not fit travels as, where a policy of its column lets it pass; false: nothing was appended.
+pub fn pass(column: &Column, builder: &mut ColumnBuilder, value: ValueRef<'_>) -> Result<bool> {
+    match value {
+        ValueRef::Text(t) if std::str::from_utf8(t).is_err() => {
+            let replaced = String::from_utf8_lossy(t).into_owned();
+            Unfit::Text { original: t.to_vec(), replaced }.pass(column, builder)
+        }
+        _ => Ok(false),
+    }
+}
+
 /// A value for a message: its kind, and what it is unless that is long.
 pub fn describe(value: ValueRef<'_>) -> String {
     let kind = match value {
@@ -215,8 +227,10 @@ pub fn misfit(table: &TableSchema, column: usize, key: String, found: &str) -> E
     let c = &table.columns[column];
     let name = &table.name.name;
     let hint = if found.ends_with("not UTF-8") {
+        let policy = way_out(Policy::InvalidText, table, column).filter(|_| c.logical == Logical::Text);
+        let policy = policy.map_or_else(String::new, |policy| format!("; or {policy}"));
         format!(
-            "mend the text, or store it as a blob: UPDATE {0} SET {1} = CAST({1} AS BLOB) WHERE ...; then copy the table anew with `crossfade snapshot TABLE`",
+            "mend the text, or store it as a blob: UPDATE {0} SET {1} = CAST({1} AS BLOB) WHERE ...; then copy the table anew with `crossfade snapshot TABLE`{policy}",
             crate::catalog::quote(name),
             crate::catalog::quote(&c.name)
         )

@@ -340,6 +340,7 @@ fn numbers(schema: &str, version: u32, columns: &[&str]) -> Arc<TableSchema> {
         nullable: *name != "id",
         auto_increment: false,
         number: 0,
+        policies: Default::default(),
     };
     let mut table = (*values::table(schema, "c_shape")).clone();
     table.version = version;

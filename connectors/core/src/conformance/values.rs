@@ -110,6 +110,7 @@ fn make(schema: &str, name: &str, columns: &[(&str, &str, Logical)]) -> Arc<Tabl
         nullable: i > 0,
         auto_increment: false,
         number: 0,
+        policies: Default::default(),
     });
     Arc::new(TableSchema {
         name: TableName::new(schema, name),

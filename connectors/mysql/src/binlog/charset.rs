@@ -8,6 +8,8 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crossfade_core::Unfit;
+
 use super::reader::{Fault, Read};
 use super::temporal::CORRECT;
 
@@ -87,6 +89,17 @@ impl Table {
         }
         Ok(text)
     }
+
+    /// With U+FFFD for each byte that no code begins with.
+    fn lossy(&self, mut bytes: &[u8]) -> String {
+        let mut text = String::with_capacity(bytes.len() * 2);
+        while !bytes.is_empty() {
+            let (character, length) = self.first(bytes).unwrap_or((char::REPLACEMENT_CHARACTER, 1));
+            text.push(character);
+            bytes = &bytes[length..];
+        }
+        text
+    }
 }
 
 /// A code of one to four bytes as a number; a byte of 0 in front makes it another code than without.
@@ -105,11 +118,16 @@ const CP1252: [char; 32] = [
 
 /// Text of a column as UTF-8.
 pub fn text<'b>(charset: &Charset, bytes: &'b [u8]) -> Read<Cow<'b, str>> {
+    let unless = |fault: Fault| fault.unless(Unfit::Text { original: bytes.to_vec(), replaced: lossy(charset, bytes) });
+    strict(charset, bytes).map_err(unless)
+}
+
+fn strict<'b>(charset: &Charset, bytes: &'b [u8]) -> Read<Cow<'b, str>> {
     match charset {
         Charset::Utf8 | Charset::Binary => {
             std::str::from_utf8(bytes).map(Cow::Borrowed).map_err(|e| broken(e.valid_up_to()))
         }
-        Charset::Latin1 if bytes.is_ascii() => text(&Charset::Utf8, bytes),
+        Charset::Latin1 if bytes.is_ascii() => strict(&Charset::Utf8, bytes),
         Charset::Latin1 => {
             let wide = |&b: &u8| if (0x80..0xa0).contains(&b) { CP1252[usize::from(b) - 0x80] } else { char::from(b) };
             Ok(Cow::Owned(bytes.iter().map(wide).collect()))
@@ -119,6 +137,42 @@ pub fn text<'b>(charset: &Charset, bytes: &'b [u8]) -> Read<Cow<'b, str>> {
         Charset::Utf16 => utf16(bytes, u16::from_be_bytes),
         Charset::Utf16Le => utf16(bytes, u16::from_le_bytes),
         Charset::Table(table) => table.text(bytes).map(Cow::Owned),
+    }
+}
+
+/// The fault of text of which trailing spaces are padding: they are no part of what takes its place.
+pub fn unpadded(fault: Fault) -> Fault {
+    match fault {
+        Fault::Value(mut refusal) => {
+            if let Some(Unfit::Text { replaced, .. }) = &mut refusal.unfit {
+                replaced.truncate(replaced.trim_end_matches(' ').len());
+            }
+            Fault::Value(refusal)
+        }
+        other => other,
+    }
+}
+
+/// Text in which U+FFFD stands for what is no character.
+fn lossy(charset: &Charset, bytes: &[u8]) -> String {
+    fn points<const N: usize>(bytes: &[u8], point: impl Fn([u8; N]) -> u32) -> String {
+        let one = |unit: &[u8]| unit.try_into().ok().and_then(|unit| char::from_u32(point(unit)));
+        bytes.chunks(N).map(|unit| one(unit).unwrap_or(char::REPLACEMENT_CHARACTER)).collect()
+    }
+    fn units(bytes: &[u8], unit: impl Fn([u8; 2]) -> u16) -> String {
+        let (units, rest) = bytes.as_chunks::<2>();
+        let characters = char::decode_utf16(units.iter().map(|u| unit(*u)));
+        let odd = (!rest.is_empty()).then_some(char::REPLACEMENT_CHARACTER);
+        characters.map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER)).chain(odd).collect()
+    }
+    match charset {
+        // Every byte is a character of latin1.
+        Charset::Utf8 | Charset::Binary | Charset::Latin1 => String::from_utf8_lossy(bytes).into_owned(),
+        Charset::Ucs2 => points(bytes, |[a, b]: [u8; 2]| u32::from_be_bytes([0, 0, a, b])),
+        Charset::Utf32 => points(bytes, u32::from_be_bytes),
+        Charset::Utf16 => units(bytes, u16::from_be_bytes),
+        Charset::Utf16Le => units(bytes, u16::from_le_bytes),
+        Charset::Table(table) => table.lossy(bytes),
     }
 }
 
@@ -179,7 +233,21 @@ mod tests {
             (&Charset::Utf16, b"\xd8\0", "UTF-16"),
             (&Charset::Utf16Le, b"a", "UTF-16"),
         ] {
-            assert!(matches!(text(charset, bytes), Err(Fault::Value(v)) if v.0.contains(at)), "{charset:?} {bytes:?}");
+            assert!(
+                matches!(text(charset, bytes), Err(Fault::Value(v)) if v.message.contains(at)),
+                "{charset:?} {bytes:?}"
+            );
+        }
+        for (charset, bytes, replaced) in [
+            (&Charset::Utf8, &b"ab\xff"[..], "ab\u{fffd}"),
+            (&table, b"\x81b\x81\x40", "\u{fffd}\u{fffd}丂"),
+            (&Charset::Ucs2, b"\0a\xd8\0\0", "a\u{fffd}\u{fffd}"),
+            (&Charset::Utf32, b"\0\x11\0\0\0\0\0a", "\u{fffd}a"),
+            (&Charset::Utf16, b"\xd8\0\0aa", "\u{fffd}a\u{fffd}"),
+        ] {
+            let Err(Fault::Value(refusal)) = text(charset, bytes) else { panic!("{bytes:?}") };
+            let passes = Unfit::Text { original: bytes.to_vec(), replaced: replaced.into() };
+            assert_eq!(refusal.unfit, Some(passes), "{charset:?}");
         }
         assert_eq!(text(&Charset::Utf16, b"\xd8\x34\xdd\x1e").unwrap(), "𝄞");
         assert_eq!(text(&Charset::Utf16Le, b"a\0").unwrap(), "a");

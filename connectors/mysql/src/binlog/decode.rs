@@ -5,7 +5,7 @@
 
 use arrow_array::builder::StringBuilder;
 use crossfade_core::builder::{push_bytes, push_str};
-use crossfade_core::{ColumnBuilder, Logical};
+use crossfade_core::{ColumnBuilder, Logical, Unfit};
 
 use super::charset::{self, Charset};
 use super::reader::{Fault, Read, Reader};
@@ -145,7 +145,7 @@ impl Decode {
             (Decode::Timestamp, C::Timestamp(b)) => b.append_value(temporal::timestamp(bytes)?),
             (Decode::Time, C::Duration(b)) => b.append_value(temporal::time(bytes)?),
             (Decode::Text(charset, padded), C::Utf8(b)) => {
-                let text = charset::text(charset, bytes)?;
+                let text = charset::text(charset, bytes).map_err(|f| if *padded { charset::unpadded(f) } else { f })?;
                 push_str(b, if *padded { text.trim_end_matches(' ') } else { &text })?;
             }
             (Decode::Bytes(pad), C::Binary(b)) if bytes.len() < *pad => {
@@ -191,7 +191,10 @@ fn fixed<const N: usize>(bytes: &[u8]) -> Read<[u8; N]> {
 fn label<'a>(labels: &'a [String], bytes: &[u8]) -> Read<&'a str> {
     let number = Reader(bytes).uint(bytes.len())? as usize;
     match number.checked_sub(1) {
-        None => Err(Fault::value("the enum's error value '' (index 0) is none of its labels", temporal::CORRECT)),
+        None => {
+            let what = "the enum's error value '' (index 0) is none of its labels";
+            Err(Fault::value(what, temporal::CORRECT).unless(Unfit::Enum))
+        }
         Some(i) => labels.get(i).map(String::as_str).ok_or(Fault::Malformed("an enum index beyond its labels")),
     }
 }

@@ -119,6 +119,7 @@ mod tests {
                 nullable: true,
                 auto_increment: false,
                 number: 0,
+                policies: crossfade_core::Policies::default(),
             };
             assert_eq!(is_kept(text, &column), kept, "{text} in {source_type}");
         }

@@ -55,7 +55,10 @@ pub fn follow(
         return Ok(None);
     }
     let added = added(table, &now, omissions, fresh)?;
-    assemble(table, &now, added).map(Some)
+    let mut change = assemble(table, &now, added)?;
+    // A column of another name or type may have other policies.
+    omissions.mark_policies(Arc::make_mut(&mut change.to));
+    Ok(Some(change))
 }
 
 /// The names of the columns that are carried: hidden ones belong to indexes.
@@ -131,7 +134,15 @@ fn added(
         // Nobody asks for its values, so nothing else of it matters, nor whether it is still there.
         if omissions.cover(&table.name, &l.name) {
             let (name, source_type, logical) = (l.name.clone(), last.kind.clone(), Logical::Omitted);
-            let column = Column { name, source_type, logical, nullable: true, auto_increment: false, number: 0 };
+            let column = Column {
+                name,
+                source_type,
+                logical,
+                nullable: true,
+                auto_increment: false,
+                number: 0,
+                policies: Default::default(),
+            };
             return Ok((column, definition));
         }
         let found = present.iter().find(|c| same(&c.name, &l.name));
@@ -227,6 +238,7 @@ mod tests {
             nullable: true,
             auto_increment: false,
             number: 0,
+            policies: Default::default(),
         }
     }
 

@@ -98,6 +98,7 @@ fn plan(map: &table_map::TableMap) -> Plan {
             nullable: true,
             auto_increment: false,
             number: 0,
+            policies: Default::default(),
         });
     }
     let name = TableName::new("s", "every");

@@ -3,30 +3,72 @@
 //! Decoders of events, rows and JSON documents all read through [`Reader`]. What they find wrong is a [`Fault`], small
 //! enough for the inner loop; whoever knows the file, offset, table and row turns it into an [`Error`].
 
-use crossfade_core::Error;
+use crossfade_core::policy::way_out;
+use crossfade_core::{ColumnBuilder, Error, TableSchema, Unfit};
 
 /// What is wrong with bytes or with the value they hold.
 #[derive(Debug)]
 pub enum Fault {
     /// The bytes break their format.
     Malformed(&'static str),
-    /// The bytes are right, but the value has no exact equivalent: what it is, and the operator's way out.
-    Value(Box<(String, String)>),
+    /// The bytes are right, but the value has no exact equivalent.
+    Value(Box<Refusal>),
     /// An error that is complete already.
     Error(Error),
+}
+
+/// A value without an exact equivalent.
+#[derive(Debug)]
+pub struct Refusal {
+    /// What it is.
+    pub message: String,
+    /// The operator's way out.
+    pub hint: String,
+    /// What it travels as where a policy lets it pass.
+    pub unfit: Option<Unfit>,
+}
+
+impl Refusal {
+    /// Message and hint for a value of this column: where a policy would let it pass, the hint names it.
+    pub fn explain(self, table: &TableSchema, column: usize) -> (String, String) {
+        match self.unfit.and_then(|u| way_out(u.policy(), table, column)) {
+            Some(policy) => (self.message, format!("{}; or {policy}", self.hint)),
+            None => (self.message, self.hint),
+        }
+    }
 }
 
 impl Fault {
     /// A value without an exact equivalent.
     pub fn value(message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Fault::Value(Box::new((message.into(), hint.into())))
+        Fault::Value(Box::new(Refusal { message: message.into(), hint: hint.into(), unfit: None }))
+    }
+
+    /// Where a policy lets the value pass, it travels as this.
+    pub fn unless(self, unfit: Unfit) -> Self {
+        match self {
+            Fault::Value(refusal) => Fault::Value(Box::new(Refusal { unfit: Some(unfit), ..*refusal })),
+            other => other,
+        }
+    }
+
+    /// Appends what the value travels as, if a policy of its column lets it pass; else the fault stands, and nothing is appended.
+    #[cold]
+    pub fn pass(self, table: &TableSchema, column: usize, builder: &mut ColumnBuilder) -> Read<()> {
+        if let Fault::Value(refusal) = &self
+            && let Some(unfit) = &refusal.unfit
+            && unfit.pass(&table.columns[column], builder)?
+        {
+            return Ok(());
+        }
+        Err(self)
     }
 
     /// The error for a fault in bytes that belong to no table; `place` says where they stand.
     pub fn at(self, place: impl std::fmt::Display) -> Error {
         match self {
             Fault::Malformed(what) => Error::corrupt(format!("{place}: {what}")),
-            Fault::Value(v) => Error::corrupt(format!("{place}: {}", v.0)).hint(v.1),
+            Fault::Value(v) => Error::corrupt(format!("{place}: {}", v.message)).hint(v.hint),
             Fault::Error(e) => e.context(place),
         }
     }

@@ -179,6 +179,7 @@ mod tests {
             nullable,
             auto_increment: false,
             number: 0,
+            policies: Default::default(),
         };
         let table = TableSchema {
             name: TableName::new("s", "t"),

@@ -202,7 +202,8 @@ impl Row<'_, '_> {
             let builder = &mut self.sink.builder.columns[*ordinal];
             match cell {
                 Cell::Value(bytes) => {
-                    if let Err(fault) = decode.append(bytes, builder) {
+                    let appended = decode.append(bytes, builder);
+                    if let Err(fault) = appended.or_else(|fault| fault.pass(&plan.table, *ordinal, builder)) {
                         return Err(self.fault(cells, *ordinal, fault));
                     }
                 }
@@ -244,7 +245,10 @@ impl Row<'_, '_> {
     /// Only a value that cannot be carried is the table's own trouble; broken bytes are everybody's.
     fn fault(&self, cells: &[Cell<'_>], ordinal: usize, fault: Fault) -> Error {
         match fault {
-            Fault::Value(v) => self.data(cells, ordinal, v.0).hint(v.1),
+            Fault::Value(refusal) => {
+                let (message, hint) = refusal.explain(&self.plan.table, ordinal);
+                self.data(cells, ordinal, message).hint(hint)
+            }
             other => {
                 let column = &self.plan.table.columns[ordinal].name;
                 let (place, table) = (self.place, &self.plan.table.name);
@@ -311,6 +315,7 @@ mod tests {
             nullable: true,
             auto_increment: false,
             number: 0,
+            policies: Default::default(),
         };
         let columns = vec![column("id", Logical::Int32), column("v", Logical::Text), column("j", Logical::Json)];
         let name = TableName::new("s", "t");

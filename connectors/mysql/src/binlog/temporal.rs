@@ -3,6 +3,9 @@
 //! Types since MySQL 5.6 (`2` in their names) are big-endian with a bias, so that bytes sort as values do. The older ones,
 //! which MariaDB writes with `mysql56_temporal_format=OFF`, are little-endian decimal digits or bit fields.
 
+use crossfade_core::Unfit;
+use crossfade_core::unfit::Moment;
+
 use super::reader::{Fault, Read, Reader};
 
 /// Days from 1970-01-01 to a civil date (Howard Hinnant's `days_from_civil`, public domain algorithm).
@@ -30,7 +33,7 @@ pub fn days(year: i64, month: i64, day: i64) -> Read<i32> {
         if month > 12 || day > 31 || year > 9999 {
             return Err(Fault::Malformed("a date out of range"));
         }
-        return Err(zero_date(&format!("{year:04}-{month:02}-{day:02}")));
+        return Err(no_date(Moment { year: year as i32, month: month as u8, day: day as u8, micros: 0 }));
     }
     if year > 9999 {
         return Err(Fault::Malformed("a date out of range"));
@@ -43,8 +46,29 @@ pub const CORRECT: &str = "correct the value at the source with an UPDATE statem
     `crossfade snapshot TABLE`, as the log still holds the value; or exclude the column (unless it is of the key) or the table";
 
 /// The fault of a date that no calendar has.
-pub fn zero_date(text: &str) -> Fault {
-    Fault::value(format!("{text} is not a date of the calendar"), CORRECT)
+fn no_date(moment: Moment) -> Fault {
+    let Moment { year, month, day, .. } = moment;
+    Fault::value(format!("{year:04}-{month:02}-{day:02} is not a date of the calendar"), CORRECT)
+        .unless(Unfit::ZeroDate(moment))
+}
+
+/// The fault of the date that the server puts in the place of none.
+pub fn zero_date() -> Fault {
+    no_date(Moment { year: 0, month: 0, day: 0, micros: 0 })
+}
+
+/// Days since 1970 as microseconds, and so many more; a date that no calendar has keeps its time of day.
+pub fn at_time(date: Read<i32>, micros: i64) -> Read<i64> {
+    match date {
+        Ok(days) => Ok(i64::from(days) * 86_400_000_000 + micros),
+        Err(Fault::Value(mut refusal)) => {
+            if let Some(Unfit::ZeroDate(moment)) = &mut refusal.unfit {
+                moment.micros = micros;
+            }
+            Err(Fault::Value(refusal))
+        }
+        Err(other) => Err(other),
+    }
 }
 
 /// Microseconds since midnight.
@@ -87,8 +111,7 @@ fn unpack_datetime(packed: i64, micros: i64) -> Read<i64> {
     }
     let (months, day) = (packed >> 22, packed >> 17 & 31);
     let (hour, minute, second) = (packed >> 12 & 31, packed >> 6 & 63, packed & 63);
-    let date = days(months / 13, months % 13, day)?;
-    Ok(i64::from(date) * 86_400_000_000 + time_of_day(hour, minute, second, micros)?)
+    at_time(days(months / 13, months % 13, day), time_of_day(hour, minute, second, micros)?)
 }
 
 /// TIMESTAMP2: seconds since 1970 in four bytes, then the fraction. All zero is the zero date.
@@ -106,7 +129,7 @@ pub fn timestamp(bytes: &[u8]) -> Read<i64> {
 
 fn instant(seconds: i64, micros: i64) -> Read<i64> {
     if seconds == 0 && micros == 0 {
-        return Err(zero_date("0000-00-00 00:00:00"));
+        return Err(zero_date());
     }
     Ok(seconds * 1_000_000 + micros)
 }
@@ -141,8 +164,7 @@ fn length(hours: i64, minutes: i64, seconds: i64, micros: i64) -> Read<i64> {
 pub fn datetime(bytes: &[u8]) -> Read<i64> {
     let n = i64::try_from(Reader(bytes).u64()?).map_err(|_| Fault::Malformed("a date out of range"))?;
     let (d, t) = (n / 1_000_000, n % 1_000_000);
-    let date = days(d / 10_000, d / 100 % 100, d % 100)?;
-    Ok(i64::from(date) * 86_400_000_000 + time_of_day(t / 10_000, t / 100 % 100, t % 100, 0)?)
+    at_time(days(d / 10_000, d / 100 % 100, d % 100), time_of_day(t / 10_000, t / 100 % 100, t % 100, 0)?)
 }
 
 /// YEAR: one byte; 0 is the year 0.

@@ -21,6 +21,7 @@ fn table(column: &str) -> Arc<TableSchema> {
         nullable: false,
         auto_increment: false,
         number: 1,
+        policies: Default::default(),
     };
     Arc::new(TableSchema {
         name: TableName::new("s", "t"),

@@ -27,6 +27,7 @@ pub(super) fn column(name: &str, logical: Logical) -> Column {
         nullable: true,
         auto_increment: false,
         number: 0,
+        policies: Default::default(),
     }
 }
 

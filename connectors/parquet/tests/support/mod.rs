@@ -44,6 +44,7 @@ pub fn table() -> Arc<TableSchema> {
         nullable: true,
         auto_increment: false,
         number: 0,
+        policies: Default::default(),
     };
     Arc::new(TableSchema {
         name: TableName::new("shop", "orders"),

@@ -269,6 +269,7 @@ fn column(table: &mut TableInfo, row: &Row, unnamed: &HashMap<u32, Unnamed>) -> 
         nullable: get(row, 4)?,
         auto_increment: get(row, 6)?,
         number: u32::try_from(get::<i32>(row, 2)?).unwrap_or_default(),
+        policies: Default::default(),
     });
     Ok(())
 }

@@ -226,6 +226,7 @@ mod tests {
             nullable: true,
             auto_increment: false,
             number: 0,
+            policies: Default::default(),
         };
         let of = |logical, kind, text, foreign| match carried(&column(logical, kind), text, foreign) {
             Ok(DefaultValue::Postgres(text) | DefaultValue::Text(text)) => Some(text),

@@ -223,6 +223,7 @@ mod tests {
             nullable: true,
             auto_increment: false,
             number,
+            policies: Default::default(),
         }
     }
 

@@ -57,6 +57,7 @@ fn table(logicals: Vec<Logical>) -> Arc<TableSchema> {
         nullable: true,
         auto_increment: false,
         number: 0,
+        policies: Default::default(),
     };
     Arc::new(TableSchema {
         name: TableName::new("s", "every"),

@@ -13,7 +13,7 @@ use crossfade_core::{Error, Logical, Op, Result, RowsBuilder, TableSchema};
 
 use super::pgoutput::{Old, Row, Value};
 use super::text::append;
-use crate::decode::{Bad, CORRECT};
+use crate::decode::{Bad, CORRECT, refused};
 
 /// How to read the rows of a relation.
 #[derive(Debug)]
@@ -102,7 +102,8 @@ impl Plan {
             match value(*at) {
                 Value::Null => builder.append_null(),
                 Value::Text(text) => {
-                    if let Err(bad) = append(builder, &column.logical, text, sink.hex) {
+                    let appended = append(builder, &column.logical, text, sink.hex);
+                    if let Err(bad) = appended.or_else(|bad| bad.pass(column, builder)) {
                         return Err(self.place(bad, i, &value));
                     }
                 }
@@ -152,6 +153,7 @@ impl Plan {
             Bad::Full(error) => return error,
             Bad::Wire => Error::data(&self.schema.name, format!("the server sent no {source_type}")),
             Bad::Value(what) => Error::data(&self.schema.name, what).hint(CORRECT),
+            Bad::Unfit(what, unfit) => refused(what, &unfit, &self.schema, column),
         };
         self.with_key(error.column(name), value)
     }

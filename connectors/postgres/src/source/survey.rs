@@ -6,7 +6,8 @@
 //! passes that the copy would not take.
 
 use arrow_array::RecordBatch;
-use crossfade_core::{Column, KeyRange, Level, Logical, Result, Trouble};
+use crossfade_core::policy::way_out;
+use crossfade_core::{Column, KeyRange, Level, Logical, Policy, Result, TableSchema, Trouble};
 use tokio_postgres::Client;
 
 use crate::classify::classify_in;
@@ -25,6 +26,8 @@ struct Suspect<'t> {
     what: String,
     /// The condition in SQL.
     is: String,
+    /// What would let it pass.
+    policy: Policy,
 }
 
 /// What of a column may be refused.
@@ -32,12 +35,13 @@ fn suspect(column: &Column) -> Option<Suspect<'_>> {
     let c = ident(&column.name);
     let late = |zone: &str| {
         let what = "a time after the year 294246 is out of range".to_owned();
-        Suspect { column, what, is: format!("{c} >= '294247-01-10 04:00:54.775807{zone}' AND {c} < 'infinity'") }
+        let is = format!("{c} >= '294247-01-10 04:00:54.775807{zone}' AND {c} < 'infinity'");
+        Suspect { column, what, is, policy: Policy::OutOfRange }
     };
-    match &column.logical {
+    let suspect = match &column.logical {
         Logical::Decimal { precision, scale } => {
             let what = format!("NaN is not a decimal({precision},{scale})");
-            Some(Suspect { column, what, is: format!("{c} = 'NaN'") })
+            Some(Suspect { column, what, is: format!("{c} = 'NaN'"), policy: Policy::Nan })
         }
         Logical::Timestamp => Some(late("")),
         Logical::TimestampTz => Some(late("+00")),
@@ -66,7 +70,8 @@ fn suspect(column: &Column) -> Option<Suspect<'_>> {
         | Logical::Postgres { .. }
         | Logical::Literal
         | Logical::Omitted => None,
-    }
+    };
+    suspect.filter(|s| !column.policies.has(s.policy))
 }
 
 /// Reads a range, see [`crossfade_core::Snapshot::survey`].
@@ -92,6 +97,14 @@ pub fn survey(
         }
     }
     ranges::scan(server, client, &relation, range, sink)
+}
+
+/// What lets the pipeline go on.
+fn mend(table: &TableSchema, suspect: &Suspect<'_>) -> String {
+    match table.ordinal(&suspect.column.name).and_then(|i| way_out(suspect.policy, table, i)) {
+        Some(policy) => format!("{CORRECT}; or {policy}"),
+        None => CORRECT.to_owned(),
+    }
 }
 
 /// How many rows of a range have each of these, and which are the first.
@@ -132,7 +145,7 @@ async fn count(
             what: suspect.what.clone(),
             rows: rows.unsigned_abs(),
             keys,
-            mend: CORRECT.to_owned(),
+            mend: mend(relation.table, suspect),
         });
     }
     Ok(found)

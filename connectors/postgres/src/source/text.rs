@@ -9,9 +9,9 @@
 
 use arrow_buffer::i256;
 use crossfade_core::builder::{push_bytes, push_str};
-use crossfade_core::{ColumnBuilder, Logical};
+use crossfade_core::{ColumnBuilder, Logical, Unfit};
 
-use crate::decode::Bad;
+use crate::decode::{Bad, late};
 
 /// Appends one value that is not NULL. `hex` is a buffer to use again.
 pub fn append(builder: &mut ColumnBuilder, logical: &Logical, text: &[u8], hex: &mut Vec<u8>) -> Result<(), Bad> {
@@ -57,6 +57,8 @@ pub fn append(builder: &mut ColumnBuilder, logical: &Logical, text: &[u8], hex: 
 }
 
 const DAY: i64 = 86_400_000_000;
+/// From 1970 to 2000, where Postgres' times begin.
+const EPOCH_DAYS: i64 = 10_957;
 
 fn utf8(text: &[u8]) -> Result<&str, Bad> {
     std::str::from_utf8(text).map_err(|_| Bad::Wire)
@@ -104,8 +106,10 @@ fn decimal(builder: &mut ColumnBuilder, logical: &Logical, text: &[u8]) -> Resul
     let Logical::Decimal { precision, scale } = logical else { return Err(Bad::Wire) };
     let (precision, scale) = (usize::from(*precision), usize::from(*scale));
     let unfit = || Bad::Value(format!("{} is not a decimal({precision},{scale})", shown(text)));
-    if matches!(text, b"NaN" | b"Infinity" | b"-Infinity") {
-        return Err(unfit());
+    match text {
+        b"NaN" => return Err(Bad::Unfit(format!("NaN is not a decimal({precision},{scale})"), Unfit::Nan)),
+        b"Infinity" | b"-Infinity" => return Err(unfit()),
+        _ => {}
     }
     let (negative, digits) = signed(text);
     let point = digits.iter().position(|b| *b == b'.').unwrap_or(digits.len());
@@ -274,10 +278,10 @@ fn timestamp(text: &[u8], zoned: bool) -> Result<i64, Bad> {
         Some((days(date, bc)?, time(clock.get(1..)?)?))
     };
     let (days, micros) = parse().ok_or(Bad::Wire)?;
-    days.checked_mul(DAY)
-        .and_then(|d| d.checked_add(micros))
-        .filter(|m| *m != i64::MAX)
-        .ok_or_else(|| Bad::Value("a time after the year 294246 is out of range".into()))
+    days.checked_mul(DAY).and_then(|d| d.checked_add(micros)).filter(|m| *m != i64::MAX).ok_or_else(|| {
+        let since_2000 = days.checked_sub(EPOCH_DAYS).and_then(|d| d.checked_mul(DAY)?.checked_add(micros));
+        since_2000.map_or(Bad::Wire, late)
+    })
 }
 
 /// `interval` as `HH:MM:SS`, of any number of hours. Days and months have no fixed length, so a length of time has none.

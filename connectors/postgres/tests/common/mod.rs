@@ -74,6 +74,7 @@ pub fn table(name: &str, columns: &[(&str, Logical)], key: &[usize]) -> Arc<Tabl
         nullable: !key.contains(&i),
         auto_increment: false,
         number: 0,
+        policies: Default::default(),
     });
     Arc::new(TableSchema {
         name: TableName::new("shop", name),

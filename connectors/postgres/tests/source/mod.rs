@@ -154,6 +154,7 @@ fn shape(sql: &dyn Fn(&str) -> String, name: &str, key: &[String]) -> TableSchem
             nullable: true,
             auto_increment: false,
             number: fields[2].parse().unwrap(),
+            policies: Default::default(),
         }
     };
     let columns: Vec<Column> = text.lines().map(column).collect();
