@@ -65,9 +65,7 @@ pub struct Herald<'a> {
 impl<'a> Herald<'a> {
     /// One that tells of this pipeline.
     pub fn new(progress: &'a Progress, reloader: Reloader<'a>) -> Result<Herald<'a>> {
-        let mut micros = 0;
-        let watched = sd_notify::watchdog_enabled(false, &mut micros) && micros > 0;
-        let watchdog = watched.then(|| Duration::from_micros(micros));
+        let watchdog = watchdog(std::env::var("WATCHDOG_USEC").ok(), std::env::var("WATCHDOG_PID").ok());
         let hang_up = crate::service::flag_on_hang_up()?;
         Ok(Herald { progress, reloader, hang_up, watchdog, fed: Instant::now(), told: None, hung: false })
     }
@@ -123,5 +121,27 @@ impl<'a> Herald<'a> {
             Some(_) => {}
         }
         self.hung = self.progress.pulse.hanging(window).is_some();
+    }
+}
+
+/// How often systemd wants to be fed, if at all (sd_watchdog_enabled(3)): what it asks of another process is not asked of this one.
+fn watchdog(micros: Option<String>, pid: Option<String>) -> Option<Duration> {
+    let micros = micros?.parse().ok().filter(|m| *m > 0)?;
+    let ours = pid.is_none_or(|pid| pid.parse() == Ok(std::process::id()));
+    ours.then(|| Duration::from_micros(micros))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_watchdog_is_fed_if_it_is_ours() {
+        let of = |micros: &str, pid: Option<u32>| watchdog(Some(micros.into()), pid.map(|p| p.to_string()));
+        assert_eq!(watchdog(None, None), None);
+        assert_eq!(of("240000000", None), Some(Duration::from_secs(240)));
+        assert_eq!(of("240000000", Some(std::process::id())), Some(Duration::from_secs(240)));
+        assert_eq!(of("240000000", Some(std::process::id() + 1)), None);
+        assert_eq!((of("0", None), of("soon", None)), (None, None));
     }
 }

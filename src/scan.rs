@@ -22,6 +22,9 @@ const KEYS: usize = 5;
 /// Kinds of trouble that are told apart in one table; what comes beyond is counted together.
 const KINDS: usize = 100;
 
+/// Findings, each with the end it was found at.
+pub type Found = Vec<(String, Finding)>;
+
 /// How far a scan has come.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Scanned {
@@ -40,7 +43,7 @@ pub fn scan(
     pipeline: &Pipeline,
     tables: &[Mapped],
     say: &mut dyn FnMut(&TableName, &Scanned),
-) -> Result<(Vec<(String, Finding)>, Scanned)> {
+) -> Result<(Found, Scanned)> {
     let began = Instant::now();
     let brake = Throttle::new(pipeline.limits.copy_rate);
     let mut scanned = Scanned::default();
@@ -143,7 +146,7 @@ impl<'a> Table<'a> {
         Ok(())
     }
 
-    fn findings(self, rows: u64) -> Vec<(String, Finding)> {
+    fn findings(self, rows: u64) -> Found {
         let mut found = Vec::new();
         let ends = self.targets.into_iter().map(|(end, _, tally)| (end, &*self.mapped.target, tally));
         for (end, table, tally) in

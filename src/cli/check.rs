@@ -11,7 +11,7 @@ use super::print::{Progressing, count, seconds, size, table, tables};
 use super::{Which, print_json};
 use crate::pipeline::progress::SuspendedTable;
 use crate::pipeline::{Pipeline, retention, suspend};
-use crate::scan::{self, Scanned};
+use crate::scan::{self, Found, Scanned};
 use crate::transform::{Mapped, Transform};
 
 /// Look for trouble before a run.
@@ -47,12 +47,12 @@ struct Entry {
 }
 
 /// All findings, each with the end it was found at.
-pub fn findings(pipeline: &Pipeline) -> Result<Vec<(String, Finding)>> {
+pub fn findings(pipeline: &Pipeline) -> Result<Found> {
     Ok(look(pipeline)?.0)
 }
 
 /// All findings, and how the tables arrive that can.
-fn look(pipeline: &Pipeline) -> Result<(Vec<(String, Finding)>, Vec<Mapped>)> {
+fn look(pipeline: &Pipeline) -> Result<(Found, Vec<Mapped>)> {
     let mut out = Vec::new();
     let suspended = suspend::recover(pipeline)?;
     // What is wrong with a table that is left out stops nobody.
@@ -174,7 +174,7 @@ pub fn check(args: &Check) -> Result<u8> {
 }
 
 /// Reads all values, with a line of progress.
-fn values(pipeline: &Pipeline, tables: &[Mapped], found: &mut Vec<(String, Finding)>) -> Result<Scanned> {
+fn values(pipeline: &Pipeline, tables: &[Mapped], found: &mut Found) -> Result<Scanned> {
     let progressing = Progressing::start();
     let mut told: Option<Instant> = None;
     let (more, scanned) = scan::scan(pipeline, tables, &mut |table, s| {

@@ -24,6 +24,12 @@ pub struct InstallUnits {
 /// systemd's units. The binary's path in them follows the prefix.
 const UNITS: &[(&str, &str)] = &[
     ("crossfade@.service", include_str!("../../systemd/crossfade@.service")),
+    ("crossfade-report@.service", include_str!("../../systemd/crossfade-report@.service")),
+    ("crossfade-report@.timer", include_str!("../../systemd/crossfade-report@.timer")),
+    ("crossfade-report-daily@.service", include_str!("../../systemd/crossfade-report-daily@.service")),
+    ("crossfade-report-daily@.timer", include_str!("../../systemd/crossfade-report-daily@.timer")),
+    ("crossfade-report-weekly@.service", include_str!("../../systemd/crossfade-report-weekly@.service")),
+    ("crossfade-report-weekly@.timer", include_str!("../../systemd/crossfade-report-weekly@.timer")),
     ("crossfade-verify@.service", include_str!("../../systemd/crossfade-verify@.service")),
     ("crossfade-verify@.timer", include_str!("../../systemd/crossfade-verify@.timer")),
 ];
@@ -34,6 +40,7 @@ const DOCUMENTS: &[(&str, &str)] = &[
     ("alerts.yml", include_str!("../../systemd/alerts.yml")),
     ("dashboard.json", include_str!("../../systemd/dashboard.json")),
     ("config.schema.json", include_str!("../../schemas/config.schema.json")),
+    ("report.schema.json", include_str!("../../schemas/report.schema.json")),
 ];
 
 /// Where the units expect the binary.

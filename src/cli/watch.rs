@@ -215,7 +215,7 @@ fn frame(seen: &Seen, width: usize, height: usize, step: i64, now: i64) -> Vec<S
                 RED
             }
         };
-        lines.extend(chart(&bins(|s| s.lag_seconds), lag_rows, width, 1.0, |v| seconds(v), colour));
+        lines.extend(chart(&bins(|s| s.lag_seconds), lag_rows, width, 1.0, seconds, colour));
     }
     if rate_rows >= 2 {
         lines.push(line(width, &[(SOFT, "rows a second")]));
@@ -273,6 +273,9 @@ fn head(seen: &Seen, status: &Status, width: usize, now: i64) -> Vec<String> {
     }
     if let State::Retrying(error) = &view.state {
         lines.push(line(width, &[(RED, &format!("trying again: {error}"))]));
+    }
+    for table in &view.suspended {
+        lines.push(line(width, &[(RED, &format!("suspended: {table}"))]));
     }
     if let Some(f) = &view.concern {
         let style = if f.level == Level::Critical { RED } else { YELLOW };

@@ -1,23 +1,23 @@
-//! A line of one hour as SVG: no script, no library, readable at any width.
+//! A line of up to an hour as SVG: no script, no library, readable at any width.
 
 use std::fmt::Write;
 
 use crate::pipeline::recent::Sample;
 
-const WIDTH: f64 = 720.0;
+const WIDTH: f64 = 560.0;
 const HEIGHT: f64 = 150.0;
 /// Room for the numbers at the left, and for the times below.
 const LEFT: f64 = 64.0;
 const BELOW: f64 = 22.0;
 const ABOVE: f64 = 8.0;
 
-/// An hour, in microseconds.
-const SPAN: i64 = 3_600_000_000;
+/// What a chart may span, in minutes: as little of these as holds all samples.
+const SPANS: [i64; 4] = [10, 20, 40, 60];
 
 /// Samples further apart than this, in microseconds, are not joined: nobody looked in between.
 const GAP: i64 = 30_000_000;
 
-/// One value over the last hour; where it is unknown the line is broken.
+/// One value over the last minutes; where it is unknown the line is broken.
 pub struct Chart<'a> {
     /// For those who do not see it.
     pub title: &'a str,
@@ -37,7 +37,11 @@ impl Chart<'_> {
         let peak = self.samples.iter().filter_map(self.value).fold(self.least, f64::max);
         let (top, step) = scale(peak);
         let y = |value: f64| ABOVE + (HEIGHT - ABOVE - BELOW) * (1.0 - value / top);
-        let x = |at: i64| LEFT + (WIDTH - LEFT - 8.0) * (1.0 - now.saturating_sub(at) as f64 / SPAN as f64);
+        let age = |at: i64| now.saturating_sub(at) as f64 / 60e6;
+        let oldest = self.samples.first().map_or(0.0, |s| age(s.at));
+        let span = SPANS.iter().find(|s| **s as f64 >= oldest).unwrap_or(&SPANS[3]);
+        let span = *span as f64;
+        let x = |at: i64| LEFT + (WIDTH - LEFT - 8.0) * (1.0 - age(at) / span);
         let mut out = format!("<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}\">", self.title);
         // Writing to a String cannot fail.
         for line in 0..=(top / step).round() as u32 {
@@ -48,12 +52,13 @@ impl Chart<'_> {
             let (text_x, text_y) = (LEFT - 8.0, y + 4.0);
             let _ = write!(out, "<text x=\"{text_x}\" y=\"{text_y:.1}\" text-anchor=\"end\">{told}</text>");
         }
-        for minutes in [60, 45, 30, 15, 0] {
-            let at = x(now - minutes * 60_000_000);
-            let (told, anchor) = match minutes {
+        for quarter in 0..=4 {
+            let minutes = span * f64::from(quarter) / 4.0;
+            let at = x(now.saturating_sub((minutes * 60e6) as i64));
+            let (told, anchor) = match quarter {
                 0 => ("now".to_owned(), "end"),
-                60 => ("-60 min".to_owned(), "start"),
-                m => (format!("-{m}"), "middle"),
+                4 => (format!("-{minutes} min"), "start"),
+                _ => (format!("-{minutes}"), "middle"),
             };
             let y = HEIGHT - 5.0;
             let _ = write!(out, "<text x=\"{at:.1}\" y=\"{y}\" text-anchor=\"{anchor}\">{told}</text>");

@@ -37,6 +37,11 @@ fn state(out: &mut Exposition, site: &Site, view: &View) {
     }
     out.family("crossfade_streaming", "gauge", "1 when every target streams, 0 during the initial copy and before.");
     out.value(&[], u8::from(view.phase() == Some(Phase::Streaming)));
+    out.known(
+        "crossfade_suspended_tables",
+        "Tables that are left out until somebody mends them.",
+        Some(view.suspended.len()),
+    );
     out.family("crossfade_healthy", "gauge", "0 when a thread of the pipeline gives no sign of life.");
     out.value(&[], u8::from(site.progress.pulse.hanging(HANGS).is_none()));
     out.family(
@@ -136,6 +141,16 @@ fn proofs(out: &mut Exposition, site: &Site) {
     out.known("crossfade_last_verify_timestamp_seconds", "When both sides were last compared.", seconds(compared));
     let help = "When a comparison last found everything that it looked at equal.";
     out.known("crossfade_last_verify_success_timestamp_seconds", help, seconds(equal));
+    let keeping = site.progress.keeping();
+    out.known(
+        "crossfade_ledger_failing",
+        "1 while the ledger cannot be written.",
+        Some(u8::from(keeping.error.is_some())),
+    );
+    if let Some(standing) = keeping.standing {
+        out.known("crossfade_clean_hours", "Clean hours without a break, by the ledger.", Some(standing.streak));
+        out.known("crossfade_clean_hours_goal", "How many there are to be.", Some(standing.goal));
+    }
     if proofs.is_empty() {
         return;
     }
@@ -220,7 +235,13 @@ fn escape(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use crossfade_core::{Keeping as Kept, Retained};
+
     use super::*;
+    use crate::ledger::hours::Standing;
+    use crate::pipeline::progress::{CopyProgress, Keeping, Progress, TargetProgress};
 
     #[test]
     fn labels_are_escaped_and_what_is_unknown_is_left_out() {
@@ -231,6 +252,36 @@ mod tests {
         let expected = "# HELP y_seconds Y.\n# TYPE y_seconds gauge\ny_seconds{pipeline=\"a\\\"b\"} 0.5\n\
             y_seconds{pipeline=\"a\\\"b\",to=\"c\\\\d\\ne\"} 7\n";
         assert_eq!(out.text, expected);
+    }
+
+    #[test]
+    fn a_whole_picture_is_told() {
+        let progress = Arc::new(Progress::default());
+        progress.update(|v| {
+            v.targets = vec![TargetProgress::default()];
+            v.copy = Some(CopyProgress { chunks: 7, done: 3, seconds_left: Some(9), ..CopyProgress::default() });
+            v.retained = Some(Retained { by: "slot s".into(), bytes: 5, room: Some(6), keeping: Kept::Safe });
+        });
+        let standing = Standing { streak: 12, goal: 72, broken_micros: None, broken_by: None };
+        progress.set_keeping(Keeping { standing: Some(standing), error: Some("no room".into()) });
+        let site = Site { pipeline: "p".into(), source: "s".into(), since_micros: 0, progress };
+        let text = text(&site);
+        for line in [
+            "crossfade_copy_chunks_done{pipeline=\"p\"} 3",
+            "crossfade_copy_left_seconds{pipeline=\"p\"} 9",
+            "crossfade_retained_bytes{pipeline=\"p\"} 5",
+            "crossfade_retained_room_bytes{pipeline=\"p\"} 6",
+            "crossfade_retained_concern{pipeline=\"p\",by=\"slot s\"} 0",
+            "crossfade_state{pipeline=\"p\",state=\"starting\"} 1",
+            "crossfade_streaming{pipeline=\"p\"} 0",
+            "crossfade_suspended_tables{pipeline=\"p\"} 0",
+            "crossfade_ledger_failing{pipeline=\"p\"} 1",
+            "crossfade_clean_hours{pipeline=\"p\"} 12",
+            "crossfade_clean_hours_goal{pipeline=\"p\"} 72",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line}:\n{text}");
+        }
+        assert!(!text.contains("crossfade_lag_seconds{"), "what is not known is absent");
     }
 
     /// Metrics that a text names.

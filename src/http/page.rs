@@ -53,17 +53,17 @@ pub fn html(site: &Site) -> String {
         behind = behind(&view),
     );
     head(&mut out, site, &view);
-    tiles(&mut out, &view);
+    tiles(&mut out, site, &view);
     notes(&mut out, site, &view);
     copy(&mut out, &view);
     charts(&mut out, site, now);
     targets(&mut out, site, &view, now);
     proofs(&mut out, site, now);
     events(&mut out);
-    let _ = write!(
+    let _ = writeln!(
         out,
         "<footer>Crossfade {} · process {} since {} · as of {} · <a href=\"/metrics\">metrics</a> · \
-         <a href=\"/status.json\">JSON</a></footer></main></body></html>\n",
+         <a href=\"/status.json\">JSON</a></footer></main></body></html>",
         env!("CARGO_PKG_VERSION"),
         std::process::id(),
         time(site.since_micros),
@@ -97,7 +97,7 @@ fn head(out: &mut String, site: &Site, view: &View) {
     );
 }
 
-fn tiles(out: &mut String, view: &View) {
+fn tiles(out: &mut String, site: &Site, view: &View) {
     let late = match view.lag_seconds {
         Some(s) if s <= 30.0 => "good",
         Some(s) if s <= 300.0 => "warn",
@@ -112,6 +112,10 @@ fn tiles(out: &mut String, view: &View) {
     ];
     if let Some(retained) = &view.retained {
         tiles.push(("", size(retained.bytes), "of log kept at the source"));
+    }
+    if let Some(standing) = site.progress.keeping().standing {
+        let class = if standing.streak >= standing.goal { "good" } else { "" };
+        tiles.push((class, format!("{} of {}", standing.streak, standing.goal), "clean hours without a break"));
     }
     let restarts = if view.restarts == 0 { "" } else { "warn" };
     tiles.push((restarts, count(view.restarts), "restarts after errors"));
@@ -133,6 +137,12 @@ fn notes(out: &mut String, site: &Site, view: &View) {
     if let Some(f) = &view.concern {
         let class = if f.level == Level::Critical { "bad" } else { "warn" };
         note(class, &format!("{}: {}, and should be: {}. Mend: {}", f.setting, f.actual, f.expected, f.fix));
+    }
+    for table in &view.suspended {
+        note("bad", &format!("Suspended: {table}"));
+    }
+    if let Some(error) = site.progress.keeping().error {
+        note("bad", &format!("The ledger cannot be written: {error}"));
     }
     if let Some(hanging) = site.progress.pulse.hanging(HANGS) {
         note("bad", &hanging.to_string());

@@ -66,6 +66,13 @@ pub enum Event {
         /// In words.
         change: String,
     },
+    /// A table cannot be followed and is left out, while the others go on.
+    Suspended {
+        /// As the source names it.
+        table: String,
+        /// With what mends it.
+        reason: String,
+    },
     /// Tables are copied again.
     Snapshot {
         /// As the source names them.
@@ -88,8 +95,19 @@ pub enum Event {
 }
 
 /// The kinds that are told as events, beside samples and hours.
-pub const EVENTS: [&str; 10] =
-    ["start", "stop", "incident", "verification", "unverified", "repair", "schema", "snapshot", "alert", "lost"];
+pub const EVENTS: [&str; 11] = [
+    "start",
+    "stop",
+    "incident",
+    "verification",
+    "unverified",
+    "repair",
+    "schema",
+    "suspended",
+    "snapshot",
+    "alert",
+    "lost",
+];
 
 /// Repaired rows of a table that are kept.
 const REPAIRS: usize = 20;

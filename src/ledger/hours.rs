@@ -83,6 +83,7 @@ pub fn judge(start: i64, entries: &[Entry], max_lag: Duration) -> Hour {
                 let rows: u64 = tables.iter().map(|t| t.rows).sum();
                 found.wrong.push(format!("{} rows were repaired", print::count(rows)));
             }
+            Event::Suspended { table, .. } => found.unseen.push(format!("{table} was suspended")),
             Event::Lost { entries, error } => {
                 found.unseen.push(format!("{entries} entries of the ledger were lost: {error}"));
             }

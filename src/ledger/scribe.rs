@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, TryRecvError, bounded};
-use crossfade_core::{Error, Phase, Result};
+use crossfade_core::{Error, Phase, Result, TableName};
 
 use super::Ledger;
 use super::entry::{Asker, Event, Sample};
@@ -50,6 +50,8 @@ pub struct Scribe<'a> {
     /// The last period of the schedule that was seen to.
     period: Option<i64>,
     asked: Option<Instant>,
+    /// Tables whose suspension was noted.
+    suspended: Vec<TableName>,
 }
 
 impl<'a> Scribe<'a> {
@@ -69,6 +71,7 @@ impl<'a> Scribe<'a> {
             proof: None,
             period: None,
             asked: None,
+            suspended: Vec::new(),
         }
     }
 
@@ -103,6 +106,10 @@ impl<'a> Scribe<'a> {
         notes.events.into_iter().for_each(|(at, event)| self.keep(at, event));
         self.prove(now);
         let view = self.pipeline.progress.picture();
+        for s in view.suspended.iter().filter(|s| !self.suspended.contains(&s.table)) {
+            self.waiting.push_back((now, Event::Suspended { table: s.table.to_string(), reason: s.reason.clone() }));
+        }
+        self.suspended = view.suspended.iter().map(|s| s.table.clone()).collect();
         self.worst = match (self.worst, view.lag_seconds) {
             (Some(a), Some(b)) => Some(a.max(b)),
             (one, other) => one.or(other),
@@ -220,7 +227,7 @@ pub fn settle(ledger: &mut Ledger, max_lag: Duration, now: i64, proving: Option<
         if waits {
             break;
         }
-        let kinds = ["lag", "incident", "verification", "unverified", "repair", "lost"];
+        let kinds = ["lag", "incident", "verification", "unverified", "repair", "suspended", "lost"];
         let hour = judge(start, &ledger.between(&kinds, start, start + HOUR)?, max_lag);
         judged.push((start, Event::Hour(hour)));
         start += HOUR;

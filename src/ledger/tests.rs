@@ -176,6 +176,8 @@ fn an_hour_is_clean_only_if_all_was_seen_and_nothing_was_wrong() {
     expect(with(incident(Gravity::Fatal)), Dirty, "an error ended the pipeline: lost");
     expect(with(incident(Gravity::Transient)), Clean, "");
     expect(with(Event::Lost { entries: 3, error: "full".into() }), Unknown, "3 entries of the ledger were lost: full");
+    let suspended = Event::Suspended { table: "shop.u".into(), reason: "a zero date".into() };
+    expect(with(suspended), Unknown, "shop.u was suspended");
     expect(with(Event::Repair { tables: vec![] }), Dirty, "0 rows were repaired");
     expect(without(|(_, e)| matches!(e, Event::Verification(_))), Unknown, "were not compared");
     expect(without(|(_, e)| matches!(e, Event::Lag(_))), Unknown, "nobody ran the pipeline");

@@ -12,6 +12,7 @@ use crate::ledger::{Entry, Event, HourVerdict, Ledger, Sample};
 use crate::pipeline::progress;
 use crate::service::Status;
 use crate::verify::Verdict as Compared;
+use crate::verify::totals::Figure;
 
 /// Parts of the chart of lag.
 const BARS: i64 = 48;
@@ -45,6 +46,7 @@ pub fn build(
         tables: Vec::new(),
         incidents: Vec::new(),
         schema: Vec::new(),
+        policies: Vec::new(),
         repairs: Vec::new(),
         hours: Vec::new(),
         ledger: None,
@@ -141,6 +143,12 @@ impl Report {
         for entry in later {
             let Event::Verification(v) = entry.event else { continue };
             for t in v.proof.tables {
+                self.policies.retain(|told| !told.what.starts_with(&format!("{}: ", t.table)));
+                self.policies.extend(t.changed.iter().map(|c| {
+                    let what =
+                        format!("{}: {} of {} under {}", t.table, print::count(c.values), c.column, c.policy.name());
+                    Told { at_micros: entry.at_micros, what }
+                }));
                 let table = Table {
                     table: t.table,
                     target: t.target,
@@ -150,6 +158,11 @@ impl Report {
                     target_rows: t.target_rows,
                     differences: t.differences,
                     error: t.error,
+                    sums_compared: t.totals.as_ref().map(|sums| sums.compared as u64),
+                    sums_differing: t
+                        .totals
+                        .map(|sums| sums.differing.iter().map(figure).collect())
+                        .unwrap_or_default(),
                 };
                 match self.tables.iter_mut().find(|o| o.table == table.table && o.target == table.target) {
                     Some(older) => *older = table,
@@ -194,14 +207,9 @@ impl Report {
             let (level, what, next) = match t.verdict {
                 Compared::Equal => continue,
                 Compared::Different => {
-                    let rows = t.differences.as_ref().map_or_else(String::new, |d| {
-                        format!("{}{} ", print::count(d.rows), if d.or_more { " or more" } else { "" })
-                    });
-                    let next = format!(
-                        "crossfade repair --table {0}   or, the whole table anew: crossfade snapshot {0}",
-                        t.table
-                    );
-                    (Verdict::Critical, format!("{}{to}: {rows}rows differ", t.table), Some(next))
+                    let next =
+                        format!("crossfade repair --table {0}; the whole table anew: crossfade snapshot {0}", t.table);
+                    (Verdict::Critical, format!("{}{to}: {}", t.table, t.differing()), Some(next))
                 }
                 Compared::Unknown => {
                     let why = t.error.clone().unwrap_or_else(|| "it was not read".into());
@@ -240,6 +248,9 @@ impl Report {
                     self.incidents.push(told(format!("not compared: {error}")));
                 }
                 Event::Verification(_) => failed = None,
+                Event::Suspended { table, reason } => {
+                    self.incidents.push(told(format!("{table} was suspended: {reason}")));
+                }
                 Event::Lost { entries, error } => {
                     self.incidents.push(told(format!("{entries} entries of the ledger were lost: {error}")));
                     self.find(Verdict::Unknown, format!("{entries} entries of the ledger were lost: {error}"), None);
@@ -297,6 +308,10 @@ impl Report {
         if phase.as_deref() != Some("streaming") {
             self.find(Verdict::Warning, "the initial copy is not complete".into(), None);
         }
+        for s in &view.suspended {
+            let next = s.hint.iter().chain([&s.command]).cloned().collect::<Vec<_>>().join("; then ");
+            self.find(Verdict::Warning, format!("{} is suspended: {}", s.table, s.reason), Some(next));
+        }
         if let Some(f) = &view.concern {
             let level = if f.level == Level::Critical { Verdict::Critical } else { Verdict::Warning };
             self.find(
@@ -328,6 +343,12 @@ impl Report {
             retained_bytes: view.retained.as_ref().map(|r| r.bytes),
         });
     }
+}
+
+/// A sum or count that differs, in words.
+fn figure(f: &Figure) -> String {
+    let of = f.column.as_ref().map_or_else(String::new, |c| format!(" of {c}"));
+    format!("{}{of}: {} at the source, {} at the target", f.what, f.source, f.target)
 }
 
 const COMPARE: &str = "crossfade verify, or every = \"1h\" under [proof] of the configuration";

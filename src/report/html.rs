@@ -10,7 +10,7 @@ use std::borrow::Borrow;
 use askama::Template;
 use crossfade_core::{Error, Result};
 
-use super::text::{facts_of, row, summary};
+use super::text::{differing, facts_of, summary};
 use super::{Report, Told, Verdict};
 use crate::cli::print;
 use crate::verify::Verdict as Compared;
@@ -30,7 +30,7 @@ struct Page<'a> {
     bars: Vec<Column>,
     top: String,
     differences: Vec<Rows<'a>>,
-    lists: [(&'static str, &'a Vec<Told>); 4],
+    lists: [(&'static str, &'a Vec<Told>); 5],
 }
 
 struct Column {
@@ -73,14 +73,9 @@ fn bars(report: &Report, worst: f64) -> Vec<Column> {
 }
 
 fn differences(report: &Report) -> Vec<Rows<'_>> {
-    let found = report.tables.iter().filter_map(|t| Some((t, t.differences.as_ref()?)));
-    found
-        .map(|(t, d)| Rows {
-            table: &t.table,
-            rows: d.listed.iter().take(SHOWN).map(row).collect(),
-            more: d.or_more || d.rows > SHOWN as u64,
-        })
-        .collect()
+    let found = report.tables.iter().map(|t| (t, differing(t, SHOWN)));
+    let found = found.filter(|(_, (rows, _))| !rows.is_empty());
+    found.map(|(t, (rows, more))| Rows { table: &t.table, rows, more }).collect()
 }
 
 /// What the template calls. It hands on some values and refers to others, and both will do.

@@ -1,7 +1,6 @@
 //! A report as JUnit's XML, for tools that show test results: a case for each table, and one for everything else.
 
 use super::{Report, Verdict};
-use crate::cli::print;
 use crate::verify::Verdict as Compared;
 
 /// All of it.
@@ -25,13 +24,7 @@ pub fn junit(report: &Report) -> String {
         let name = t.target.as_ref().map_or_else(|| t.table.clone(), |to| format!("{} -> {to}", t.table));
         let wrong = match t.verdict {
             Compared::Equal => None,
-            Compared::Different => {
-                let rows = t
-                    .differences
-                    .as_ref()
-                    .map_or_else(|| "rows differ".into(), |d| format!("{} rows differ", print::count(d.rows)));
-                Some((true, rows))
-            }
+            Compared::Different => Some((true, t.differing())),
             Compared::Unknown => Some((false, t.error.clone().unwrap_or_else(|| "not read".into()))),
         };
         case(&name, &format!("{class}.tables"), 0.0, wrong);

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 pub use self::html::html;
 pub use self::junit::junit;
 pub use self::text::{first_line, text};
+use crate::cli::print;
 use crate::ledger::Standing;
 use crate::verify::Verdict as Compared;
 use crate::verify::difference::Differences;
@@ -95,6 +96,8 @@ pub struct Report {
     pub incidents: Vec<Told>,
     /// Changes of shape, and tables that were copied again.
     pub schema: Vec<Told>,
+    /// Values that a policy of the configuration changed, at the last comparison of their table.
+    pub policies: Vec<Told>,
     /// Rows that were written again.
     pub repairs: Vec<Told>,
     /// Hours that ended since then and were not clean.
@@ -231,6 +234,23 @@ pub struct Table {
     pub differences: Option<Differences>,
     /// Why it is unknown.
     pub error: Option<String>,
+    /// Counts and sums that both servers gave by their own SQL; none: they were not asked.
+    pub sums_compared: Option<u64>,
+    /// Those that differ.
+    pub sums_differing: Vec<String>,
+}
+
+impl Table {
+    /// How many rows differ, in words.
+    pub fn differing(&self) -> String {
+        let sums: Vec<&str> = self.sums_differing.iter().filter_map(|s| s.split(':').next()).collect();
+        match &self.differences {
+            None if !sums.is_empty() => format!("not the same on both servers: {}", sums.join(", ")),
+            None => "rows differ".into(),
+            Some(d) if d.rows == 1 && !d.or_more => "1 row differs".into(),
+            Some(d) => format!("{}{} rows differ", print::count(d.rows), if d.or_more { " or more" } else { "" }),
+        }
+    }
 }
 
 /// Something that happened.
@@ -262,10 +282,11 @@ impl Report {
     }
 
     /// What happened, by title.
-    pub fn lists(&self) -> [(&'static str, &Vec<Told>); 4] {
+    pub fn lists(&self) -> [(&'static str, &Vec<Told>); 5] {
         [
             ("Hours that were not clean", &self.hours),
             ("Changes of shape", &self.schema),
+            ("Values that a policy changed", &self.policies),
             ("Repairs", &self.repairs),
             ("Incidents", &self.incidents),
         ]
@@ -278,6 +299,9 @@ impl Report {
                 *value = Some("***".into());
             }
         };
+        for sums in self.tables.iter_mut().map(|t| &mut t.sums_differing) {
+            sums.iter_mut().for_each(|text| *text = text.split(':').next().unwrap_or_default().to_owned() + ": ***");
+        }
         for found in self.tables.iter_mut().filter_map(|t| t.differences.as_mut()) {
             for d in &mut found.listed {
                 if found.whole_rows {

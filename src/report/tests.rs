@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crossfade_core::{Checkpoint, Error, Phase, Position};
+use crossfade_core::{Checkpoint, Error, Phase, Policy, Position};
 
 use super::*;
 use crate::config::{Config, parse};
@@ -11,7 +11,9 @@ use crate::ledger::{self as kept, Event, Incident, Sample};
 use crate::pipeline::progress::{Keeping, State as Running, TargetProgress, View};
 use crate::service::Status;
 use crate::verify::canary::Canary;
+use crate::verify::changed::ChangedValues;
 use crate::verify::difference::{Cell, Difference, Kind, Named};
+use crate::verify::totals::{Figure, TotalsProof};
 use crate::verify::{Proof, TableProof};
 
 const NOW: i64 = 1_790_000_000_000_000;
@@ -126,7 +128,7 @@ fn what_is_wrong_or_unknown_makes_the_verdict() {
     };
     let with = |event: Event| report_of(&[well(), vec![(NOW - MINUTE, event)]].concat(), running());
     use Verdict::{Critical, Unknown, Warning};
-    expect(with(verification(vec![table("shop.order", Compared::Different)])), Critical, "shop.order: 1 rows differ");
+    expect(with(verification(vec![table("shop.order", Compared::Different)])), Critical, "shop.order: 1 row differs");
     expect(with(verification(vec![table("shop.order", Compared::Unknown)])), Unknown, "permission denied");
     expect(with(sample(31.0)), Warning, "up to 31.0 s behind");
     expect(with(Event::Lost { entries: 2, error: "full".into() }), Unknown, "2 entries of the ledger were lost");
@@ -161,6 +163,27 @@ fn a_table_that_was_repaired_and_compared_again_is_well() {
     events.splice(0..0, well());
     let report = report_of(&events, running());
     assert_eq!((report.verdict, report.tables.len()), (Verdict::Ok, 2), "{:?}", report.findings);
+}
+
+#[test]
+fn sums_of_both_servers_are_told_and_hidden_with_the_values() {
+    let mut table = table("shop.order", Compared::Different);
+    let figure =
+        Figure { what: "sum".into(), column: Some("amount".into()), source: "12.50".into(), target: "12.49".into() };
+    table.totals = Some(TotalsProof { compared: 9, differing: vec![figure] });
+    table.differences = None;
+    table.changed = vec![ChangedValues { column: "placed".into(), policy: Policy::ZeroDate, values: 3 }];
+    let mut report = report_of(&[well(), vec![(NOW - MINUTE, verification(vec![table]))]].concat(), running());
+    let shown = text(&report);
+    let told = "shop.order: not the same on both servers: sum of amount";
+    assert!(shown.contains("shop.order: 3 of placed under zero_date"), "{shown}");
+    assert!(shown.contains("12.50 at the source, 12.49 at the target"), "{shown}");
+    assert!(shown.contains("9 counts and sums of 1 table, by both servers' own SQL; 1 differ"), "{shown}");
+    assert_eq!((report.verdict, report.findings[0].what.as_str()), (Verdict::Critical, told));
+    report.mask();
+    let hidden =
+        [text(&report), html(&report).unwrap(), serde_json::to_string(&report).unwrap(), junit(&report)].concat();
+    assert!(!hidden.contains("12.49"), "{hidden}");
 }
 
 #[test]
@@ -218,7 +241,7 @@ fn junit_has_a_case_for_each_table_and_each_finding() {
     assert!(xml.contains("tests=\"6\" failures=\"2\" errors=\"2\""), "{xml}");
     assert!(xml.contains("<testcase name=\"shop.y\" classname=\"crossfade.shop.tables\" time=\"0.000\"/>"), "{xml}");
     assert!(
-        xml.contains("<failure message=\"1 rows differ\"/>") && xml.contains("<error message=\"permission denied\"/>"),
+        xml.contains("<failure message=\"1 row differs\"/>") && xml.contains("<error message=\"permission denied\"/>"),
         "{xml}"
     );
 }

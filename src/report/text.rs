@@ -135,8 +135,8 @@ pub fn facts_of(report: &Report) -> Vec<(&'static str, String)> {
         facts.push(("phase", state.phase.clone().unwrap_or_else(|| "not begun".into())));
         for (what, end) in [("source", &state.source)].into_iter().chain(state.targets.iter().map(|t| ("target", t))) {
             let commits = end.commits.map_or_else(String::new, |n| format!(", {} commits", count(n)));
-            let position = end.position.as_deref().unwrap_or("-");
-            facts.push((what, format!("{}\nat {position}{commits}", end.name)));
+            let position = end.position.as_ref().map_or_else(|| "not begun".to_owned(), |p| format!("at {p}"));
+            facts.push((what, format!("{}\n{position}{commits}", end.name)));
         }
     }
     let lag = report.lag.seconds.map_or_else(|| "unknown".to_owned(), seconds);
@@ -160,6 +160,16 @@ pub fn facts_of(report: &Report) -> Vec<(&'static str, String)> {
                 v.held_ms,
                 print::tables(v.canaries as usize),
             ),
+        ));
+    }
+    let sums: Vec<u64> = report.tables.iter().filter_map(|t| t.sums_compared).collect();
+    if !sums.is_empty() {
+        let differing = report.tables.iter().map(|t| t.sums_differing.len()).sum::<usize>();
+        let tables = print::tables(sums.len());
+        let figures = count(sums.iter().sum());
+        facts.push((
+            "sums",
+            format!("{figures} counts and sums of {tables}, by both servers' own SQL; {differing} differ"),
         ));
     }
     facts
@@ -191,7 +201,7 @@ fn tables(report: &Report) -> Grid {
 }
 
 /// What a row that differs is, in three texts: its key, what became of it, and its values.
-pub fn row(d: &Difference) -> [String; 3] {
+fn row(d: &Difference) -> [String; 3] {
     let value =
         |v: &Option<String>| v.as_ref().map_or_else(|| "NULL".to_owned(), |v| format!("'{}'", v.escape_debug()));
     let key = d.key.iter().map(|n| format!("{} = {}", n.column, value(&n.value))).collect::<Vec<_>>().join(", ");
@@ -214,17 +224,27 @@ pub fn row(d: &Difference) -> [String; 3] {
     [key, what, values]
 }
 
+/// What differs in a table, as rows of three texts: sums first, then at most so many rows; and whether there are more.
+pub fn differing(t: &super::Table, limit: usize) -> (Vec<[String; 3]>, bool) {
+    let sums = t.sums_differing.iter().map(|s| s.split_once(": ").unwrap_or((s, "")));
+    let mut rows: Vec<_> =
+        sums.map(|(what, values)| [what.to_owned(), "different".into(), values.to_owned()]).collect();
+    let Some(found) = &t.differences else { return (rows, false) };
+    rows.extend(found.listed.iter().take(limit).map(row));
+    (rows, found.or_more || found.rows > limit as u64)
+}
+
 fn differences(out: &mut String, report: &Report) {
     for t in &report.tables {
-        let Some(found) = &t.differences else { continue };
-        let mut g = grid(&["key", "what", "values"]);
-        for d in found.listed.iter().take(SHOWN) {
-            g.add_row(row(d));
+        let (rows, more) = differing(t, SHOWN);
+        if rows.is_empty() {
+            continue;
         }
-        let more = found.rows.saturating_sub(SHOWN as u64);
-        section(out, &format!("Rows of {} that differ", t.table), &g);
-        if more > 0 || found.or_more {
-            let _ = writeln!(out, "and {}{} more", count(more), if found.or_more { " or" } else { "" });
+        let mut g = grid(&["key", "what", "values"]);
+        g.add_rows(rows);
+        section(out, &format!("What differs in {}", t.table), &g);
+        if more {
+            let _ = writeln!(out, " and more: crossfade report --format json lists up to 100");
         }
     }
 }

@@ -135,6 +135,9 @@ pub struct Options {
     pub totals: bool,
 }
 
+/// Fingerprints by table.
+type Sums = Vec<Result<Fingerprint>>;
+
 /// How long the stream may take to reach the fence.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -314,10 +317,7 @@ impl Fenced {
 
     /// The fingerprints of all tables, of the source and of each target; all sides are read at once. On the way the comparison is tried
     /// out on rows of the source. `changed` gets what policies changed in each table, as the source was read.
-    fn scan_all(
-        &mut self,
-        changed: &mut Vec<Vec<ChangedValues>>,
-    ) -> (Vec<Result<Fingerprint>>, Canary, Vec<Vec<Result<Fingerprint>>>) {
+    fn scan_all(&mut self, changed: &mut Vec<Vec<ChangedValues>>) -> (Sums, Canary, Vec<Sums>) {
         let tables = &self.tables;
         std::thread::scope(|scope| {
             let theirs = self

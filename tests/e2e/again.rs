@@ -129,3 +129,38 @@ fn taken_in_from_sqlite() {
     pipeline.catch_up();
     assert_eq!(pipeline.verify_equal(), 2);
 }
+
+/// What migration tools do to a table of SQLite: a copy in another shape takes its place, and the triggers are gone.
+#[test]
+fn a_table_that_is_rebuilt_in_sqlite() {
+    let (_folder, path) = folder();
+    let file = path.join("app.db");
+    let sqlite = |sql: &str| {
+        let ended = Program::new("sqlite3").args([file.to_str().expect("UTF-8"), sql]).start().wait(PATIENCE);
+        assert!(ended.status.success(), "{}", ended.stderr);
+    };
+    sqlite("create table a (id integer primary key, t text); create table b (id integer primary key, t text, n int)");
+    sqlite("insert into a values (1, 'x'); insert into b values (1, 'y', 1)");
+    let target = Postgres::shared(PgVersion::V15).fresh_database("dst");
+    let pipeline = Pipeline::new("rebuilt", &format!("sqlite://{}", file.display()), &[&target.url()]);
+    pipeline.catch_up();
+    let rebuilt = [("id integer primary key, t text, n int", "id, t, n"), ("t text, id text primary key", "t, id")];
+    for (n, (columns, kept)) in (2..).zip(rebuilt) {
+        sqlite(&format!(
+            "begin; create table b_new ({columns}); insert into b_new select {kept} from b; drop table b; \
+             alter table b_new rename to b; insert into b (id, t) values ({n}, 'unlogged'); \
+             insert into a values ({n}, 'z'); commit"
+        ));
+        let ended = pipeline.ended("run", &["--until-caught-up"]);
+        assert_eq!(code(&ended), 65, "{}", ended.stderr);
+        assert!(ended.stderr.contains("triggers are gone"), "{}", ended.stderr);
+        assert_eq!(target.sql("select max(id) from a"), n.to_string(), "the other goes on");
+        snapshot(&pipeline, &["b"]);
+        sqlite(&format!("insert into b (id, t) values ({n} + 10, 'logged'); delete from b where id = 1"));
+        pipeline.catch_up();
+        assert_eq!(pipeline.verify_equal(), 2);
+        sqlite("insert into b (id, t) values (1, 'back')");
+    }
+    pipeline.catch_up();
+    assert_eq!(pipeline.verify_equal(), 2);
+}

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crossfade_harness::{Running, python, tls_folder};
+use crossfade_harness::{PgVersion, Postgres, Proxy, Running, python, tls_folder};
 use serde_json::Value;
 
 use crate::common::{PATIENCE, code};
@@ -10,7 +10,7 @@ use crate::daemon::Place;
 
 /// Prints status, content type and body. Arguments: URL, then `name=value` headers, `ca=…`, `cert=…`, `method=…`.
 const GET: &str = r#"
-import ssl, sys, urllib.request, urllib.error
+import http.client, ssl, sys, urllib.request, urllib.error
 url, headers, context, method = sys.argv[1], {}, None, 'GET'
 more = dict(a.split('=', 1) for a in sys.argv[2:])
 method = more.pop('method', 'GET')
@@ -23,7 +23,7 @@ try:
     answer = urllib.request.urlopen(request, timeout=60, context=context)
 except urllib.error.HTTPError as e:
     answer = e
-except (OSError, ssl.SSLError) as e:
+except (OSError, http.client.HTTPException) as e:
     print('refused', e)
     sys.exit()
 print(answer.status if hasattr(answer, 'status') else answer.code, answer.headers.get('content-type'))
@@ -164,7 +164,7 @@ fn metrics_health_and_the_page_tell_of_the_pipeline() {
         value("crossfade_last_commit_timestamp_seconds") > 1.6e9
             && value("crossfade_commit_duration_seconds_sum") > 0.0
     );
-    assert!(value("crossfade_retained_bytes") >= 0.0 && value("process_resident_memory_bytes") > 1e6);
+    assert!(value("process_resident_memory_bytes") > 1e6);
     assert_eq!(kinds["crossfade_delivery_seconds"], "histogram");
     let up: f64 = samples["crossfade_state"].iter().map(|(_, v)| v).sum();
     assert_eq!((samples["crossfade_state"].len(), up), (5, 1.0));
@@ -192,13 +192,14 @@ fn metrics_health_and_the_page_tell_of_the_pipeline() {
 #[test]
 fn a_pipeline_that_cannot_go_on_is_not_ready_and_says_why() {
     let place = Place::new("unready");
-    place.configure("[http]\nlisten = \"127.0.0.1:0\"");
+    let database = Postgres::shared(PgVersion::V15).fresh_database("unready");
+    let proxy = Proxy::before(database.client().port());
+    place.configure_to(&proxy.through(&database.url()), "[http]\nlisten = \"127.0.0.1:0\"");
     let mut daemon = place.command("run", &[]).start();
     let at = format!("http://{}", address(&mut daemon));
     assert_eq!(code(&place.command("catch-up", &[]).start().wait(PATIENCE)), 0);
-    // The lake's place is taken by a file: no commit can be stored there.
-    std::fs::rename(place.path("lake"), place.path("lake-aside")).expect("moved");
-    std::fs::write(place.path("lake"), "").expect("a file");
+    proxy.refuse(true);
+    proxy.cut();
     place.sql("INSERT INTO item VALUES (3, 'three')");
     daemon.wait_for("trying again", PATIENCE);
     let ready = get(&format!("{at}/readyz"), &[]);
@@ -206,8 +207,7 @@ fn a_pipeline_that_cannot_go_on_is_not_ready_and_says_why() {
     assert!(get(&format!("{at}/healthz"), &[]).head.starts_with("200 "), "waiting is not hanging");
     let (_, samples) = exposition(&get(&format!("{at}/metrics"), &[]).body);
     assert!(samples["crossfade_restarts_total"][0].1 >= 1.0);
-    std::fs::remove_file(place.path("lake")).expect("removed");
-    std::fs::rename(place.path("lake-aside"), place.path("lake")).expect("moved back");
+    proxy.refuse(false);
     assert_eq!(code(&place.command("catch-up", &[]).start().wait(PATIENCE)), 0);
     assert!(get(&format!("{at}/readyz"), &[]).head.starts_with("200 "));
     stop(daemon);

@@ -112,7 +112,7 @@ fn the_daemon_keeps_a_ledger_and_reports_tell_of_it() {
     kept.told(2, "verify", &[]);
     let report = kept.told(2, "report", &[]);
     for part in
-        ["1 rows differ", "crossfade repair --table", "id = '7'", "secret value", "tried again", "its chain is whole"]
+        ["1 row differs", "crossfade repair --table", "id = '7'", "secret value", "tried again", "its chain is whole"]
     {
         assert!(report.contains(part), "{part}: {report}");
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crossfade_core::{Error, Keeping, Result, Retained, TableSchema};
+use crossfade_core::{Error, Keeping, Result, Retained, TableName, TableSchema};
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
 use crate::catalog::{self, PREFIX, Table, quote, rows};
@@ -106,6 +106,12 @@ pub fn verify(conn: &Connection, mark: Mark) -> Result<()> {
     .hint(RECOPY))
 }
 
+/// The error of a table whose log begins behind the place that is read.
+pub fn begun_anew(table: &TableName, since: i64, at: impl std::fmt::Display) -> Error {
+    Error::data(table, format!("its log begins at row {since}, behind {at}"))
+        .hint(format!("the table was rebuilt: copy it again with `crossfade snapshot {table}`"))
+}
+
 /// The tables that have a log.
 pub fn known(conn: &Connection) -> Result<Vec<Known>> {
     let found = rows(conn, "SELECT id, since, shape, uniques FROM _crossfade_table ORDER BY id", [], |r| {
@@ -142,7 +148,7 @@ pub fn begin(location: &Location, tables: &[Arc<TableSchema>]) -> Result<(String
             .ok_or_else(|| Error::data(&wanted.name, "the table is gone").hint("take it out of the pipeline"))?;
         shape::refuse(&table)?;
         match known.iter().find(|k| k.shape.name == wanted.name) {
-            Some(known) => adopt(&tx, known, &table)?,
+            Some(known) => adopt(&tx, known, &table, wanted)?,
             None => {
                 if !upgrade::same_columns(wanted, &table) {
                     return Err(Error::transient(format!("table {} was altered just now", wanted.name)));
@@ -163,28 +169,27 @@ pub fn begin(location: &Location, tables: &[Arc<TableSchema>]) -> Result<(String
     Ok((id, mark))
 }
 
-/// A table that has a log already: brings its triggers up to date. If they were lost, the log begins anew here.
-fn adopt(tx: &Connection, known: &Known, table: &Table) -> Result<()> {
+/// A table that has a log already: brings its triggers up to date. If they were lost, the log begins anew here, in the shape that
+/// the table has now: it was rebuilt.
+fn adopt(tx: &Connection, known: &Known, table: &Table, wanted: &TableSchema) -> Result<()> {
     let end = last_mark(tx)?.seq;
     let complete =
         upgrade::trigger_tables(tx, known.id)?.len() == SUFFIXES.len() && uniques(table).is_subset(&known.uniques);
     if complete {
         return upgrade::table(tx, known, end);
     }
-    if !upgrade::same_columns(&known.shape, table) {
-        return Err(Error::data(
-            &known.shape.name,
-            "the table was rebuilt in another shape, and its triggers are gone",
-        )
-        .hint("run `crossfade uninstall`, and copy the tables anew"));
-    }
+    let shape = match upgrade::same_columns(&known.shape, table) {
+        true => to_json(&*known.shape)?,
+        false if upgrade::same_columns(wanted, table) => to_json(&shape::whole(tx, table, wanted)?)?,
+        false => return Err(Error::transient(format!("table {} was altered just now", wanted.name))),
+    };
     // What was written while the triggers were gone is in no log. A mark of its own makes every position before it one that
     // cannot be continued from, also the last one that a pipeline may hold.
     tx.execute("INSERT INTO _crossfade_change(t, op, at) VALUES (0, ?1, julianday('now'))", [op::MARK])
         .doing("marking where the log of a table begins anew")?;
     tx.execute(
-        "UPDATE _crossfade_table SET since = ?2, uniques = ?3 WHERE id = ?1",
-        params![known.id, last_mark(tx)?.seq, to_json(&uniques(table))?],
+        "UPDATE _crossfade_table SET since = ?2, shape = ?3, uniques = ?4 WHERE id = ?1",
+        params![known.id, last_mark(tx)?.seq, shape, to_json(&uniques(table))?],
     )
     .doing("beginning the log of a table anew")?;
     create(tx, table, known.id)

@@ -77,11 +77,7 @@ impl Log {
                 Error::unavailable(format!("table {} has no log", table.name)).hint("begin its log first")
             })?;
             if found.since > cursor.seq {
-                return Err(Error::unavailable(format!(
-                    "the log of {} begins at row {}, behind {from}",
-                    table.name, found.since
-                ))
-                .hint(RECOPY));
+                return Err(install::begun_anew(&table.name, found.since, from));
             }
             carried.push((found.id, Arc::clone(table)));
         }

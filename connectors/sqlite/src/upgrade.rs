@@ -9,7 +9,7 @@
 //!   written between the ALTER and this moment were logged without the new column; all of them are among those.
 //! - A new unique constraint is taken over if nothing was written since it came; otherwise a row that OR REPLACE took
 //!   away under it may be missing, and the table stops.
-//! - Anything else stops the table.
+//! - Anything else stops the table. Where it lost its triggers, `snapshot` begins its log anew (`install::begin`).
 
 use crossfade_core::{Error, Logical, Result, TableSchema};
 use rusqlite::types::Value;
@@ -61,6 +61,10 @@ pub fn run(conn: &mut Connection, ids: &[i64], seen: i64) -> Result<()> {
 /// Brings one table's log up to date.
 pub fn table(tx: &Connection, known: &Known, seen: i64) -> Result<()> {
     let name = &known.shape.name;
+    if known.since > seen {
+        // For another pipeline, a moment ago.
+        return Err(install::begun_anew(name, known.since, format!("row {seen}")));
+    }
     let on = trigger_tables(tx, known.id)?;
     let table = catalog::table(tx, &name.name)?;
     if let Some(other) = on.iter().find(|t| **t != name.name) {
@@ -75,7 +79,7 @@ pub fn table(tx: &Connection, known: &Known, seen: i64) -> Result<()> {
             name,
             "its triggers are gone: the table was dropped and created anew, so its log has a gap",
         )
-        .hint(RECOPY));
+        .hint(format!("copy it again: `crossfade snapshot {name}` makes them anew")));
     }
     let uniques = install::uniques(&table);
     let fresh = !uniques.is_subset(&known.uniques);
