@@ -46,11 +46,16 @@ struct SetUp {
 static SET_UP: OnceLock<SetUp> = OnceLock::new();
 static EVENTS: Mutex<VecDeque<Logged>> = Mutex::new(VecDeque::new());
 
-/// Parses how much to log.
+/// Parses how much to log: a level, or levels of parts of the program (`info,crossfade_mysql=debug`). A level that is spelled wrongly
+/// would be taken for a part's name, and silence everything else.
 pub fn filter(level: &str) -> Result<EnvFilter> {
-    EnvFilter::try_new(level).map_err(|e| {
-        Error::usage(format!("{level:?} is not how much to log")).caused_by(e).hint("error, warn, info, debug or trace")
-    })
+    let wrong = || Error::usage(format!("{level:?} is not how much to log")).hint("error, warn, info, debug or trace");
+    let known = |l: &str| !l.is_empty() && l.parse::<LevelFilter>().is_ok();
+    let is_level = |part: &str| part.rsplit('=').next().is_some_and(|l| known(l.trim()));
+    if !level.split(',').all(is_level) {
+        return Err(wrong());
+    }
+    EnvFilter::try_new(level).map_err(|e| wrong().caused_by(e))
 }
 
 /// Begins to log. `asked`: what the command line says, which goes before a configuration; `otherwise`: where nobody says anything.
@@ -135,6 +140,15 @@ mod tests {
         assert_eq!(events[0].text, "found table=s.t rows=3");
         assert_eq!(events[0].level, Level::WARN);
         assert!(events[1].text.len() <= LENGTH + 3 && events[1].text.ends_with('…'));
-        assert!(filter("loud!!").is_err());
+    }
+
+    #[test]
+    fn a_level_that_is_none_is_refused() {
+        for level in ["info", "WARN", "off", "info,crossfade_mysql=debug", "crossfade::pipeline=trace,error"] {
+            assert!(filter(level).is_ok(), "{level}");
+        }
+        for level in ["loud", "inof", "", "info,inof", "crossfade=", "crossfade=loud"] {
+            assert!(filter(level).is_err(), "{level}");
+        }
     }
 }
