@@ -202,17 +202,39 @@ fn from_databases(pipeline: &Pipeline, goal: u32) -> Result<Status> {
     Ok(Status { pipeline, pid: 0, since_micros: 0, source, view, keeping })
 }
 
-pub fn status(args: &StatusArgs) -> Result<u8> {
-    let (config, _runtime, pipeline) = args.which.open()?;
-    let mut status = picture(&pipeline, &config)?;
-    for target in &mut status.view.targets {
-        // A target that is down is no reason to tell nothing of the pipeline.
+/// Asks the targets how many values policies have changed there. One that is down is no reason to tell nothing of the pipeline.
+fn count_changed(pipeline: &Pipeline, view: &mut View) {
+    for target in &mut view.targets {
         match pipeline.targets.iter().find(|s| s.name == target.name).map(|s| s.target.kept(&pipeline.name)) {
             Some(Ok(changed)) => target.changed = changed,
             Some(Err(e)) => target.changed_error = Some(e.to_string()),
             None => {}
         }
     }
+}
+
+fn of_target(t: &mut comfy_table::Table, target: &TargetProgress) {
+    t.add_row(["target", &target.name]);
+    let (position, seq) = match &target.checkpoint {
+        Some(c) => (c.position.to_string(), format!("{} (epoch {})", count(c.seq), c.epoch)),
+        None => ("-".into(), "-".into()),
+    };
+    t.add_row(["  position", &position]);
+    t.add_row(["  commits", &seq]);
+    t.add_row(["  rows streamed", &count(target.rows)]);
+    for k in &target.changed {
+        let values = format!("{} of {}, column {}, by {}", count(k.values), k.table, k.column, k.policy);
+        t.add_row(["  values changed", &values]);
+    }
+    if let Some(error) = &target.changed_error {
+        t.add_row(["  values changed", &format!("unknown: {error}")]);
+    }
+}
+
+pub fn status(args: &StatusArgs) -> Result<u8> {
+    let (config, _runtime, pipeline) = args.which.open()?;
+    let mut status = picture(&pipeline, &config)?;
+    count_changed(&pipeline, &mut status.view);
     let verdict = judge(&status.view, Duration::from_secs(30), Duration::from_secs(300));
     if args.json {
         print_json(&status)?;
@@ -236,23 +258,7 @@ pub fn status(args: &StatusArgs) -> Result<u8> {
     t.add_row(["phase", &view.phase().map_or_else(|| "not begun".into(), |p| p.to_string())]);
     t.add_row(["source", &status.source]);
     t.add_row(["  position", &view.source_position.as_ref().map_or_else(|| "-".into(), ToString::to_string)]);
-    for target in &view.targets {
-        t.add_row(["target", &target.name]);
-        let (position, seq) = match &target.checkpoint {
-            Some(c) => (c.position.to_string(), format!("{} (epoch {})", count(c.seq), c.epoch)),
-            None => ("-".into(), "-".into()),
-        };
-        t.add_row(["  position", &position]);
-        t.add_row(["  commits", &seq]);
-        t.add_row(["  rows streamed", &count(target.rows)]);
-        for k in &target.changed {
-            let values = format!("{} of {}, column {}, by {}", count(k.values), k.table, k.column, k.policy);
-            t.add_row(["  values changed", &values]);
-        }
-        if let Some(error) = &target.changed_error {
-            t.add_row(["  values changed", &format!("unknown: {error}")]);
-        }
-    }
+    view.targets.iter().for_each(|target| of_target(&mut t, target));
     let behind = view.lag_seconds.map_or_else(|| "unknown".into(), seconds);
     let bytes = view.lag_bytes.map_or_else(String::new, |b| format!(", {}", size(b)));
     t.add_row(["behind", &format!("{behind}{bytes}")]);

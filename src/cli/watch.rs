@@ -201,7 +201,7 @@ fn frame(seen: &Seen, width: usize, height: usize, step: i64, now: i64) -> Vec<S
     let span = seconds((step * (width.saturating_sub(GUTTER) as i64)) as f64);
     foot.push(line(width, &[(SOFT, &format!("q quits   + and - change the time shown: {span}"))]));
     // What is left is for the charts; two thirds of it for the lag.
-    let room = height.saturating_sub(lines.len() + foot.len() + 4);
+    let room = height.saturating_sub(lines.len() + foot.len() + 3);
     let (lag_rows, rate_rows) = (room - room / 3, room / 3);
     let bins = |value: fn(&Sample) -> Option<f64>| bins(&seen.samples, value, width.saturating_sub(GUTTER), step, now);
     if lag_rows >= 2 {

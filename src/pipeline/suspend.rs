@@ -10,7 +10,7 @@
 //! What the target holds of the table is as old as that checkpoint, so nothing that has to do with all tables is well while one
 //! is suspended: a proof is unknown, `lag` and `status` warn, and to have caught up is an error.
 //!
-//! Several targets leave a table out together. A crash may come between them; [`agree`] carries it out at all.
+//! Several targets leave a table out together. A crash may come between them; `agree` carries it out at all.
 //!
 //! An error that names no table, one that names a table of the source and another of the target, and one of the last table that
 //! is left stop the pipeline as before.

@@ -9,7 +9,7 @@ use crate::cli::print;
 use crate::config::Config;
 use crate::ledger::entry::{Gravity, Incident};
 use crate::ledger::{Entry, Event, HourVerdict, Ledger, Sample};
-use crate::pipeline::progress;
+use crate::pipeline::progress::{self, View};
 use crate::service::Status;
 use crate::verify::Verdict as Compared;
 use crate::verify::totals::Figure;
@@ -273,8 +273,7 @@ impl Report {
         }
     }
 
-    fn see(&mut self, status: &Status, config: &Config) {
-        let view = &status.view;
+    fn see_lag(&mut self, view: &View, config: &Config) {
         (self.lag.seconds, self.lag.bytes) = (view.lag_seconds, view.lag_bytes);
         let (warn, crit) = (config.proof.max_lag, config.proof.max_lag.saturating_mul(10));
         let behind = view.lag_seconds.map(print::seconds);
@@ -287,6 +286,11 @@ impl Report {
             }
             Some(_) => {}
         }
+    }
+
+    fn see(&mut self, status: &Status, config: &Config) {
+        let view = &status.view;
+        self.see_lag(view, config);
         let state = match &view.state {
             progress::State::Starting => "starting".to_owned(),
             progress::State::Running => "running".to_owned(),
@@ -302,7 +306,7 @@ impl Report {
                 let next = "systemctl start crossfade@NAME, or crossfade run";
                 self.find(Verdict::Warning, "nobody runs the pipeline on this machine".into(), Some(next.into()));
             }
-            _ => {}
+            progress::State::Starting | progress::State::Running | progress::State::Stopping => {}
         }
         let phase = view.phase().map(|p| p.to_string());
         if phase.as_deref() != Some("streaming") {

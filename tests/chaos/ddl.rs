@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crossfade_harness::{Client, Database, MariaDb, MySql, PgVersion, Postgres, Running};
 use serde_json::Value;
 
-use super::shapes::{Dice, Shapes, Sql};
+use super::shapes::{Dialect, Dice, Shapes};
 use super::stage::{Line, PATIENCE, stop};
 
 fn variable(name: &str) -> Option<u64> {
@@ -34,7 +34,7 @@ struct Play {
 }
 
 impl Play {
-    fn new(client: &Client, sql: Sql, seed: u64) -> Self {
+    fn new(client: &Client, sql: Dialect, seed: u64) -> Self {
         let source = client.fresh_database("ddl");
         let target = Postgres::shared(PgVersion::V15).fresh_database("dst");
         let (line, shapes) = (Line::new("ddl"), Shapes::new(sql, seed));
@@ -154,7 +154,7 @@ impl Play {
     }
 }
 
-fn random_ddl(client: &Client, sql: Sql) {
+fn random_ddl(client: &Client, sql: Dialect) {
     let now = || std::time::UNIX_EPOCH.elapsed().map_or(1, |d| d.as_nanos() as u64 % 1_000_000_000);
     let seed = variable("CROSSFADE_DDL_SEED").unwrap_or_else(now);
     let time = Duration::from_secs(variable("CROSSFADE_DDL_SECONDS").unwrap_or(20));
@@ -174,27 +174,27 @@ fn random_ddl(client: &Client, sql: Sql) {
     if let Some(daemon) = play.daemon.take() {
         stop(daemon);
     }
-    if sql == Sql::Postgres {
+    if sql == Dialect::Postgres {
         assert_eq!(play.ask("uninstall", &[]).0, 0);
     }
 }
 
 #[test]
 fn random_ddl_from_mysql() {
-    random_ddl(MySql::shared(), Sql::MySql);
+    random_ddl(MySql::shared(), Dialect::MySql);
 }
 
 #[test]
 fn random_ddl_from_mariadb() {
-    random_ddl(MariaDb::shared(), Sql::MariaDb);
+    random_ddl(MariaDb::shared(), Dialect::MariaDb);
 }
 
 #[test]
 fn random_ddl_from_postgres_15() {
-    random_ddl(Postgres::shared(PgVersion::V15), Sql::Postgres);
+    random_ddl(Postgres::shared(PgVersion::V15), Dialect::Postgres);
 }
 
 #[test]
 fn random_ddl_from_postgres_18() {
-    random_ddl(Postgres::shared(PgVersion::V18), Sql::Postgres);
+    random_ddl(Postgres::shared(PgVersion::V18), Dialect::Postgres);
 }

@@ -28,9 +28,9 @@ impl Dice {
     }
 }
 
-/// Whose SQL.
+/// Whose SQL it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sql {
+pub enum Dialect {
     MySql,
     MariaDb,
     Postgres,
@@ -53,7 +53,7 @@ const KINDS: [Kind; 8] =
     [Kind::Small, Kind::Int, Kind::Big, Kind::Short, Kind::Long, Kind::Text, Kind::Money, Kind::Time];
 
 impl Kind {
-    fn sql(self, sql: Sql) -> &'static str {
+    fn sql(self, sql: Dialect) -> &'static str {
         match self {
             Kind::Small => "smallint",
             Kind::Int => "int",
@@ -62,7 +62,7 @@ impl Kind {
             Kind::Long => "varchar(90)",
             Kind::Text => "text",
             Kind::Money => "decimal(12,2)",
-            Kind::Time if sql == Sql::Postgres => "timestamp(3)",
+            Kind::Time if sql == Dialect::Postgres => "timestamp(3)",
             Kind::Time => "datetime(3)",
         }
     }
@@ -101,7 +101,7 @@ struct Table {
 /// A database and what is done to it.
 #[derive(Debug)]
 pub struct Shapes {
-    sql: Sql,
+    sql: Dialect,
     dice: Dice,
     tables: Vec<Table>,
     /// Numbers for names that were never used before.
@@ -110,7 +110,7 @@ pub struct Shapes {
 
 impl Shapes {
     /// A few tables, not made yet.
-    pub fn new(sql: Sql, seed: u64) -> Self {
+    pub fn new(sql: Dialect, seed: u64) -> Self {
         Shapes { sql, dice: Dice(seed), tables: Vec::new(), fresh: 0 }
     }
 
@@ -228,10 +228,10 @@ impl Shapes {
         }
         let place = self.dice.below(self.tables[at].columns.len() + 1);
         let table = &mut self.tables[at];
-        if self.sql != Sql::Postgres && self.dice.one_in(3) && place < table.columns.len() {
+        if self.sql != Dialect::Postgres && self.dice.one_in(3) && place < table.columns.len() {
             clause.push_str(&format!(" after {}", table.columns[place].0));
         }
-        if self.sql != Sql::Postgres && self.dice.one_in(2) {
+        if self.sql != Dialect::Postgres && self.dice.one_in(2) {
             clause.push_str(", algorithm=instant");
         }
         table.columns.push((column, kind));
@@ -276,12 +276,12 @@ impl Shapes {
         let (name, kind) = (&table.name, wider.sql(self.sql));
         // A default of the old kind may not be one of the new.
         vec![match self.sql {
-            Sql::Postgres => {
+            Dialect::Postgres => {
                 format!(
                     "alter table {name} alter {column} drop default, alter {column} type {kind} using {column}::{kind}"
                 )
             }
-            Sql::MySql | Sql::MariaDb => format!("alter table {name} modify {column} {kind}"),
+            Dialect::MySql | Dialect::MariaDb => format!("alter table {name} modify {column} {kind}"),
         }]
     }
 
@@ -291,8 +291,8 @@ impl Shapes {
         if !table.indexes.is_empty() && self.dice.one_in(2) {
             let (name, _) = table.indexes.remove(0);
             return vec![match self.sql {
-                Sql::Postgres => format!("drop index {name}"),
-                Sql::MySql | Sql::MariaDb => format!("drop index {name} on {}", table.name),
+                Dialect::Postgres => format!("drop index {name}"),
+                Dialect::MySql | Dialect::MariaDb => format!("drop index {name} on {}", table.name),
             }];
         }
         match table.columns.iter().find(|(_, kind)| *kind != Kind::Text) {
@@ -321,7 +321,7 @@ impl Shapes {
         let fill = format!("insert into {ghost} (id{columns}) select id{columns} from {name}");
         let add = format!("alter table {ghost} add column {column} {kind_sql}");
         match self.sql {
-            Sql::Postgres => {
+            Dialect::Postgres => {
                 table.indexes.clear(); // those of the copy have names of the server's making
                 let like = format!("create table {ghost} (like {name} including all)");
                 let swap = [
@@ -332,7 +332,7 @@ impl Shapes {
                 ];
                 [vec![like, add, fill], swap.to_vec(), vec![format!("drop table {old}")]].concat()
             }
-            Sql::MySql | Sql::MariaDb => vec![
+            Dialect::MySql | Dialect::MariaDb => vec![
                 format!("create table {ghost} like {name}"),
                 add,
                 fill,

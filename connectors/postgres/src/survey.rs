@@ -2,7 +2,7 @@
 //!
 //! Rows go through the encoders of the copy, whose bytes are dropped. An encoder stops at the first value of a row that it
 //! refuses, so the columns of such a row are then tried one by one. What no encoder sees is whether a key fits into an index, and
-//! whether the target takes two keys for one ([`crate::alike`]).
+//! whether the target takes two keys for one (`alike.rs`).
 
 use std::sync::Arc;
 
