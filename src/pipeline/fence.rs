@@ -73,19 +73,23 @@ impl<'a, 'b> Fence<'a, 'b> {
     }
 }
 
-/// Has the reader pass a position as soon as can be, also where the log is quiet and it would tell of it later. Nothing is lost where
-/// it does not come to it: it passes the position by itself, in time.
-pub fn pass(shared: &Shared<'_>, position: &Position) -> Result<()> {
+/// Has the reader pass what the log's end is now as soon as can be, also where the log is quiet and it would tell of that later.
+/// Nothing is lost where it does not come to it: it passes the position by itself, in time.
+pub fn pass(shared: &Shared<'_>) -> Result<()> {
     let _release = Release::later(shared);
-    let over = || shared.halt.over();
-    for rule in [Rule::Hold, Rule::Until(position.clone())] {
-        shared.reins.set(rule);
-        match shared.reins.wait_until_parked(PASSING, over) {
-            Err(e) if e.is_transient() => return Ok(()),
-            parked => drop(parked?),
-        }
+    match passed(shared) {
+        Err(e) if e.is_transient() => Ok(()),
+        passed => passed,
     }
-    Ok(())
+}
+
+fn passed(shared: &Shared<'_>) -> Result<()> {
+    let over = || shared.halt.over();
+    shared.reins.set(Rule::Hold);
+    shared.reins.wait_until_parked(PASSING, over)?;
+    // Not one that was taken before: a stream may have read on behind what it has handed over, and cannot go back.
+    shared.reins.set(Rule::Until(shared.source.position()?));
+    shared.reins.wait_until_parked(PASSING, over).map(drop)
 }
 
 /// How long a position may take to be passed, before whoever waits for it is left to the stream's own pace.

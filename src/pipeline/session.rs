@@ -425,9 +425,9 @@ fn copy_all(shared: &Shared<'_>, plan: Plan, destinations: &[Destination<'_>]) -
             high = Some(h);
         }
     }
-    *shared.copied.lock().unwrap_or_else(PoisonError::into_inner) = Some(high.clone());
+    *shared.copied.lock().unwrap_or_else(PoisonError::into_inner) = Some(high);
     // On a quiet log the stream would tell of having passed it a second later.
-    high.map_or(Ok(()), |high| fence::pass(shared, &high))
+    fence::pass(shared)
 }
 
 /// Watches over the session until it has to end.
