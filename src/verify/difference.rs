@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Date32Type, TimestampMicrosecondType};
 use arrow_array::{ArrayRef, RecordBatch};
 use arrow_cast::cast;
 use arrow_cast::display::{ArrayFormatter, FormatOptions};
@@ -161,10 +163,30 @@ pub fn words(batch: &RecordBatch) -> Result<Vec<Words>> {
             return Ok(None);
         }
         let text = columns[column].value(row).try_to_string();
-        text.map(Some).map_err(wordless)
+        text.or_else(|e| out_of_calendar(&arrays[column], row).ok_or(e)).map(Some).map_err(wordless)
     };
     let row = |row| (0..columns.len()).map(|column| cell(column, row)).collect();
     (0..batch.num_rows()).map(row).collect()
+}
+
+/// Dates and times that the formatter has no calendar for: it ends with the year 262142, Postgres with infinity.
+fn out_of_calendar(array: &ArrayRef, row: usize) -> Option<String> {
+    let told = |value: i64, last: i64, first: i64, unit: &str| match value {
+        v if v == last => "infinity".to_owned(),
+        v if v == first => "-infinity".to_owned(),
+        v => format!("{v} {unit} since 1970"),
+    };
+    match array.data_type() {
+        DataType::Date32 => {
+            let days = array.as_primitive::<Date32Type>().value(row);
+            Some(told(days.into(), i32::MAX.into(), i32::MIN.into(), "days"))
+        }
+        DataType::Timestamp(TimeUnit::Microsecond, _) => {
+            let micros = array.as_primitive::<TimestampMicrosecondType>().value(row);
+            Some(told(micros, i64::MAX, i64::MIN, "microseconds"))
+        }
+        _ => None,
+    }
 }
 
 /// What differs between the rows of one key.
@@ -206,7 +228,27 @@ fn cut(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use arrow_array::{Date32Array, TimestampMicrosecondArray};
+
     use super::*;
+
+    #[test]
+    fn values_beyond_every_calendar_have_words() {
+        let times = [i64::MAX, i64::MIN, 9_200_000_000_000_000_000, 0];
+        let days: ArrayRef = Arc::new(Date32Array::from(vec![i32::MAX, i32::MIN, 100_000_000, 0]));
+        let plain: ArrayRef = Arc::new(TimestampMicrosecondArray::from(times.to_vec()));
+        let zoned: ArrayRef = Arc::new(TimestampMicrosecondArray::from(times.to_vec()).with_timezone("UTC"));
+        let batch = RecordBatch::try_from_iter([("d", days), ("t", plain), ("z", zoned)]).unwrap();
+        let all = words(&batch).unwrap();
+        assert!(all[0].iter().all(|w| w.as_deref() == Some("infinity")), "{all:?}");
+        assert!(all[1].iter().all(|w| w.as_deref() == Some("-infinity")), "{all:?}");
+        let of = |column: usize| all[2][column].as_deref();
+        assert_eq!(
+            (of(0), of(1)),
+            (Some("100000000 days since 1970"), Some("9200000000000000000 microseconds since 1970"))
+        );
+        assert_eq!(all[3][0].as_deref(), Some("1970-01-01"));
+    }
 
     #[test]
     fn a_long_value_is_cut_and_says_so() {

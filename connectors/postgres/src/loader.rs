@@ -96,7 +96,9 @@ impl PostgresLoader {
                 settled = holds;
                 self.kept.extend(original::entries(table, &settled, changed, &[]).map_err(CopyError::Other)?);
                 if let Way::Merge = way {
-                    let forgotten = self.ledger.forget(&self.session.client, table, &settled, &[], &[]).await;
+                    let policed = (0..table.columns.len()).filter(|&i| !table.columns[i].policies.is_empty());
+                    let policed: Vec<usize> = policed.collect();
+                    let forgotten = self.ledger.forget(&self.session.client, table, &policed, &settled, &[], &[]).await;
                     forgotten.map_err(CopyError::Other)?;
                 }
                 &settled

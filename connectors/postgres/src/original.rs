@@ -4,10 +4,10 @@
 //! replaces the original, a value that arrives as it is removes it, and so does the row's end. A table that is emptied or copied
 //! again loses its originals with its rows.
 //!
-//! Nothing is asked of a table whose columns have no policies. While the pipeline streams, a table without originals is known to have
-//! none, since nobody else writes them; so policies cost nothing there until a value meets one.
+//! Which columns have originals is asked once, and then known, since nobody else writes them: a table without any costs nothing,
+//! whether or not it has policies. And one that has some is looked after when its policies have been taken back, too.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use arrow_array::cast::AsArray;
 use arrow_array::{ArrayRef, RecordBatch};
@@ -29,8 +29,8 @@ const AT_ONCE: usize = 5_000;
 #[derive(Debug)]
 pub struct Ledger {
     pipeline: String,
-    /// Whether a table has originals, as far as that is known.
-    holds: HashMap<TableName, bool>,
+    /// The columns that have originals; `None`: to be asked.
+    holds: Option<HashMap<TableName, BTreeSet<String>>>,
 }
 
 /// An original on its way.
@@ -45,32 +45,45 @@ pub struct Entry {
 impl Ledger {
     /// Of this pipeline.
     pub fn new(pipeline: &str) -> Ledger {
-        Ledger { pipeline: pipeline.to_owned(), holds: HashMap::new() }
+        Ledger { pipeline: pipeline.to_owned(), holds: None }
     }
 
-    /// Whether rows of the table may have originals that a change would have to remove. While the copy runs loaders write them, too.
-    pub async fn may_hold(&mut self, client: &Client, table: &TableName, phase: Phase) -> Result<bool> {
-        if phase == Phase::Copying {
-            self.holds.clear();
-            return Ok(true);
-        }
-        if let Some(holds) = self.holds.get(table) {
-            return Ok(*holds);
-        }
-        let sql = "SELECT EXISTS (SELECT FROM crossfade.original \
-                   WHERE pipeline = $1 AND table_schema = $2 AND table_name = $3)";
-        let row = client.query_one(sql, &[&self.pipeline, &table.schema, &table.name]).await;
-        let holds: bool = row.and_then(|row| row.try_get(0)).map_err(classify)?;
-        self.holds.insert(table.clone(), holds);
-        Ok(holds)
+    /// The columns of the table of which rows may have originals that a change would have to remove. While the copy runs loaders write
+    /// them, too.
+    pub async fn may_hold(&mut self, client: &Client, table: &TableSchema, phase: Phase) -> Result<Vec<usize>> {
+        let known = match self.holds.take() {
+            Some(known) => known,
+            None => self.ask(client).await?,
+        };
+        let held = known.get(&table.name);
+        let may = |&i: &usize| {
+            let column = &table.columns[i];
+            held.is_some_and(|names| names.contains(&column.name))
+                || (phase == Phase::Copying && !column.policies.is_empty())
+        };
+        let columns: Vec<usize> = (0..table.columns.len()).filter(may).collect();
+        // What loaders write meanwhile is not known here.
+        self.holds = Some(known).filter(|_| phase == Phase::Streaming || columns.is_empty());
+        Ok(columns)
     }
 
-    /// Removes what is kept of the values that these rows bring anew, and of rows that go. A chunk's rows have no `ops`, and all their
-    /// values.
+    async fn ask(&self, client: &Client) -> Result<HashMap<TableName, BTreeSet<String>>> {
+        let sql = "SELECT DISTINCT table_schema, table_name, column_name FROM crossfade.original WHERE pipeline = $1";
+        let mut known: HashMap<TableName, BTreeSet<String>> = HashMap::new();
+        for row in client.query(sql, &[&self.pipeline]).await.map_err(classify)? {
+            let text = |i: usize| row.try_get::<_, String>(i).map_err(classify);
+            known.entry(TableName::new(text(0)?, text(1)?)).or_default().insert(text(2)?);
+        }
+        Ok(known)
+    }
+
+    /// Removes what is kept of the values that these rows bring anew in these columns, and of rows that go. A chunk's rows have no
+    /// `ops`, and all their values.
     pub async fn forget(
         &self,
         client: &Client,
         table: &TableSchema,
+        columns: &[usize],
         batch: &RecordBatch,
         ops: &[Op],
         absent: &[Option<BooleanBuffer>],
@@ -78,7 +91,6 @@ impl Ledger {
         let stays = |i: usize, row: usize| {
             ops.get(row) != Some(&Op::Delete) && absent.get(i).and_then(Option::as_ref).is_some_and(|b| b.value(row))
         };
-        let columns: Vec<usize> = (0..table.columns.len()).filter(|&i| !table.columns[i].policies.is_empty()).collect();
         let (mut names, mut hashes) = (Vec::new(), Vec::new());
         for row in 0..batch.num_rows() {
             let hash = hash(&key(table, batch, row)?);
@@ -103,8 +115,8 @@ impl Ledger {
         entries: &[Entry],
         position: Option<&str>,
     ) -> Result<()> {
-        if !entries.is_empty() {
-            self.holds.insert(table.clone(), true);
+        if let Some(known) = self.holds.as_mut().filter(|_| !entries.is_empty()) {
+            known.entry(table.clone()).or_default().extend(entries.iter().map(|e| e.column.clone()));
         }
         for some in entries.chunks(AT_ONCE) {
             let columns: Vec<&str> = some.iter().map(|e| e.column.as_str()).collect();
@@ -132,15 +144,16 @@ impl Ledger {
 
     /// Forgets a table's originals: its rows are gone.
     pub async fn forget_table(&mut self, client: &Client, table: &TableName) -> Result<()> {
-        self.holds.remove(table);
+        self.holds.as_mut().and_then(|known| known.remove(table));
         let sql = "DELETE FROM crossfade.original WHERE pipeline = $1 AND table_schema = $2 AND table_name = $3";
         client.execute(sql, &[&self.pipeline, &table.schema, &table.name]).await.map(drop).map_err(classify)
     }
 
     /// Follows a change of shape: of a column that goes nothing is kept, one that is renamed keeps its originals.
-    pub async fn follow(&self, client: &Client, change: &SchemaChange) -> Result<()> {
+    pub async fn follow(&mut self, client: &Client, change: &SchemaChange) -> Result<()> {
         let of = "WHERE pipeline = $1 AND table_schema = $2 AND table_name = $3 AND column_name = $4";
         let TableName { schema, name } = &change.to.name;
+        self.holds = None;
         for step in &change.steps {
             let done = match step {
                 SchemaStep::Add { .. } => continue,

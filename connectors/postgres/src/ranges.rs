@@ -114,6 +114,15 @@ impl Sample {
     }
 }
 
+/// Where the reads of a transaction begin: an error of one would end the transaction, and with it all that follow, which are of other
+/// tables and have nothing to do with it.
+pub const SAVEPOINT: &str = "SAVEPOINT crossfade";
+
+/// After the error of a read, readies its transaction for the next. If that fails, too, the next read tells.
+pub fn go_on(server: &Server, client: &Client) {
+    drop(server.block_on(client.batch_execute("ROLLBACK TO SAVEPOINT crossfade")));
+}
+
 /// Reads the rows of a range.
 pub fn scan(
     server: &Server,

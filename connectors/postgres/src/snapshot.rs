@@ -36,6 +36,7 @@ impl TargetSnapshot {
             // The snapshot is taken by the first statement: this one.
             let sql = format!("SELECT COALESCE(l.position, c.position) {} AND c.position IS NOT NULL", control::LAST);
             let row = client.query_opt(&sql, &[&pipeline]).await.map_err(classify)?;
+            client.batch_execute(ranges::SAVEPOINT).await.map_err(classify)?;
             Ok::<_, Error>((client, row))
         })?;
         let row = row.ok_or_else(|| {
@@ -47,13 +48,22 @@ impl TargetSnapshot {
     }
 }
 
+impl TargetSnapshot {
+    fn ended<T>(&self, read: Result<T>) -> Result<T> {
+        if read.is_err() {
+            ranges::go_on(&self.server, &self.client);
+        }
+        read
+    }
+}
+
 impl Snapshot for TargetSnapshot {
     fn position(&self) -> &Position {
         &self.position
     }
 
     fn split(&mut self, table: &TableSchema, rows: u64) -> Result<Vec<KeyRange>> {
-        ranges::split(&self.server, &self.client, &relation(table), rows)
+        self.ended(ranges::split(&self.server, &self.client, &relation(table), rows))
     }
 
     fn scan(
@@ -62,7 +72,7 @@ impl Snapshot for TargetSnapshot {
         range: &KeyRange,
         sink: &mut dyn FnMut(RecordBatch) -> Result<()>,
     ) -> Result<()> {
-        ranges::scan(&self.server, &self.client, &relation(table), range, sink)
+        self.ended(ranges::scan(&self.server, &self.client, &relation(table), range, sink))
     }
 
     fn fetch(
@@ -71,15 +81,15 @@ impl Snapshot for TargetSnapshot {
         keys: &RecordBatch,
         sink: &mut dyn FnMut(RecordBatch) -> Result<()>,
     ) -> Result<()> {
-        ranges::fetch(&self.server, &self.client, &relation(table), keys, sink)
+        self.ended(ranges::fetch(&self.server, &self.client, &relation(table), keys, sink))
     }
 
     fn kept(&mut self) -> Result<Option<Vec<Kept>>> {
-        self.server.block_on(original::count(&self.client, &self.pipeline)).map(Some)
+        self.ended(self.server.block_on(original::count(&self.client, &self.pipeline))).map(Some)
     }
 
     fn totals(&mut self, table: &TableSchema) -> Result<Option<Totals>> {
-        totals::totals(&self.server, &self.client, &relation(table)).map(Some)
+        self.ended(totals::totals(&self.server, &self.client, &relation(table))).map(Some)
     }
 }
 

@@ -181,21 +181,25 @@ impl PostgresWriter {
 
     /// Writes rows, and with them the originals of values that a policy changes.
     async fn write_rows(&mut self, rows: &Rows, phase: Phase) -> Result<()> {
-        let Some((batch, changed)) = settle(&rows.table, &rows.batch)? else {
-            return self.applier.rows(rows, phase).await;
-        };
         let (ledger, name) = (&mut self.ledger, &rows.table.name);
-        let held = ledger.may_hold(&self.applier.session.client, name, phase).await?;
-        let entries = original::entries(&rows.table, &batch, changed, &rows.ops)?;
-        let rows = Rows { batch, ..rows.clone() };
-        self.applier.rows(&rows, phase).await?;
-        if !held && entries.is_empty() {
+        let held = ledger.may_hold(&self.applier.session.client, &rows.table, phase).await?;
+        let settled;
+        let (rows, entries) = match settle(&rows.table, &rows.batch)? {
+            None => (rows, Vec::new()),
+            Some((batch, changed)) => {
+                let entries = original::entries(&rows.table, &batch, changed, &rows.ops)?;
+                settled = Rows { batch, ..rows.clone() };
+                (&settled, entries)
+            }
+        };
+        self.applier.rows(rows, phase).await?;
+        if held.is_empty() && entries.is_empty() {
             return Ok(());
         }
         self.applier.flush().await?;
         let client = &self.applier.session.client;
-        if held {
-            ledger.forget(client, &rows.table, &rows.batch, &rows.ops, &rows.absent).await?;
+        if !held.is_empty() {
+            ledger.forget(client, &rows.table, &held, &rows.batch, &rows.ops, &rows.absent).await?;
         }
         let position = self.checkpoint.as_ref().map(|c| c.position.as_str());
         ledger.keep(client, name, &entries, position).await

@@ -67,6 +67,8 @@ pub struct SourceSnapshot {
     partitioned: HashSet<TableName>,
     /// Where the session goes when all went well: none for one that holds a transaction open.
     pool: Option<Pool>,
+    /// All reads are of one transaction.
+    exact: bool,
 }
 
 impl SourceSnapshot {
@@ -97,11 +99,23 @@ impl SourceSnapshot {
             Some(Consistency::Exact) => (exact(&server, &client)?, None),
         };
         let position = position.to_position();
-        Ok(SourceSnapshot { server, client: Some(client), position, partitioned, pool })
+        let exact = consistency == Some(Consistency::Exact);
+        Ok(SourceSnapshot { server, client: Some(client), position, partitioned, pool, exact })
     }
 
     fn client(&self) -> Result<&Prepared> {
         self.client.as_ref().ok_or_else(|| Error::corrupt("a snapshot without its session"))
+    }
+
+    /// The end of a read. A session in an unknown state serves nobody else; one that is exact goes on for other tables.
+    fn ended<T>(&mut self, read: Result<T>) -> Result<T> {
+        if read.is_err() {
+            self.pool = None;
+            if let Some(client) = self.client.as_ref().filter(|_| self.exact) {
+                ranges::go_on(&self.server, client);
+            }
+        }
+        read
     }
 
     fn relation<'t>(&self, table: &'t TableSchema) -> Relation<'t> {
@@ -188,7 +202,7 @@ fn exact(server: &Server, client: &Prepared) -> Result<PgPosition> {
     };
     let lsn: Lsn = lsn.parse()?;
     // The snapshot lives as long as the connection that exported it does nothing else.
-    let set = format!("{begin}; SET TRANSACTION SNAPSHOT {}", literal(snapshot));
+    let set = format!("{begin}; SET TRANSACTION SNAPSHOT {}; {}", literal(snapshot), ranges::SAVEPOINT);
     server.block_on(client.batch_execute(&set)).map_err(classify)?;
     drop(wire);
     Ok(PgPosition { lsn, ..end })
@@ -210,10 +224,7 @@ impl Snapshot for SourceSnapshot {
         sink: &mut dyn FnMut(RecordBatch) -> Result<()>,
     ) -> Result<()> {
         let scanned = ranges::scan(&self.server, self.client()?, &self.relation(table), range, sink);
-        if scanned.is_err() {
-            self.pool = None;
-        }
-        scanned
+        self.ended(scanned)
     }
 
     fn survey(
@@ -224,10 +235,7 @@ impl Snapshot for SourceSnapshot {
         trouble: &mut dyn FnMut(Trouble),
     ) -> Result<()> {
         let read = survey::survey(&self.server, self.client()?, self.relation(table), range, sink, trouble);
-        if read.is_err() {
-            self.pool = None;
-        }
-        read
+        self.ended(read)
     }
 
     fn fetch(
@@ -237,17 +245,11 @@ impl Snapshot for SourceSnapshot {
         sink: &mut dyn FnMut(RecordBatch) -> Result<()>,
     ) -> Result<()> {
         let fetched = ranges::fetch(&self.server, self.client()?, &self.relation(table), keys, sink);
-        if fetched.is_err() {
-            self.pool = None;
-        }
-        fetched
+        self.ended(fetched)
     }
 
     fn totals(&mut self, table: &TableSchema) -> Result<Option<Totals>> {
         let totals = totals::totals(&self.server, self.client()?, &self.relation(table));
-        if totals.is_err() {
-            self.pool = None;
-        }
-        totals.map(Some)
+        self.ended(totals).map(Some)
     }
 }
