@@ -197,6 +197,9 @@ pub fn drift(pipeline: &Pipeline, carried: &[Mapped], globs: &[String]) -> BTree
         };
         out.insert(table.name.clone(), wrong.to_owned());
     }
+    let is_gone = |name: &&TableName| pipeline.selection.admits(name) && !now.iter().any(|t| t.name == **name);
+    let gone = "it is no longer at the source: put it back, then `crossfade snapshot` takes it in anew, or exclude it";
+    out.extend(carried.iter().map(|m| &m.source.name).filter(is_gone).map(|name| (name.clone(), gone.to_owned())));
     out
 }
 

@@ -121,15 +121,15 @@ impl Play {
         self.diary.push(format!("-- suspended: {}: {}", suspended["table"], suspended["reason"]));
         let command = suspended["command"].as_str().unwrap_or_default().to_owned();
         let name = command.strip_prefix("crossfade snapshot ").unwrap_or_else(|| self.fail(&command)).to_owned();
-        let table = name.rsplit('.').next().unwrap_or_default().to_owned();
-        if !self.shapes.tables().contains(&table) {
-            let statements = self.shapes.create(&table);
-            self.sql(&statements);
-        }
         self.snapshot(&name);
     }
 
     fn snapshot(&mut self, table: &str) {
+        let bare = table.rsplit('.').next().unwrap_or_default().to_owned();
+        if !self.shapes.tables().contains(&bare) {
+            let statements = self.shapes.create(&bare);
+            self.sql(&statements);
+        }
         let (code, _, stderr) = self.ask("snapshot", &[table]);
         self.diary.push(format!("-- crossfade snapshot {table}: {code} {}", stderr.trim()));
         // 75: asked while another is on its way, or the pipeline began again: the next look asks again.

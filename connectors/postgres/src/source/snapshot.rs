@@ -88,7 +88,8 @@ impl SourceSnapshot {
                 (server, client)
             }
         };
-        let known = server.block_on(relations(&client, tables))?;
+        let is_exact = consistency == Some(Consistency::Exact);
+        let known = server.block_on(relations(&client, tables, is_exact))?;
         let partitioned = known.iter().filter(|r| r.partitioned).map(|r| r.name.clone()).collect();
         let (position, pool) = match consistency {
             None => (server.block_on(log_end::position(&client))?, Some(Arc::clone(pool))),
@@ -99,8 +100,7 @@ impl SourceSnapshot {
             Some(Consistency::Exact) => (exact(&server, &client)?, None),
         };
         let position = position.to_position();
-        let exact = consistency == Some(Consistency::Exact);
-        Ok(SourceSnapshot { server, client: Some(client), position, partitioned, pool, exact })
+        Ok(SourceSnapshot { server, client: Some(client), position, partitioned, pool, exact: is_exact })
     }
 
     fn client(&self) -> Result<&Prepared> {
@@ -142,10 +142,15 @@ struct Known {
     partitioned: bool,
 }
 
-async fn relations(client: &Prepared, tables: &[Arc<TableSchema>]) -> Result<Vec<Known>> {
+/// The tables that are there. One that is not is an error, or `may_lack`: then it is one when that table is read, and the others
+/// can be read all the same.
+async fn relations(client: &Prepared, tables: &[Arc<TableSchema>], may_lack: bool) -> Result<Vec<Known>> {
     let mut known = Vec::with_capacity(tables.len());
     for table in tables {
         let info = catalog::relation(client, &table.name).await?;
+        if info.is_none() && may_lack {
+            continue;
+        }
         let (oid, partitioned) = info.ok_or_else(|| {
             Error::data(&table.name, "it is no longer there")
                 .hint("exclude it, or put it back and copy it again with `crossfade snapshot TABLE`")
