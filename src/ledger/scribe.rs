@@ -174,7 +174,15 @@ impl<'a> Scribe<'a> {
             return;
         }
         self.tried = Some(Instant::now());
-        let wrong = self.write_out().err();
+        let written = self.write_out();
+        let read = written.and_then(|()| {
+            let standing = |l: &Ledger| l.standing(self.config.proof.goal_hours, crate::now_micros());
+            self.ledger.as_ref().map(standing).transpose()
+        });
+        let (standing, wrong) = match read {
+            Ok(standing) => (standing, None),
+            Err(e) => (self.pipeline.progress.keeping().standing, Some(e)),
+        };
         if let Some(e) = &wrong {
             // Opened anew: its disk may be another one by then.
             self.ledger = None;
@@ -184,12 +192,6 @@ impl<'a> Scribe<'a> {
         } else if self.error.is_some() {
             tracing::info!("the ledger is written again");
         }
-        let standing = match wrong {
-            None => {
-                self.ledger.as_ref().and_then(|l| l.standing(self.config.proof.goal_hours, crate::now_micros()).ok())
-            }
-            Some(_) => self.pipeline.progress.keeping().standing,
-        };
         self.error = wrong.map(|e| e.to_string());
         self.pipeline.progress.set_keeping(Keeping { standing, error: self.error.clone() });
     }

@@ -258,7 +258,26 @@ fn settle_column(column: &Column, array: &ArrayRef, note: Note<'_>) -> Result<Op
         Logical::Text | Logical::Json | Logical::Literal | Logical::Enum { .. } => {
             text(column, array.as_string(), note)?.map(|a| Arc::new(a) as ArrayRef)
         }
-        _ => None,
+        Logical::Bool
+        | Logical::Int8
+        | Logical::Int16
+        | Logical::Int32
+        | Logical::Int64
+        | Logical::UInt8
+        | Logical::UInt16
+        | Logical::UInt32
+        | Logical::UInt64
+        | Logical::Float32
+        | Logical::Float64
+        | Logical::Numeric
+        | Logical::Set { .. }
+        | Logical::Bytes
+        | Logical::Bit { .. }
+        | Logical::Uuid
+        | Logical::Time
+        | Logical::Duration
+        | Logical::Postgres { .. }
+        | Logical::Omitted => None,
     })
 }
 

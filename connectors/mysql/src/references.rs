@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use crossfade_core::{Finding, ForeignKey, Logical, Result, TableSchema};
+use crossfade_core::{Error, Finding, ForeignKey, Logical, Result, TableSchema};
 
 use crate::catalog::{quote, quote_table};
 use crate::session::Session;
@@ -48,11 +48,12 @@ fn one(session: &mut Session, table: &TableSchema, key: &ForeignKey, parent: &Ta
     let spelled = format!("(SELECT MAX(CONCAT_WS(',', {theirs})) FROM {to} p WHERE {equal})");
     let broken = format!("{child} c WHERE {given} AND COALESCE({spelled} = CONCAT_WS(',', {ours}), 0) = 0");
     let sql = format!("SELECT COUNT(*), COALESCE(SUM({spelled} IS NOT NULL), 0) FROM {broken}");
-    let number = |rows: &[Vec<Option<String>>], at: usize| -> u64 {
-        rows.first().and_then(|r| r.get(at)?.as_deref()?.parse().ok()).unwrap_or(0)
+    let number = |rows: &[Vec<Option<String>>], at: usize| -> Result<u64> {
+        let number = rows.first().and_then(|r| r.get(at)?.as_deref()?.parse().ok());
+        number.ok_or_else(|| Error::corrupt(format!("table {}: the count of its references is no number", table.name)))
     };
     let counts = session.rows(&sql)?;
-    let (all, alike) = (number(&counts, 0), number(&counts, 1));
+    let (all, alike) = (number(&counts, 0)?, number(&counts, 1)?);
     if all == 0 {
         return Ok(None);
     }

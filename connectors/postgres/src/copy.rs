@@ -132,7 +132,11 @@ impl<'a> Encoders<'a> {
         let (message, hint) = refusal.explain();
         let policy = match refusal {
             Refusal::Nul => way_out(Policy::NulByte, self.table, self.ordinals[at]),
-            _ => None,
+            Refusal::Date(_)
+            | Refusal::Timestamp(_)
+            | Refusal::Time(_)
+            | Refusal::Bits { .. }
+            | Refusal::Numeric(_) => None,
         };
         let hint = policy.map_or_else(|| hint.to_owned(), |policy| format!("{hint}; or {policy}"));
         Error::data(&self.table.name, message)
