@@ -11,6 +11,7 @@ use crossfade_core::{
 };
 
 use crate::check;
+use crate::evolve;
 use crate::file::{TableFile, Unfinished, complete};
 use crate::lease::Lease;
 use crate::log::{Log, Places};
@@ -175,6 +176,7 @@ impl ParquetWriter {
             return Err(Error::data(&change.from.name, format!("the table was renamed to {}", change.to.name))
                 .hint("exclude the table, or start a new pipeline with it under its new name"));
         }
+        evolve::refuse(change)?;
         self.end(&change.to.name)?;
         let id = self.next_shape();
         let steps = change.steps.iter().map(|s: &SchemaStep| Step::from(s)).collect();
