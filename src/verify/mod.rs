@@ -43,7 +43,7 @@ use self::recheck::Suspected;
 use self::totals::TotalsProof;
 use crate::pipeline::fence::Fence;
 use crate::pipeline::session::Shared;
-use crate::pipeline::{Pipeline, TargetSpec, suspend};
+use crate::pipeline::{Pipeline, TargetSpec};
 use crate::transform::Mapped;
 
 /// What a comparison came to.

@@ -59,7 +59,10 @@ fn of_the_family(client: &Client) {
             ("alter table t modify d decimal(12,3)", "insert into t (d, r) values (-123456789.125, 3)"),
             ("alter table t modify d decimal(48,3)", "insert into t (d, r) values (1e40, 3)"),
             ("alter table t modify at datetime(6)", "insert into t (at, r) values ('2024-02-29 12:00:01.123456', 3)"),
-            ("alter table t modify ts timestamp(6) null", "insert into t (ts, r) values ('2024-02-29 12:00:01.1234', 3)"),
+            (
+                "alter table t modify ts timestamp(6) null",
+                "insert into t (ts, r) values ('2024-02-29 12:00:01.1234', 3)",
+            ),
             ("alter table t modify f double", "insert into t (f, r) values (0.1, 3)"),
             ("alter table t modify e enum('a','b','c')", "insert into t (e, r) values ('c', 3)"),
             ("alter table t modify r int null", "insert into t (r) values (null)"),
@@ -72,8 +75,11 @@ fn of_the_family(client: &Client) {
         ],
         4,
     );
-    let sql = format!("select pg_catalog.format_type(atttypid, atttypmod) from pg_attribute \
-        where attrelid = '{}.t'::regclass and attname in ('id', 'd', 'f') order by attname", source.schema());
+    let sql = format!(
+        "select pg_catalog.format_type(atttypid, atttypmod) from pg_attribute \
+        where attrelid = '{}.t'::regclass and attname in ('id', 'd', 'f') order by attname",
+        source.schema()
+    );
     assert_eq!(target.sql(&sql), "numeric(48,3)\nbigint\ndouble precision");
     for (change, word) in [
         ("alter table t modify s int", "was changed to int"),
@@ -143,9 +149,15 @@ fn of_postgres(version: PgVersion) {
         &pipeline,
         &source,
         &[
-            ("alter table t alter v type varchar(90)", "insert into t values (3, repeat('v', 90), 1, now(), now(), 1, 1)"),
+            (
+                "alter table t alter v type varchar(90)",
+                "insert into t values (3, repeat('v', 90), 1, now(), now(), 1, 1)",
+            ),
             ("alter table t alter v type text", "insert into t values (4, repeat('v', 900), 1, now(), now(), 1, 1)"),
-            ("alter table t alter d type numeric(12,2)", "insert into t values (5, '', -1234567890.12, now(), now(), 1, 1)"),
+            (
+                "alter table t alter d type numeric(12,2)",
+                "insert into t values (5, '', -1234567890.12, now(), now(), 1, 1)",
+            ),
             (
                 "alter table t alter at type timestamp, alter z type time(6)",
                 "insert into t values (6, '', 1, '2024-02-29 12:00:01.123456', '12:00:01.123456', 1, 1)",

@@ -25,9 +25,7 @@ fn alone(pipeline: &Pipeline, source: &Database, target: &Database, trouble: &Tr
     let last: u32 = target.sql(&good).parse().expect("a number");
     (trouble.cause)();
     let next = last + 1;
-    source.sql(&format!(
-        "begin; insert into bad (id) values ({next}); insert into good values ({next}, 1); commit"
-    ));
+    source.sql(&format!("begin; insert into bad (id) values ({next}); insert into good values ({next}, 1); commit"));
     let ended = pipeline.ended("run", &["--until-caught-up"]);
     assert_eq!(code(&ended), 65, "{}", ended.stderr);
     let found = suspended(pipeline, 1);
@@ -89,11 +87,7 @@ fn no_room(client: &Client) {
             words: &["two columns would be named u", "rename rule"],
             mend: &|| at_source("alter table bad drop column u"),
         },
-        Trouble {
-            cause: &|| at_target(format!("drop table {bad}")),
-            words: &["gone from the target"],
-            mend: &|| {},
-        },
+        Trouble { cause: &|| at_target(format!("drop table {bad}")), words: &["gone from the target"], mend: &|| {} },
     ];
     troubles.iter().for_each(|t| alone(&pipeline, &source, &target, t));
     if source.schema() == "public" {

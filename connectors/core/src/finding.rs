@@ -83,9 +83,6 @@ impl Finding {
         actual: impl Into<String>,
         fix: impl Into<String>,
     ) -> Self {
-        Finding {
-            table: Some(table.clone()),
-            ..Self::critical(format!("table {table}"), expected, actual, fix)
-        }
+        Finding { table: Some(table.clone()), ..Self::critical(format!("table {table}"), expected, actual, fix) }
     }
 }

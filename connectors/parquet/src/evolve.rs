@@ -15,7 +15,8 @@ use crate::record::{Shape, State, Step};
 
 /// Refuses a change after which the rows of older files could not be read as rows of the new shape.
 pub(crate) fn refuse(change: &SchemaChange) -> Result<()> {
-    let mut names: HashMap<&str, &str> = change.from.columns.iter().map(|c| (c.name.as_str(), c.name.as_str())).collect();
+    let mut names: HashMap<&str, &str> =
+        change.from.columns.iter().map(|c| (c.name.as_str(), c.name.as_str())).collect();
     for step in &change.steps {
         match step {
             SchemaStep::Add { .. } => {}
@@ -192,7 +193,9 @@ fn decimals(array: &ArrayRef, digits: u8, zeros: u8, precision: u8, to: &Logical
     Some(match (digits <= 38, precision <= 38) {
         (true, true) => {
             let factor = factor.to_i128()?;
-            let all = array.as_primitive::<Decimal128Type>().try_unary::<_, Decimal128Type, _>(|v| v.checked_mul(factor).ok_or(()));
+            let all = array
+                .as_primitive::<Decimal128Type>()
+                .try_unary::<_, Decimal128Type, _>(|v| v.checked_mul(factor).ok_or(()));
             Arc::new(all.ok()?.with_data_type(to.arrow()))
         }
         (true, false) => {
@@ -201,7 +204,9 @@ fn decimals(array: &ArrayRef, digits: u8, zeros: u8, precision: u8, to: &Logical
             Arc::new(all.ok()?.with_data_type(to.arrow()))
         }
         (false, _) => {
-            let all = array.as_primitive::<Decimal256Type>().try_unary::<_, Decimal256Type, _>(|v| v.checked_mul(factor).ok_or(()));
+            let all = array
+                .as_primitive::<Decimal256Type>()
+                .try_unary::<_, Decimal256Type, _>(|v| v.checked_mul(factor).ok_or(()));
             Arc::new(all.ok()?.with_data_type(to.arrow()))
         }
     })

@@ -189,7 +189,7 @@ fn from_server(db: &Reported<'_>, table: Option<&TableName>) -> Error {
         ("22" | "23" | "54", _) => data(db, table, message),
         (_, "42P01" | "42703" | "3F000") => {
             let error = Error::unavailable(message).hint("somebody dropped or changed it: run `crossfade check`");
-            table.map_or(error, |t| error.concerning(t))
+            if let Some(table) = table { error.concerning(table) } else { error }
         }
         _ => Error::unavailable(message),
     }

@@ -30,7 +30,8 @@ impl Place {
     /// new in it, no other table's event has it. Bytes that nothing vouches for may be damaged anywhere.
     pub fn blame(&self, error: Error, table: &TableName) -> Error {
         let strange = matches!(error.class(), Class::Fatal(Exit::Data)) && self.verified;
-        let hint = "this version cannot read what the server wrote: see the release notes of both; or exclude the table";
+        let hint =
+            "this version cannot read what the server wrote: see the release notes of both; or exclude the table";
         if strange { error.concerning(table).hint(hint) } else { error }
     }
 }

@@ -3,9 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crossfade_core::{
-    Batcher, Column, Error, Item, Logical, Result, SchemaChange, Selection, TableName, TableSchema,
-};
+use crossfade_core::{Batcher, Column, Error, Item, Logical, Result, SchemaChange, Selection, TableName, TableSchema};
 
 use super::alter::AlterStep;
 use super::facts::{self, Fact};

@@ -57,7 +57,9 @@ pub fn is_wider(old: &str, new: &str) -> bool {
     }
     // A row has no room for a varchar that a text had not: both end before 65,536 bytes.
     let to_text = |from: &str, large: [&str; 3]| old.starts_with(from) && large.contains(&new);
-    if to_text("varchar(", ["text", "mediumtext", "longtext"]) || to_text("varbinary(", ["blob", "mediumblob", "longblob"]) {
+    if to_text("varchar(", ["text", "mediumtext", "longtext"])
+        || to_text("varbinary(", ["blob", "mediumblob", "longblob"])
+    {
         return true;
     }
     [["tinytext", "text", "mediumtext", "longtext"], ["tinyblob", "blob", "mediumblob", "longblob"]].iter().any(
@@ -118,7 +120,9 @@ fn more_labels(kind: &str, old: &str, new: &str) -> Option<Vec<String>> {
     // What the server strips, folds or shows in another way might be another label than the one that is written.
     let plain = |label: &String| {
         !label.ends_with(' ')
-            && label.chars().all(|c| !c.is_control() && !matches!(c, '\\' | '?' | '\u{fffd}') && u32::from(c) < 0x1_0000)
+            && label
+                .chars()
+                .all(|c| !c.is_control() && !matches!(c, '\\' | '?' | '\u{fffd}') && u32::from(c) < 0x1_0000)
     };
     let (before, now) = (read(old)?, read(new)?);
     (now.starts_with(&before) && now.iter().all(plain)).then_some(now)

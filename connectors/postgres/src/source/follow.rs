@@ -118,7 +118,10 @@ pub fn follow(
             }
         };
         if new.source_type != l.source_type && new.logical != Logical::Omitted {
-            return Err(refuse(format!("its type is {} in the log, and {} now", l.source_type, new.source_type), &l.name));
+            return Err(refuse(
+                format!("its type is {} in the log, and {} now", l.source_type, new.source_type),
+                &l.name,
+            ));
         }
         columns.push((Column { number: attribute.number, ..new.clone() }, Some(fill)));
     }
@@ -370,8 +373,12 @@ mod tests {
     /// Of `id integer, v varchar(9) not null`, where the log has `v` as `source_type`.
     fn retype(source_type: &str, nullable: bool, untouched: bool) -> Result<Option<SchemaChange>> {
         let mut before = table(&[("id", 1), ("v", 2)]);
-        before.columns[1] =
-            Column { source_type: "character varying(9)".into(), logical: Logical::Text, nullable: false, ..before.columns[1].clone() };
+        before.columns[1] = Column {
+            source_type: "character varying(9)".into(),
+            logical: Logical::Text,
+            nullable: false,
+            ..before.columns[1].clone()
+        };
         let of = |name: &str, number| Attribute {
             name: name.into(),
             number,
