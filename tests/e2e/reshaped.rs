@@ -80,7 +80,7 @@ fn of_the_family(client: &Client) {
         where attrelid = '{}.t'::regclass and attname in ('id', 'd', 'f') order by attname",
         source.schema()
     );
-    assert_eq!(target.sql(&sql), "numeric(48,3)\nbigint\ndouble precision");
+    assert_eq!(target.sql(&sql), "numeric(48,3)\ndouble precision\nbigint");
     for (change, word) in [
         ("alter table t modify s int", "was changed to int"),
         ("alter table t modify d decimal(48,2)", "was changed to decimal(48,2)"),

@@ -168,7 +168,7 @@ impl ParquetWriter {
     }
 
     fn write_schema(&mut self, change: &SchemaChange) -> Result<()> {
-        check::refuse(&change.to)?;
+        check::refuse(&change.to).map_err(|e| e.concerning(&change.to.name))?;
         let before = self.shape(&change.to.name).ok_or_else(|| {
             Error::corrupt(format!("table {} changed its shape before it was prepared", change.to.name))
         })?;
