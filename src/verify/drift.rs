@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crossfade_core::selection::glob_matches;
 use crossfade_core::{Selection, TableName, TableSchema};
 
+use crate::pipeline::progress::SuspendedTable;
 use crate::pipeline::{Pipeline, suspend};
 use crate::transform::Mapped;
 
@@ -14,8 +15,10 @@ use crate::transform::Mapped;
 pub fn drift(pipeline: &Pipeline, carried: &[Mapped], globs: &[String]) -> BTreeMap<TableName, String> {
     let picked = |name: &TableName| globs.is_empty() || globs.iter().any(|g| glob_matches(g, name));
     let suspended = pipeline.progress.view().suspended;
+    let told =
+        |s: &SuspendedTable| format!("suspended since {}; `crossfade status` tells why, and what mends it", s.position);
     let mut out: BTreeMap<TableName, String> =
-        suspended.iter().filter(|s| picked(&s.table)).map(|s| (s.table.clone(), format!("suspended: {s}"))).collect();
+        suspended.iter().filter(|s| picked(&s.table)).map(|s| (s.table.clone(), told(s))).collect();
     let now = match pipeline.source.tables(&suspend::selection(pipeline, &suspended, |_| false)) {
         Ok(now) => now,
         Err(e) => {
