@@ -134,7 +134,8 @@ fn collations(client: &Client) {
         "create table t (code varchar(9) collate utf8mb4_unicode_ci primary key, mail varchar(40) collate utf8mb4_general_ci unique, \
          exact varchar(40) collate utf8mb4_bin unique, note text collate utf8mb4_general_ci, n int not null default 3)",
     );
-    let pipeline = Pipeline::new("collations", &source.url(), &[&target().url()]);
+    let target = target();
+    let pipeline = Pipeline::new("collations", &source.url(), &[&target.url()]);
     let told = not_carried(&pipeline, &format!("{}.t", source.name()));
     for collation in ["utf8mb4_unicode_ci of column code", "utf8mb4_general_ci of column mail:"] {
         assert!(told.contains(collation), "{told}");
