@@ -161,7 +161,11 @@ mod tests {
         let column = |name: &str, source_type: &str, nullable| Column {
             name: name.into(),
             source_type: source_type.into(),
-            logical: Logical::Text,
+            logical: match name {
+                "id" => Logical::Int32,
+                "d" => Logical::Decimal { precision: 6, scale: 2 },
+                _ => Logical::Text,
+            },
             nullable,
             auto_increment: false,
             number: 0,
@@ -204,6 +208,7 @@ mod tests {
             "MODIFY d numeric(6,2) DEFAULT 1",
             "CONVERT TO CHARACTER SET utf8mb4",
             "ADD x int, DROP v",
+            "MODIFY id bigint",
             "MODIFY d decimal(8,3)",
             "MODIFY d decimal(6,2) NOT NULL",
         ] {
