@@ -14,6 +14,7 @@ mod http;
 mod install;
 mod ledger;
 mod left_out;
+mod mutations;
 mod mysql_to_postgres;
 mod pgvector;
 mod postgres_failover;
