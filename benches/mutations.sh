@@ -1,7 +1,8 @@
 # The verifier beside its peers: the same mutations, and who finds them. Sourced by benches/compare.
 #
 # A shop of three tables in MariaDB 10.11 is at a Postgres 15, carried by Crossfade, and at a second MariaDB, its replica. A mutation
-# is done to both copies, then each program compares, then it is taken back from a copy of the table. Nobody writes meanwhile.
+# is done to a copy, then programs compare, then it is taken back from a copy of the table. Nobody writes meanwhile. All of them are
+# done to Postgres first, then to the replica: pt-table-checksum writes statements into the log, which Crossfade refuses from there on.
 #
 #   Crossfade          MariaDB with Postgres: verify
 #   reladiff           MariaDB with Postgres: all columns that it can compare (-c). Which those are is found out first: a column in
@@ -67,7 +68,7 @@ reladiff_of() {
   local table=$1 key=(-k id)
   shift
   [ "$table" != event ] || key=(-k what)
-  "$reladiff/bin/reladiff" "${key[@]}" "${@/#/-c}" "mysql://bench@127.0.0.1:$my_port/shop" "$table" "postgresql://bench@127.0.0.1:$pg_port/copy" "shop.$table" 2>&1
+  "$reladiff/bin/reladiff" "${key[@]}" "${@/#/-c}" "mysql://bench@127.0.0.1:$my_port/shop" "$table" "postgresql://bench@127.0.0.1:$pg_port/copy" "shop.$table" 2>&1 | tr -d '\0'
 }
 
 # Sets `compared[TABLE]` to the columns in which reladiff sees equal tables as equal, and `left_out[COLUMN]` to what it says of the others.
@@ -121,18 +122,50 @@ ask_percona() {
 
 # ---- mutations -------------------------------------------------------------------------------------------------------
 
-# mutation NAME TABLE COLUMN POSTGRES-SQL MARIADB-SQL
+# mutation NAME TABLE COLUMN POSTGRES-SQL MARIADB-SQL: at the copy that `copy` names. The row is printed when both have been seen.
+declare -A at_postgres
 mutation() {
-  local name=$1 table=$2 column=$3
-  note "$name"
-  sql -d copy -c "create table kept as table $table" -c "$4" >/dev/null
-  replica -e "set sql_log_bin = 0, foreign_key_checks = 0; use shop; create table kept as select * from $table; $5"
-  say "| $name | $(ask_crossfade) | $(ask_reladiff "$table" "$column") | $(ask_percona "$table") | $(ask_percona "$table" --function=MD5) |"
-  sql -d copy -c "delete from $table" -c "insert into $table table kept" -c 'drop table kept' >/dev/null
-  replica -e "set sql_log_bin = 0, foreign_key_checks = 0; use shop; delete from $table; insert into $table select * from kept; drop table kept"
+  local name=$1 table=$2 column=$3 ours theirs
+  note "$copy: $name"
+  if [ "$copy" = postgres ]; then
+    sql -d copy -c "create table kept as table $table" -c "$4" >/dev/null
+    ours=$(ask_crossfade)
+    theirs=$(ask_reladiff "$table" "$column")
+    at_postgres[$name]="$ours | $theirs"
+    sql -d copy -c "delete from $table" -c "insert into $table table kept" -c 'drop table kept' >/dev/null
+  else
+    replica -e "set sql_log_bin = 0, foreign_key_checks = 0; use shop; create table kept as select * from $table; $5"
+    ours=$(ask_percona "$table")
+    theirs=$(ask_percona "$table" --function=MD5)
+    say "| $name | ${at_postgres[$name]} | $ours | $theirs |"
+    replica -e "set sql_log_bin = 0, foreign_key_checks = 0; use shop; delete from $table; insert into $table select * from kept; drop table kept"
+  fi
 }
 
+# All tables equal, first and last: whoever sees something sees what is not there.
+nothing() {
+  local name=$1 table one='' other=''
+  note "$copy: $name"
+  [ "$copy" = replica ] || one=$(ask_crossfade)
+  for table in customer purchase event; do
+    if [ "$copy" = postgres ]; then
+      other+=$(ask_reladiff "$table" '')
+    else
+      one+=$(ask_percona "$table")
+      other+=$(ask_percona "$table" --function=MD5)
+    fi
+  done
+  if [ "$copy" = postgres ]; then
+    at_postgres[$name]="$(equal "$one") | $(equal "$other")"
+  else
+    say "| $name | ${at_postgres[$name]} | $(equal "$one") | $(equal "$other") |"
+  fi
+}
+
+equal() { if [ -z "${1//'**not found**'/}" ]; then echo equal; else echo "a false alarm: $1"; fi; }
+
 all_mutations() {
+  nothing "nothing"
   mutation "one value + 0.01" purchase amount 'update purchase set amount = amount + 0.01 where id = 1700' 'update purchase set amount = amount + 0.01 where id = 1700'
   mutation "+ 0.05 over a column" purchase amount 'update purchase set amount = amount + 0.05' 'update purchase set amount = amount + 0.05'
   mutation "+ 1 year over a column" purchase placed "update purchase set placed = placed + interval '1 year'" 'update purchase set placed = placed + interval 1 year'
@@ -165,10 +198,11 @@ all_mutations() {
     'set @a = (select amount from purchase where id = 5), @b = (select amount from purchase where id = 6); update purchase set amount = if(id = 5, @b, @a) where id in (5, 6)'
   local exchange='update purchase set id = -id where id in (3, 4); update purchase set id = 7 + id where id in (-3, -4)'
   mutation "two keys exchanged" purchase '' "$exchange" "$exchange"
+  nothing "all taken back"
 }
 
 mutations() {
-  local column
+  local column copy
   install_reladiff
   start_mysql mariadbd
   start_postgres
@@ -186,21 +220,8 @@ mutations() {
   say
   say "| done to the copy | Crossfade | reladiff | pt-table-checksum | with MD5 |"
   say "|---|---|---|---|---|"
-  say "| nothing | $(ask_nothing) |"
-  all_mutations
-  say "| taken back | $(ask_nothing) |"
+  for copy in postgres replica; do all_mutations; done
   say
   for column in "${!left_out[@]}"; do say "reladiff cannot compare \`$column\`: ${left_out[$column]}."; done
   say
 }
-
-# All tables equal: one cell for each program. Whoever sees something sees what is not there.
-ask_nothing() {
-  local table cell=('' '' '')
-  for table in customer purchase event; do
-    cell[0]+=$(ask_reladiff "$table" '') cell[1]+=$(ask_percona "$table") cell[2]+=$(ask_percona "$table" --function=MD5)
-  done
-  printf '%s' "$(equal "$(ask_crossfade)") | $(equal "${cell[0]}") | $(equal "${cell[1]}") | $(equal "${cell[2]}")"
-}
-
-equal() { if [ -z "${1//'**not found**'/}" ]; then echo equal; else echo "a false alarm: $1"; fi; }
