@@ -5,6 +5,8 @@
 //! figures of what a mutation did are exact. That it is mended, the next comparison shows too: nothing differs but by the next one.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use crossfade_harness::{Client, Database, MariaDb, PgVersion, Postgres};
 use serde_json::Value;
@@ -234,6 +236,8 @@ fn write(source: &Database, stop: &AtomicBool) -> usize {
         ));
         n += 1;
         written += usize::from(done.is_ok());
+        // Clients that start without a pause would leave no processor to those whom this is about.
+        thread::sleep(Duration::from_millis(20));
     }
     written
 }
