@@ -19,8 +19,8 @@ use crate::shapes::Dice;
 use crate::stage::{ACCOUNTS, Bank, ENTRIES, Line, PATIENCE, StopOnDrop, seed, stop, variable};
 
 /// Comparisons of a run.
-const PROOFS: u64 = 30;
-/// Rows are changed before one in so many comparisons.
+const PROOFS: u64 = 20;
+/// Rows are changed before one in so many comparisons, and before the second.
 const CHANGED: usize = 4;
 /// How often a comparison or a repair may be left without an answer before that is what is wrong.
 const TRIES: usize = 30;
@@ -327,7 +327,7 @@ impl Play<'_> {
         let mut change = None;
         let mut in_vain = 0;
         while tally.asked < proofs || change.is_some() {
-            if change.is_none() && self.changes.one_in(CHANGED) {
+            if change.is_none() && (tally.asked == 1 || self.changes.one_in(CHANGED)) {
                 let drawn = Change::draw(&mut self.changes, self.schema);
                 self.target.sql(&drawn.sql);
                 change = Some(drawn);
