@@ -1,5 +1,6 @@
 //! The command line: what can be asked, and who answers.
 
+pub mod beyond;
 mod check;
 mod demo;
 mod install;

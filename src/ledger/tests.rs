@@ -6,6 +6,7 @@ use super::entry::{Asker, Gravity};
 use super::hours::{HOUR, judge};
 use super::scribe::settle;
 use super::*;
+use crate::verify::beyond::Beyond;
 use crate::verify::canary::Canary;
 use crate::verify::{Proof, TableProof, Verdict};
 
@@ -54,6 +55,7 @@ fn verification(verdict: Verdict, whole: bool, canary: Option<Canary>) -> Event 
         recheck_error: None,
         at_micros: 0,
         canary,
+        beyond: Beyond::default(),
     };
     Event::Verification(Box::new(Verification { by: Asker::Schedule, whole, proof }))
 }

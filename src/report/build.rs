@@ -44,6 +44,8 @@ pub fn build(
         },
         verification: None,
         tables: Vec::new(),
+        aggregates: Vec::new(),
+        references: None,
         incidents: Vec::new(),
         schema: Vec::new(),
         policies: Vec::new(),
@@ -175,6 +177,7 @@ impl Report {
             self.find(Verdict::Unknown, what, Some(COMPARE.into()));
         }
         self.judge_tables();
+        self.beyond(ledger, &last.proof.beyond, oldest)?;
         let canary = last.proof.canary.clone().unwrap_or_default();
         if !canary.missed.is_empty() {
             let what =

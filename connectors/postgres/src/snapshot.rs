@@ -4,9 +4,11 @@
 //! every commit writes that row together with the data, the row's position is the position of all that the transaction
 //! sees. Writers go on meanwhile.
 
+use std::sync::Arc;
+
 use arrow_array::RecordBatch;
 use crossfade_core::totals::Totals;
-use crossfade_core::{Error, Kept, KeyRange, Position, Result, Snapshot, TableSchema};
+use crossfade_core::{Error, Kept, KeyRange, Orphans, Position, Result, Snapshot, TableSchema};
 use tokio_postgres::Client;
 
 use crate::classify::classify;
@@ -16,7 +18,7 @@ use crate::ranges::{self, Relation};
 use crate::sql::feed_value;
 use crate::totals;
 use crate::types::PgType;
-use crate::{control, original};
+use crate::{control, figure, original, orphans};
 
 /// A readable state of the target's tables.
 pub struct TargetSnapshot {
@@ -90,6 +92,14 @@ impl Snapshot for TargetSnapshot {
 
     fn totals(&mut self, table: &TableSchema) -> Result<Option<Totals>> {
         self.ended(totals::totals(&self.server, &self.client, &relation(table))).map(Some)
+    }
+
+    fn ask(&mut self, statement: &str) -> Result<Option<String>> {
+        self.ended(figure::ask(&self.server, &self.client, statement))
+    }
+
+    fn orphans(&mut self, table: &TableSchema, tables: &[Arc<TableSchema>]) -> Result<Option<Vec<Orphans>>> {
+        self.ended(orphans::all(&self.server, &self.client, table, tables)).map(Some)
     }
 }
 

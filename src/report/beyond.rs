@@ -1,0 +1,73 @@
+//! What a report says of figures and references.
+
+use crossfade_core::Result;
+
+use super::{Finding, Report, Verdict};
+use crate::cli::beyond::word;
+use crate::cli::print::count;
+use crate::ledger::{Event, Ledger};
+use crate::verify::beyond::{Beyond, Outcome};
+
+impl Report {
+    /// Figures by the last comparison of all tables, references by the last that looked for them.
+    pub(super) fn beyond(&mut self, ledger: &Ledger, last: &Beyond, from: i64) -> Result<()> {
+        self.aggregates = last.aggregates.clone();
+        let made = ledger.between(&["verification"], from, i64::MAX)?;
+        self.references = made.into_iter().rev().find_map(|entry| match entry.event {
+            Event::Verification(v) if v.whole => v.proof.beyond.references,
+            _ => None,
+        });
+        let seen = Beyond { aggregates: self.aggregates.clone(), references: self.references.clone() };
+        let next = "crossfade verify shows both answers; where rows are equal, both statements do not ask for the same";
+        let figures = seen.aggregates.iter().filter_map(|a| {
+            let next = (a.outcome != Outcome::Unknown).then(|| next.to_owned());
+            Some(Finding { level: level(a.outcome), what: a.wrong()?, next })
+        });
+        let broken = seen.references.iter().flat_map(|r| &r.broken);
+        let broken = broken.map(|b| Finding { level: level(b.outcome), what: b.words(), next: b.next() });
+        self.findings.extend(figures.chain(broken));
+        Ok(())
+    }
+
+    /// Figures in rows: name, source, target, verdict.
+    pub(super) fn figures(&self) -> Vec<[String; 4]> {
+        let row = |a: &crate::verify::aggregates::AggregateProof| {
+            let name = a.to.as_ref().map_or_else(|| a.name.clone(), |to| format!("{} -> {to}", a.name));
+            let answer = |value: &Option<String>| match a.outcome {
+                Outcome::Unknown if value.is_none() => "?".to_owned(),
+                _ => value.clone().unwrap_or_else(|| "NULL".into()),
+            };
+            [name, answer(&a.source), answer(&a.target), word(a.outcome).to_owned()]
+        };
+        self.aggregates.iter().map(row).collect()
+    }
+
+    /// Of how many foreign keys how many rows refer to nothing, in words.
+    pub(super) fn referring(&self) -> Option<String> {
+        let references = self.references.as_ref()?;
+        let rows: u64 = references.broken.iter().filter_map(|b| b.rows).sum();
+        let unknown = references.broken.iter().filter(|b| b.outcome == Outcome::Unknown).count();
+        let unknown = if unknown > 0 { format!("; {unknown} could not be looked at") } else { String::new() };
+        let keys = count(references.foreign_keys);
+        Some(format!("{keys} foreign keys looked at; {} rows refer to nothing{unknown}", count(rows)))
+    }
+
+    /// Hides the answers to figures; keys of rows stay, as everywhere.
+    pub(super) fn mask_figures(&mut self) {
+        for a in &mut self.aggregates {
+            for value in [&mut a.source, &mut a.target, &mut a.difference].into_iter().flatten() {
+                *value = "***".into();
+            }
+        }
+    }
+}
+
+/// How bad it is.
+pub(super) fn level(outcome: Outcome) -> Verdict {
+    match outcome {
+        Outcome::Holds => Verdict::Ok,
+        Outcome::Warning => Verdict::Warning,
+        Outcome::Critical => Verdict::Critical,
+        Outcome::Unknown => Verdict::Unknown,
+    }
+}
