@@ -246,7 +246,7 @@ fn rows_of(n: u64) -> String {
 }
 
 /// A value so that NULL, an empty text and a trailing blank can be told apart.
-fn value(text: &Option<String>) -> String {
+pub fn value(text: &Option<String>) -> String {
     match text {
         None => "NULL".into(),
         Some(text) => format!("'{}'", text.escape_debug()),

@@ -21,6 +21,7 @@ pub mod difference;
 pub mod narrow;
 pub mod orphans;
 pub mod recheck;
+pub mod sample;
 pub mod side;
 pub mod totals;
 
