@@ -160,7 +160,10 @@ mod tests {
     #[test]
     fn a_sample_says_no_more_than_it_can() {
         let said = says(&sampled(100, 12_345, Some(0.029_51)));
-        assert_eq!(said, "100 of 12,345 rows, all equal: with 95 % confidence fewer than 3.0 % of this table's rows differ.");
+        assert_eq!(
+            said,
+            "100 of 12,345 rows, all equal: with 95 % confidence fewer than 3.0 % of this table's rows differ."
+        );
         assert_eq!(says(&sampled(2, 2, None)), "2 of 2 rows, all equal: these are all there are.");
         let mut wrong = sampled(3, 9, None);
         wrong.rows[0].differs = Some(crate::verify::difference::Kind::Missing);
