@@ -11,6 +11,7 @@ use crate::transform::Mapped;
 use crate::verify::aggregates::{Aggregate, AggregateProof};
 use crate::verify::beyond::{Beyond, Outcome};
 use crate::verify::orphans::References;
+use crate::verify::sequences::Sequences;
 
 /// Prints what a proof says beyond rows.
 pub fn show(beyond: &Beyond) {
@@ -19,6 +20,9 @@ pub fn show(beyond: &Beyond) {
     }
     if let Some(references) = &beyond.references {
         references_of(references);
+    }
+    if let Some(sequences) = &beyond.sequences {
+        sequences_of(sequences);
     }
 }
 
@@ -61,6 +65,20 @@ fn references_of(references: &References) {
         println!("  {}: {}", word(broken.outcome), broken.words());
         broken.next().into_iter().for_each(|next| println!("    do: {next}"));
     }
+}
+
+/// Prints which sequences a cutover would trip over.
+fn sequences_of(sequences: &Sequences) {
+    if !sequences.behind.is_empty() {
+        println!(
+            "\nSequences at the target that are behind, as they are while rows stream in. `crossfade catch-up` sets those that the \
+             pipeline made, before the cutover:"
+        );
+    }
+    for behind in &sequences.behind {
+        println!("  {}\n    do: {}", behind.words(), behind.fix);
+    }
+    sequences.errors.iter().for_each(|error| println!("  sequences are not known: {error}"));
 }
 
 /// The outcome in a word; in capital letters where it is wrong.

@@ -30,7 +30,7 @@ pub struct Verify {
     /// Also compare what both servers count and sum by their own SQL
     #[arg(long)]
     totals: bool,
-    /// Also count rows at the target that refer to nothing, for each foreign key
+    /// Also count rows at the target that refer to nothing, for each foreign key, and tell of sequences that are behind
     #[arg(long)]
     references: bool,
     /// Print one line of JSON

@@ -1,4 +1,4 @@
-//! What a report says of figures and references.
+//! What a report says of figures, references and sequences.
 
 use crossfade_core::Result;
 
@@ -13,11 +13,13 @@ impl Report {
     pub(super) fn beyond(&mut self, ledger: &Ledger, last: &Beyond, from: i64) -> Result<()> {
         self.aggregates = last.aggregates.clone();
         let made = ledger.between(&["verification"], from, i64::MAX)?;
-        self.references = made.into_iter().rev().find_map(|entry| match entry.event {
-            Event::Verification(v) if v.whole => v.proof.beyond.references,
+        let looked = made.into_iter().rev().find_map(|entry| match entry.event {
+            Event::Verification(v) if v.whole && v.proof.beyond.references.is_some() => Some(v.proof.beyond),
             _ => None,
         });
-        let seen = Beyond { aggregates: self.aggregates.clone(), references: self.references.clone() };
+        let looked = looked.unwrap_or_default();
+        let seen = Beyond { aggregates: last.aggregates.clone(), ..looked };
+        (self.references, self.sequences) = (seen.references.clone(), seen.sequences.clone());
         let next = "crossfade verify shows both answers; where rows are equal, both statements do not ask for the same";
         let figures = seen.aggregates.iter().filter_map(|a| {
             let next = (a.outcome != Outcome::Unknown).then(|| next.to_owned());
@@ -50,6 +52,16 @@ impl Report {
         let unknown = if unknown > 0 { format!("; {unknown} could not be looked at") } else { String::new() };
         let keys = count(references.foreign_keys);
         Some(format!("{keys} foreign keys looked at; {} rows refer to nothing{unknown}", count(rows)))
+    }
+
+    /// Sequences that are behind, with what sets them; no finding, since they are while rows stream in.
+    pub(super) fn behind(&self) -> Option<String> {
+        let sequences = self.sequences.as_ref()?;
+        let errors = sequences.errors.iter().map(|e| format!("not known: {e}"));
+        let behind = sequences.behind.iter().map(|b| format!("{}: {}", b.words(), b.fix));
+        let all: Vec<String> = behind.chain(errors).collect();
+        (!all.is_empty())
+            .then(|| format!("to be set before a cutover, as crossfade catch-up does:\n{}", all.join("\n")))
     }
 
     /// Hides the answers to figures; keys of rows stay, as everywhere.

@@ -46,6 +46,7 @@ pub fn build(
         tables: Vec::new(),
         aggregates: Vec::new(),
         references: None,
+        sequences: None,
         incidents: Vec::new(),
         schema: Vec::new(),
         policies: Vec::new(),

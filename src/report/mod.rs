@@ -24,6 +24,7 @@ use crate::verify::Verdict as Compared;
 use crate::verify::aggregates::AggregateProof;
 use crate::verify::difference::Differences;
 use crate::verify::orphans::References;
+use crate::verify::sequences::Sequences;
 
 /// What it all comes to. The exit code follows monitoring plugins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -99,6 +100,8 @@ pub struct Report {
     pub aggregates: Vec<AggregateProof>,
     /// Rows at the targets that refer to nothing, as they were last looked for.
     pub references: Option<References>,
+    /// Sequences at the targets, as they were last looked at: to be set before a cutover.
+    pub sequences: Option<Sequences>,
     /// Errors, starts and stops.
     pub incidents: Vec<Told>,
     /// Changes of shape, and tables that were copied again.

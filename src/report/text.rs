@@ -179,6 +179,7 @@ pub fn facts_of(report: &Report) -> Vec<(&'static str, String)> {
         ));
     }
     facts.extend(report.referring().map(|words| ("references", words)));
+    facts.extend(report.behind().map(|words| ("sequences", words)));
     facts
 }
 

@@ -63,11 +63,6 @@ pub fn ask(snapshot: &mut dyn Snapshot, aggregates: &[Aggregate], is_source: boo
     aggregates.iter().map(|a| snapshot.ask(if is_source { &a.source } else { &a.target })).collect()
 }
 
-/// The answers that were not given, since whoever was to ask came to harm.
-pub fn unasked(aggregates: &[Aggregate]) -> Answers {
-    aggregates.iter().map(|_| Err(Error::corrupt("a thread that asked for figures panicked"))).collect()
-}
-
 /// Compares the answers of both sides.
 pub fn judge(
     aggregate: &Aggregate,

@@ -1,15 +1,17 @@
-//! What a proof says beyond rows: figures that an operator named, and rows at a target that refer to nothing.
+//! What a proof says beyond rows: figures that an operator named, rows at a target that refer to nothing, sequences there.
 //!
-//! Both are read in the snapshots that are compared, so at the same position. They weigh in the proof's verdict: what is wrong makes it
+//! All are read in the snapshots that are compared, so at the same position. They weigh in the proof's verdict: what is wrong makes it
 //! *different*, what could not be read *unknown*. A warning is told, in every report, and changes no verdict: the bounds are the operator's
 //! own, and so is what to do about it.
 
-use crossfade_core::Result;
+use crossfade_core::sequence::Behind;
+use crossfade_core::{Error, Orphans, Result, Snapshot};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::aggregates::{self, AggregateProof};
+use super::aggregates::{self, AggregateProof, Answers};
 use super::orphans::{self, References};
+use super::sequences::{self, Sequences};
 use super::{Fenced, Verdict};
 
 /// What one thing beyond rows came to.
@@ -35,6 +37,9 @@ pub struct Beyond {
     /// Rows that refer to nothing; none: they were not looked for.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub references: Option<References>,
+    /// Sequences at the targets; none: they were not looked at. They weigh nothing.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub sequences: Option<Sequences>,
 }
 
 impl Beyond {
@@ -62,31 +67,45 @@ impl Beyond {
     }
 }
 
+/// What one target says.
+struct Seen {
+    answers: Answers,
+    references: Option<(ByTable<Vec<Orphans>>, Vec<Result<Vec<Behind>>>)>,
+}
+
 impl Fenced {
     /// Reads all of it; all sides at once.
     pub(super) fn beyond(&mut self) -> Beyond {
-        let (figures, tables) = (&self.aggregates, &self.tables);
-        let looked_for = self.options.references;
+        let (figures, tables, looks) = (&self.aggregates, &self.tables, self.options.references);
         let (ours, theirs) = std::thread::scope(|scope| {
-            let target = |snapshot: &mut dyn crossfade_core::Snapshot| {
-                let answers = aggregates::ask(snapshot, figures, false);
-                (answers, looked_for.then(|| orphans::look(snapshot, tables, |m| &m.target)))
+            let see = |snapshot: &mut dyn Snapshot| Seen {
+                answers: aggregates::ask(snapshot, figures, false),
+                references: looks.then(|| (orphans::look(snapshot, tables), sequences::look(snapshot, tables))),
             };
             let theirs = self.targets.iter_mut();
-            let theirs: Vec<_> = theirs.map(|(_, snapshot)| scope.spawn(move || target(snapshot.as_mut()))).collect();
+            let theirs: Vec<_> = theirs.map(|(_, snapshot)| scope.spawn(move || see(snapshot.as_mut()))).collect();
             let ours = aggregates::ask(self.source.as_mut(), figures, true);
-            let panicked = |_| (aggregates::unasked(figures), looked_for.then(|| orphans::unseen(tables)));
-            (ours, theirs.into_iter().map(|t| t.join().unwrap_or_else(panicked)).collect::<Vec<_>>())
+            let panicked = || Error::corrupt("a thread that looked beyond rows at the target panicked");
+            let unseen = |_| Seen {
+                answers: figures.iter().map(|_| Err(panicked())).collect(),
+                references: looks.then(|| (tables.iter().map(|_| Err(panicked())).collect(), vec![])),
+            };
+            (ours, theirs.into_iter().map(|t| t.join().unwrap_or_else(unseen)).collect::<Vec<_>>())
         });
         let mut beyond = Beyond::default();
         let names: Vec<Option<String>> = self.targets.iter().map(|(name, _)| name.clone()).collect();
-        for (name, (answers, _)) in names.iter().zip(&theirs) {
-            let each = figures.iter().zip(ours.iter().zip(answers));
+        let (mut found, mut behind) = (Vec::new(), Sequences::default());
+        for (name, Seen { answers, references }) in names.iter().zip(theirs) {
+            let each = figures.iter().zip(ours.iter().zip(&answers));
             beyond.aggregates.extend(each.map(|(a, (ours, theirs))| aggregates::judge(a, name.clone(), ours, theirs)));
+            if let Some((orphans, sequences)) = references {
+                found.push(orphans);
+                behind.add(tables, name.as_ref(), sequences);
+            }
         }
-        if looked_for {
-            let found: Vec<_> = theirs.into_iter().map(|(_, found)| found.unwrap_or_default()).collect();
+        if looks {
             beyond.references = Some(orphans::judge(tables, &names, &found, self.source.as_mut()));
+            beyond.sequences = Some(behind);
         }
         beyond
     }
@@ -111,7 +130,7 @@ mod tests {
             critical: "0".into(),
             error: None,
         };
-        Beyond { aggregates: vec![aggregate], references: None }
+        Beyond { aggregates: vec![aggregate], ..Beyond::default() }
     }
 
     #[test]

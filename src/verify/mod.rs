@@ -22,6 +22,7 @@ pub mod narrow;
 pub mod orphans;
 pub mod recheck;
 pub mod sample;
+pub mod sequences;
 pub mod side;
 pub mod totals;
 
@@ -144,7 +145,7 @@ pub struct Options {
     /// Also what both servers count and sum by their own SQL.
     #[serde(default)]
     pub totals: bool,
-    /// Also rows at the targets that refer to nothing.
+    /// Also rows at the targets that refer to nothing, and sequences there that are behind.
     #[serde(default)]
     pub references: bool,
 }

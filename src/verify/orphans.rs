@@ -5,10 +5,11 @@
 //! not survive a dump, until somebody deletes them at the source. Any other number is wrong: equal rows have equal orphans, so
 //! something at the target differs, or the foreign key is one that the target has by itself.
 
-use crossfade_core::{Error, Orphans, Result, Snapshot, TableSchema};
+use std::sync::Arc;
+
+use crossfade_core::{Orphans, Result, Snapshot, TableSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
 
 use super::beyond::{ByTable, Outcome};
 use crate::cli::print::count;
@@ -49,19 +50,10 @@ pub struct Broken {
     pub error: Option<String>,
 }
 
-/// Looks at one side.
-pub fn look(
-    snapshot: &mut dyn Snapshot,
-    tables: &[Mapped],
-    of: impl Fn(&Mapped) -> &Arc<TableSchema>,
-) -> ByTable<Vec<Orphans>> {
-    let all: Vec<Arc<TableSchema>> = tables.iter().map(|m| Arc::clone(of(m))).collect();
+/// Looks at one target.
+pub fn look(snapshot: &mut dyn Snapshot, tables: &[Mapped]) -> ByTable<Vec<Orphans>> {
+    let all: Vec<Arc<TableSchema>> = tables.iter().map(|m| Arc::clone(&m.target)).collect();
     all.iter().map(|table| snapshot.orphans(table, &all)).collect()
-}
-
-/// Nothing was seen, since whoever was to look came to harm.
-pub fn unseen(tables: &[Mapped]) -> ByTable<Vec<Orphans>> {
-    tables.iter().map(|_| Err(Error::corrupt("a thread that looked at references panicked"))).collect()
 }
 
 /// What was found at the targets, beside the source, which is asked where something was.

@@ -1,4 +1,4 @@
-//! What proofs say beyond rows, on real servers: figures of `[[aggregate]]`, references at the target; and samples of rows.
+//! What proofs say beyond rows, on real servers: figures of `[[aggregate]]`, references and sequences at the target; and samples of rows.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -321,6 +321,41 @@ fn orphans_of_sqlite() {
     let kept = Kept::new(&path, &format!("sqlite://{}", file.display()), &target.url(), "");
     let orphan = "pragma foreign_keys = off; insert into child values (7, 99, 1)";
     orphans(&kept, &|sql| sqlite(&file, sql), orphan, &target, "public");
+}
+
+#[test]
+fn sequences_that_are_behind_are_told_with_what_sets_them_and_catch_up_sets_them() {
+    let source = MariaDb::shared().fresh_database("sequences");
+    source.sql("create table t (id int auto_increment primary key, n int); insert into t values (1, 1), (2, 2)");
+    let target = Postgres::shared(PgVersion::V15).fresh_database("sequences");
+    let (_folder, path) = folder();
+    let kept = Kept::new(&path, &source.url(), &target.url(), "");
+    let caught_up = || assert_eq!(code(&kept.ended("run", &["--until-caught-up"])), 0);
+    let behind = || {
+        let (proof, exit) = told(&kept, "verify", &["--references"]);
+        assert_eq!((exit, &proof["verdict"]), (0, &"equal".into()), "no alarm: {proof:#}");
+        proof["sequences"]["behind"].as_array().expect("sequences").clone()
+    };
+    caught_up();
+    assert_eq!(behind(), Vec::<Value>::new(), "set at the end of the copy");
+    // One that somebody has made at the target, for a column that has no sequence of its own.
+    at_ease(&target, source.name());
+    target.sql("create sequence by_hand; alter table t alter n set default nextval('by_hand')");
+    source.sql("insert into t values (7, 9)");
+    caught_up();
+    let found = behind();
+    let words: Vec<_> = found.iter().map(|b| (&b["column"], &b["next"], &b["furthest"])).collect();
+    assert_eq!(words, [(&"id".into(), &"3".into(), &"7".into()), (&"n".into(), &"1".into(), &"9".into())]);
+    let report = kept.told(0, "report", &[]);
+    assert!(report.contains("to be set before a cutover") && report.contains("setval"), "{report}");
+
+    assert_eq!(code(&kept.ended("catch-up", &["--timeout", "200s"])), 0);
+    let found = behind();
+    assert_eq!((found.len(), &found[0]["column"]), (1, &"n".into()), "what the pipeline made is set: {found:?}");
+    target.sql(found[0]["fix"].as_str().expect("a statement"));
+    assert_eq!(behind(), Vec::<Value>::new());
+    target.sql("insert into t default values");
+    assert_eq!(target.sql("select id, n from t order by id desc limit 1").trim(), "8|10");
 }
 
 /// Keys and verdicts of what a sample of one table showed.

@@ -24,6 +24,7 @@ pub mod policy;
 pub mod position;
 pub mod schema;
 pub mod selection;
+pub mod sequence;
 pub mod source;
 pub mod target;
 pub mod totals;

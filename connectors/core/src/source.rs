@@ -21,6 +21,7 @@ use crate::orphans::Orphans;
 use crate::position::Position;
 use crate::schema::{Logical, TableSchema};
 use crate::selection::Selection;
+use crate::sequence::Behind;
 use crate::target::Kept;
 use crate::totals::Totals;
 use crate::trouble::Trouble;
@@ -193,6 +194,11 @@ pub trait Snapshot: Send {
     /// Of a target: how many originals of changed values it keeps in this state. `None`: it keeps none.
     fn kept(&mut self) -> Result<Option<Vec<Kept>>> {
         Ok(None)
+    }
+
+    /// Of a target: sequences of the table that would hand out values that it has. By default there are none.
+    fn sequences(&mut self, _table: &TableSchema) -> Result<Vec<Behind>> {
+        Ok(Vec::new())
     }
 
     /// What the database itself counts and sums over the table, in the state that [`Snapshot::scan`] reads; `None` where nobody

@@ -40,6 +40,7 @@ pub mod passfile;
 pub mod quote;
 pub mod ranges;
 pub mod script;
+mod sequences;
 pub mod session;
 pub mod shape;
 pub mod snapshot;

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;
+use crossfade_core::sequence::Behind;
 use crossfade_core::totals::Totals;
 use crossfade_core::{Error, Kept, KeyRange, Orphans, Position, Result, Snapshot, TableSchema};
 use tokio_postgres::Client;
@@ -18,7 +19,7 @@ use crate::ranges::{self, Relation};
 use crate::sql::feed_value;
 use crate::totals;
 use crate::types::PgType;
-use crate::{control, figure, original, orphans};
+use crate::{control, figure, original, orphans, sequences};
 
 /// A readable state of the target's tables.
 pub struct TargetSnapshot {
@@ -88,6 +89,10 @@ impl Snapshot for TargetSnapshot {
 
     fn kept(&mut self) -> Result<Option<Vec<Kept>>> {
         self.ended(self.server.block_on(original::count(&self.client, &self.pipeline))).map(Some)
+    }
+
+    fn sequences(&mut self, table: &TableSchema) -> Result<Vec<Behind>> {
+        self.ended(sequences::behind(&self.server, &self.client, table))
     }
 
     fn totals(&mut self, table: &TableSchema) -> Result<Option<Totals>> {
