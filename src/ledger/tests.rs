@@ -55,7 +55,7 @@ fn verification(verdict: Verdict, whole: bool, canary: Option<Canary>) -> Event 
         recheck_error: None,
         at_micros: 0,
         canary,
-        beyond: Beyond::default(),
+        beyond: Box::default(),
     };
     Event::Verification(Box::new(Verification { by: Asker::Schedule, whole, proof }))
 }
@@ -234,7 +234,7 @@ fn an_hour_is_broken_by_what_is_wrong_beyond_rows_and_not_by_a_warning() {
 
     let with = |beyond: Beyond| {
         let Event::Verification(mut v) = verification(Verdict::Equal, true, found()) else { unreachable!() };
-        v.proof.beyond = beyond;
+        *v.proof.beyond = beyond;
         let mut events = well(T);
         events.push((T + 30 * MINUTE, Event::Verification(v)));
         judged(events)

@@ -14,7 +14,7 @@ impl Report {
         self.aggregates = last.aggregates.clone();
         let made = ledger.between(&["verification"], from, i64::MAX)?;
         let looked = made.into_iter().rev().find_map(|entry| match entry.event {
-            Event::Verification(v) if v.whole && v.proof.beyond.references.is_some() => Some(v.proof.beyond),
+            Event::Verification(v) if v.whole && v.proof.beyond.references.is_some() => Some(*v.proof.beyond),
             _ => None,
         });
         let looked = looked.unwrap_or_default();

@@ -10,7 +10,6 @@ use crate::ledger::entry::{Asker, Gravity};
 use crate::ledger::{self as kept, Event, Incident, Sample};
 use crate::pipeline::progress::{Keeping, State as Running, TargetProgress, View};
 use crate::service::Status;
-use crate::verify::beyond::Beyond;
 use crate::verify::canary::Canary;
 use crate::verify::changed::ChangedValues;
 use crate::verify::difference::{Cell, Difference, Kind, Named};
@@ -82,7 +81,7 @@ fn verification(tables: Vec<TableProof>) -> Event {
         recheck_error: None,
         at_micros: NOW - 30 * MINUTE,
         canary: Some(Canary { tried: 2, missed: vec![] }),
-        beyond: Beyond::default(),
+        beyond: Box::default(),
     };
     Event::Verification(Box::new(kept::Verification { by: Asker::Schedule, whole: true, proof }))
 }

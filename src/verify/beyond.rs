@@ -70,7 +70,7 @@ impl Beyond {
 /// What one target says.
 struct Seen {
     answers: Answers,
-    references: Option<(ByTable<Vec<Orphans>>, Vec<Result<Vec<Behind>>>)>,
+    references: Option<(ByTable<Orphans>, BehindByTable)>,
 }
 
 impl Fenced {
@@ -112,7 +112,10 @@ impl Fenced {
 }
 
 /// What was found of each table.
-pub(super) type ByTable<T> = Vec<Result<Option<T>>>;
+pub(super) type ByTable<T> = Vec<Result<Option<Vec<T>>>>;
+
+/// The sequences that are behind, of each table.
+type BehindByTable = Vec<Result<Vec<Behind>>>;
 
 #[cfg(test)]
 mod tests {

@@ -123,7 +123,7 @@ pub struct Proof {
     pub canary: Option<Canary>,
     /// What was looked at beyond rows.
     #[serde(flatten, default)]
-    pub beyond: Beyond,
+    pub beyond: Box<Beyond>,
 }
 
 /// Both sides opened at the same position; the comparison needs nothing else.
@@ -335,7 +335,7 @@ impl Fenced {
             recheck_error: None,
             at_micros,
             canary: Some(canary),
-            beyond,
+            beyond: Box::new(beyond),
         };
         Compared { proof, suspected }
     }

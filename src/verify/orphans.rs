@@ -51,7 +51,7 @@ pub struct Broken {
 }
 
 /// Looks at one target.
-pub fn look(snapshot: &mut dyn Snapshot, tables: &[Mapped]) -> ByTable<Vec<Orphans>> {
+pub fn look(snapshot: &mut dyn Snapshot, tables: &[Mapped]) -> ByTable<Orphans> {
     let all: Vec<Arc<TableSchema>> = tables.iter().map(|m| Arc::clone(&m.target)).collect();
     all.iter().map(|table| snapshot.orphans(table, &all)).collect()
 }
@@ -60,7 +60,7 @@ pub fn look(snapshot: &mut dyn Snapshot, tables: &[Mapped]) -> ByTable<Vec<Orpha
 pub fn judge(
     tables: &[Mapped],
     names: &[Option<String>],
-    found: &[ByTable<Vec<Orphans>>],
+    found: &[ByTable<Orphans>],
     source: &mut dyn Snapshot,
 ) -> References {
     let mut references = References::default();

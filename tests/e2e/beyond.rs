@@ -355,7 +355,7 @@ fn sequences_that_are_behind_are_told_with_what_sets_them_and_catch_up_sets_them
     target.sql(found[0]["fix"].as_str().expect("a statement"));
     assert_eq!(behind(), Vec::<Value>::new());
     target.sql("insert into t default values");
-    assert_eq!(target.sql("select id, n from t order by id desc limit 1").trim(), "8|10");
+    assert_eq!(target.sql("select id, n from t order by id desc limit 1").trim(), "8\t10");
 }
 
 /// Keys and verdicts of what a sample of one table showed.
