@@ -64,6 +64,16 @@ impl Report {
             .then(|| format!("to be set before a cutover, as crossfade catch-up does:\n{}", all.join("\n")))
     }
 
+    /// How many figures and foreign keys do not hold, in half a line; none: all do.
+    pub(super) fn not_holding(&self) -> Option<String> {
+        let figures = self.aggregates.iter().filter(|a| a.outcome != Outcome::Holds).count();
+        let keys = self.references.as_ref().map_or(0, |r| r.broken.len());
+        let some = |n: usize, what: &str| (n > 0).then(|| format!("{n} {what}{}", if n == 1 { "" } else { "s" }));
+        let parts: Vec<String> =
+            [some(figures, "aggregate"), some(keys, "foreign key")].into_iter().flatten().collect();
+        (!parts.is_empty()).then(|| format!("{} not holding", parts.join(" and ")))
+    }
+
     /// Hides the answers to figures; keys of rows stay, as everywhere.
     pub(super) fn mask_figures(&mut self) {
         for a in &mut self.aggregates {

@@ -28,6 +28,7 @@ pub fn summary(report: &Report) -> String {
             parts.push(format!("tables: {}", counts.into_iter().flatten().collect::<Vec<_>>().join(", ")));
         }
     }
+    parts.extend(report.not_holding());
     parts.push(match report.lag.seconds {
         Some(s) => format!("lag {}", seconds(s)),
         None => "lag unknown".into(),
