@@ -31,7 +31,7 @@ pub struct Verify {
     #[arg(long)]
     totals: bool,
     /// Also count rows at the target that refer to nothing, for each foreign key, and tell of sequences that are behind
-    #[arg(long)]
+    #[arg(long, conflicts_with = "table")]
     references: bool,
     /// Print one line of JSON
     #[arg(long)]

@@ -104,7 +104,7 @@ impl Fenced {
             }
         }
         if looks {
-            beyond.references = Some(orphans::judge(tables, &names, &found, self.source.as_mut()));
+            beyond.references = Some(orphans::judge(tables, &names, &found, &self.drift, self.source.as_mut()));
             beyond.sequences = Some(behind);
         }
         beyond

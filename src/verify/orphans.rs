@@ -5,9 +5,10 @@
 //! not survive a dump, until somebody deletes them at the source. Any other number is wrong: equal rows have equal orphans, so
 //! something at the target differs, or the foreign key is one that the target has by itself.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crossfade_core::{Orphans, Result, Snapshot, TableSchema};
+use crossfade_core::{Orphans, Result, Snapshot, TableName, TableSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -61,6 +62,7 @@ pub fn judge(
     tables: &[Mapped],
     names: &[Option<String>],
     found: &[ByTable<Orphans>],
+    drift: &BTreeMap<TableName, String>,
     source: &mut dyn Snapshot,
 ) -> References {
     let mut references = References::default();
@@ -88,7 +90,11 @@ pub fn judge(
                 }
             };
             references.foreign_keys += theirs.len() as u64;
-            for orphans in theirs.iter().filter(|o| o.rows > 0) {
+            // Rows that refer to new rows of a table that is left out for now are as they must be; that table is unknown already.
+            let is_adrift = |o: &Orphans| {
+                mapped.source.foreign_keys.iter().any(|k| k.name == o.foreign_key && drift.contains_key(&k.to))
+            };
+            for orphans in theirs.iter().filter(|o| o.rows > 0 && !is_adrift(o)) {
                 let ours = ours.get_or_insert_with(|| source.orphans(&mapped.source, &sources));
                 references.broken.push(match beside(mapped, orphans, ours) {
                     Ok(source_rows) => {
