@@ -79,7 +79,7 @@ impl Default for Limits {
             batch_rows: 160_000,
             queue: 16,
             copy_workers: 2,
-            chunk_rows: 50_000,
+            chunk_rows: 100_000,
             copy_rate: None,
             log_budget: None,
             backoff: Duration::from_millis(200),
