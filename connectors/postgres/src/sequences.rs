@@ -17,19 +17,19 @@ use crate::quote::{self, ident, literal};
 /// Columns of numbers and their sequences. `pg_depend`: a default depends on the sequence that it names; a sequence that is
 /// owned, or an identity column's, on the column.
 const SEQUENCES: &str = "\
-    WITH of (rel, num, seq) AS ( \
+    WITH filled (rel, num, seq) AS ( \
         SELECT f.adrelid, f.adnum, d.refobjid FROM pg_catalog.pg_attrdef f JOIN pg_catalog.pg_depend d \
             ON d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND d.objid = f.oid \
             AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass \
         UNION SELECT d.refobjid, d.refobjsubid, d.objid FROM pg_catalog.pg_depend d \
             WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass \
             AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.deptype IN ('a', 'i')) \
-    SELECT a.attname::text, pg_catalog.format('%I.%I', n.nspname, s.relname), q.seqincrement > 0 FROM of \
-    JOIN pg_catalog.pg_class s ON s.oid = of.seq AND s.relkind = 'S' \
+    SELECT a.attname::text, pg_catalog.format('%I.%I', n.nspname, s.relname), q.seqincrement > 0 FROM filled \
+    JOIN pg_catalog.pg_class s ON s.oid = filled.seq AND s.relkind = 'S' \
     JOIN pg_catalog.pg_namespace n ON n.oid = s.relnamespace JOIN pg_catalog.pg_sequence q ON q.seqrelid = s.oid \
-    JOIN pg_catalog.pg_attribute a ON a.attrelid = of.rel AND a.attnum = of.num AND NOT a.attisdropped \
+    JOIN pg_catalog.pg_attribute a ON a.attrelid = filled.rel AND a.attnum = filled.num AND NOT a.attisdropped \
         AND a.atttypid IN ('int2'::pg_catalog.regtype, 'int4'::pg_catalog.regtype, 'int8'::pg_catalog.regtype) \
-    JOIN pg_catalog.pg_class t ON t.oid = of.rel JOIN pg_catalog.pg_namespace m ON m.oid = t.relnamespace \
+    JOIN pg_catalog.pg_class t ON t.oid = filled.rel JOIN pg_catalog.pg_namespace m ON m.oid = t.relnamespace \
     WHERE m.nspname = $1 AND t.relname = $2 ORDER BY a.attnum, 2";
 
 /// Those of a table that are behind.
@@ -56,11 +56,11 @@ async fn one(
     let (furthest, is_behind) = if ascends { ("max", ">=") } else { ("min", "<=") };
     let (name, col, seq) = (quote::table(&table.name), ident(&column), literal(&sequence));
     let sql = format!(
-        "SELECT next::text, furthest::text FROM (SELECT \
-         CASE WHEN s.is_called THEN s.last_value::pg_catalog.numeric + q.seqincrement ELSE s.last_value END AS next, \
+        "SELECT upcoming::text, furthest::text FROM (SELECT \
+         CASE WHEN s.is_called THEN s.last_value::pg_catalog.numeric + q.seqincrement ELSE s.last_value END AS upcoming, \
          (SELECT pg_catalog.{furthest}({col}) FROM {name}) AS furthest \
-         FROM {sequence} AS s, pg_catalog.pg_sequence AS q WHERE q.seqrelid = {seq}::pg_catalog.regclass) AS both \
-         WHERE furthest {is_behind} next"
+         FROM {sequence} AS s, pg_catalog.pg_sequence AS q WHERE q.seqrelid = {seq}::pg_catalog.regclass) AS state \
+         WHERE furthest {is_behind} upcoming"
     );
     let row = client.query_opt(&sql, &[]).await.map_err(|e| {
         classify_in(&table.name, e).context(format!("looking at sequence {sequence} of column {column}"))
