@@ -4,6 +4,7 @@
 
 mod again;
 mod away;
+mod beyond;
 mod common;
 mod crashes;
 mod daemon;
