@@ -8,7 +8,7 @@ use crossfade_core::{Details, Error, Finding, History, Level, Result, Selection,
 use serde::Serialize;
 
 use super::print::{Progressing, count, seconds, size, table, tables};
-use super::{Which, print_json};
+use super::{Which, beyond, print_json};
 use crate::pipeline::progress::SuspendedTable;
 use crate::pipeline::{Pipeline, retention, suspend};
 use crate::scan::{self, Found, Scanned};
@@ -167,6 +167,7 @@ pub fn check(args: &Check) -> Result<u8> {
         true => Some(values(&pipeline, &mapped, &mut found)?),
         false => None,
     };
+    found.extend(beyond::figures(&pipeline, &mapped)?);
     let verdict = found.iter().map(|(_, f)| f.level).max().unwrap_or(Level::Ok);
     if args.json {
         let findings = found.into_iter().map(|(end, finding)| Entry { end, finding }).collect();

@@ -4,6 +4,7 @@
 
 mod again;
 mod away;
+mod beyond;
 mod common;
 mod crashes;
 mod daemon;
@@ -14,6 +15,7 @@ mod http;
 mod install;
 mod ledger;
 mod left_out;
+mod mutations;
 mod mysql_to_postgres;
 mod pgvector;
 mod postgres_failover;
