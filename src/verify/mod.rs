@@ -18,6 +18,7 @@ pub mod canary;
 pub mod changed;
 pub mod decimal;
 pub mod difference;
+mod drift;
 pub mod narrow;
 pub mod orphans;
 pub mod recheck;
@@ -42,6 +43,7 @@ use self::beyond::Beyond;
 use self::canary::{Canary, Keeper};
 use self::changed::{ChangedValues, Tally};
 use self::difference::Differences;
+pub use self::drift::drift;
 pub use self::narrow::LISTED;
 use self::narrow::Suspects;
 pub use self::recheck::Compared;
@@ -49,7 +51,7 @@ use self::recheck::Suspected;
 use self::totals::TotalsProof;
 use crate::pipeline::fence::Fence;
 use crate::pipeline::session::Shared;
-use crate::pipeline::{Pipeline, TargetSpec, suspend};
+use crate::pipeline::{Pipeline, TargetSpec};
 use crate::transform::Mapped;
 
 /// What a comparison came to.
@@ -187,47 +189,6 @@ pub fn streams(shared: &Shared<'_>, pipeline: &Pipeline) -> Result<()> {
 pub fn levelling(shared: &Shared<'_>, pipeline: &Pipeline) -> bool {
     let streams = |i| shared.checkpoint(i).phase == Phase::Streaming;
     shared.members.len() < pipeline.targets.len() && (0..pipeline.targets.len()).all(streams)
-}
-
-/// Tables that the source has now and that cannot be compared as they are carried, and why. Rows alone would be equal
-/// although a column or a whole table is missing at the target.
-pub fn drift(pipeline: &Pipeline, carried: &[Mapped], globs: &[String]) -> BTreeMap<TableName, String> {
-    let picked = |name: &TableName| globs.is_empty() || globs.iter().any(|g| glob_matches(g, name));
-    let suspended = pipeline.progress.view().suspended;
-    let mut out: BTreeMap<TableName, String> = suspended
-        .iter()
-        .filter(|s| picked(&s.table))
-        .map(|s| {
-            (
-                s.table.clone(),
-                format!("suspended since {}; `crossfade status` tells why, and what mends it", s.position),
-            )
-        })
-        .collect();
-    let now = match pipeline.source.tables(&suspend::selection(pipeline, &suspended, |_| false)) {
-        Ok(now) => now,
-        Err(e) => {
-            out.extend(carried.iter().map(|m| (m.source.name.clone(), e.to_string())));
-            return out;
-        }
-    };
-    let shape = |t: &TableSchema| -> Vec<_> { t.columns.iter().map(|c| (c.name.clone(), c.logical.clone())).collect() };
-    for table in now.iter().filter(|t| picked(&t.name)) {
-        let wrong = match carried.iter().find(|m| m.source.name == table.name) {
-            None => {
-                "it came after the pipeline began and is not carried: `crossfade snapshot` takes it in, or exclude it"
-            }
-            Some(m) if shape(&m.source) != shape(table) => {
-                "it has other columns at the source now; the change arrives with the table's next row"
-            }
-            Some(_) => continue,
-        };
-        out.insert(table.name.clone(), wrong.to_owned());
-    }
-    let is_gone = |name: &&TableName| pipeline.selection.admits(name) && !now.iter().any(|t| t.name == **name);
-    let gone = "it is no longer at the source: put it back, then `crossfade snapshot` takes it in anew, or exclude it";
-    out.extend(carried.iter().map(|m| &m.source.name).filter(is_gone).map(|name| (name.clone(), gone.to_owned())));
-    out
 }
 
 /// The carried tables that the globs pick, in their present shape.
