@@ -102,7 +102,7 @@ fn refused(folder: &Path, from: &str, to: &Database, (ours, theirs): (&str, &str
     ];
     // Each on both sides: the one's answer does not hang on the other's.
     let bad = statements.iter().map(|(name, s)| aggregate(name, &s.replace(theirs, ours), s, "")).collect::<String>();
-    let kept = Kept::new(folder, from, &to.url(), &[&bad, well].concat());
+    let kept = Kept::new(folder, from, &to.url(), &[bad.as_str(), well].concat());
     let (proof, exit) = told(&kept, "verify", &[]);
     assert_eq!((exit, &proof["verdict"]), (3, &"unknown".into()), "{proof:#}");
     rows_are_equal(&proof);
