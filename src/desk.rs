@@ -1,4 +1,4 @@
-//! What commands ask of a running pipeline and what needs it held at a position: comparisons and repairs.
+//! What commands ask of a running pipeline and what needs it held at a position: comparisons, samples and repairs.
 //!
 //! A fence is made on the thread that conducts the session, between two of its looks at everything else, and takes moments. What
 //! takes long, to scan both sides, runs on a thread of its own. So the work goes to and fro as [`Job`]s: held here, scanned there,
@@ -15,6 +15,7 @@ use crossfade_core::{Error, Result};
 use crate::pipeline::session::{Goal, Shared};
 use crate::pipeline::{self, Conduct, Pipeline};
 use crate::repair::{Repair, Report};
+use crate::verify::sample::{Sample, Wanted};
 use crate::verify::{self, Compared, Options, Proof};
 
 /// Something to be done while the pipeline is held.
@@ -34,6 +35,15 @@ pub enum Job {
         compared: Compared,
         /// What for.
         purpose: Purpose,
+    },
+    /// Open both sides, to show random rows.
+    Sample {
+        /// Globs; empty means all.
+        tables: Vec<String>,
+        /// Which rows.
+        wanted: Wanted,
+        /// Who waits for them.
+        reply: Sender<Result<Sample>>,
     },
     /// Write some rows.
     Mend(Box<Mending>),
@@ -60,6 +70,11 @@ impl Job {
     /// A comparison.
     pub fn verify(tables: &[String], options: Options, reply: Sender<Result<Proof>>) -> Job {
         Job::Compare { tables: tables.to_vec(), options, purpose: Purpose::Proof(reply) }
+    }
+
+    /// Random rows.
+    pub fn sample(tables: &[String], wanted: Wanted, reply: Sender<Result<Sample>>) -> Job {
+        Job::Sample { tables: tables.to_vec(), wanted, reply }
     }
 
     /// A repair; `apply` is false where it only tells what it would do.
@@ -163,6 +178,13 @@ impl Desk {
                         compared.unchecked(&e);
                         purpose.finish(compared);
                     }
+                },
+                Job::Sample { tables, wanted, reply } => match verify::fence(shared, pipeline, &tables) {
+                    Ok(fenced) => {
+                        scope.spawn(move || drop(reply.send(Ok(fenced.sample(wanted)))));
+                    }
+                    Err(e) if cut_off(shared, &e) => self.put(Job::Sample { tables, wanted, reply }),
+                    Err(e) => drop(reply.send(Err(e))),
                 },
                 Job::Mend(mending) => self.mend(mending, shared, pipeline),
             }

@@ -156,7 +156,7 @@ impl<'a> Scribe<'a> {
         }
         self.asked = Some(Instant::now());
         let (reply, answer) = bounded(1);
-        self.server.want(Wanted::Job(Job::verify(&[], Options { totals: true }, reply)));
+        self.server.want(Wanted::Job(Job::verify(&[], Options { totals: true, references: true }, reply)));
         self.proof = Some((period, answer));
     }
 

@@ -91,9 +91,33 @@ impl Kind {
 }
 
 #[derive(Debug, Clone)]
+struct Column {
+    name: String,
+    kind: Kind,
+    /// Whether it is NOT NULL.
+    full: bool,
+}
+
+impl Column {
+    fn value(&self, dice: &mut Dice) -> String {
+        loop {
+            let value = self.kind.value(dice);
+            if !self.full || value != "null" {
+                return value;
+            }
+        }
+    }
+
+    /// Its definition, behind its name.
+    fn sql(&self, sql: Dialect) -> String {
+        format!("{}{}", self.kind.sql(sql), if self.full { " not null" } else { "" })
+    }
+}
+
+#[derive(Debug, Clone)]
 struct Table {
     name: String,
-    columns: Vec<(String, Kind)>,
+    columns: Vec<Column>,
     indexes: Vec<(String, String)>,
     next: usize,
 }
@@ -132,8 +156,8 @@ impl Shapes {
     /// Makes a table that is not there.
     pub fn create(&mut self, name: &str) -> Vec<String> {
         let count = 1 + self.dice.below(4);
-        let columns: Vec<(String, Kind)> = (0..count).map(|_| self.column()).collect();
-        let list: String = columns.iter().map(|(c, kind)| format!(", {c} {}", kind.sql(self.sql))).collect();
+        let columns: Vec<Column> = (0..count).map(|_| self.column()).collect();
+        let list: String = columns.iter().map(|c| format!(", {} {}", c.name, c.sql(self.sql))).collect();
         self.tables.push(Table { name: name.to_owned(), columns, indexes: Vec::new(), next: 1 });
         vec![format!("create table {name} (id int primary key{list})")]
     }
@@ -152,7 +176,8 @@ impl Shapes {
         }
         let at = self.dice.below(self.tables.len());
         match self.dice.below(100) {
-            0..70 => self.rows(at),
+            0..67 => self.rows(at),
+            67..70 => self.null(at),
             70..78 => self.add(at),
             78..82 => self.drop_column(at),
             82..86 => self.rename_column(at),
@@ -177,8 +202,8 @@ impl Shapes {
         format!("{prefix}_{}", self.fresh)
     }
 
-    fn column(&mut self) -> (String, Kind) {
-        (self.name("c"), KINDS[self.dice.below(KINDS.len())])
+    fn column(&mut self) -> Column {
+        Column { name: self.name("c"), kind: KINDS[self.dice.below(KINDS.len())], full: false }
     }
 
     fn insert(&mut self, at: usize) -> String {
@@ -187,12 +212,11 @@ impl Shapes {
         let rows: Vec<String> = (0..count)
             .map(|_| {
                 table.next += 1;
-                let cells: String =
-                    table.columns.iter().map(|(_, kind)| format!(", {}", kind.value(&mut self.dice))).collect();
+                let cells: String = table.columns.iter().map(|c| format!(", {}", c.value(&mut self.dice))).collect();
                 format!("({}{cells})", table.next)
             })
             .collect();
-        let columns: String = table.columns.iter().map(|(c, _)| format!(", {c}")).collect();
+        let columns: String = table.columns.iter().map(|c| format!(", {}", c.name)).collect();
         format!("insert into {} (id{columns}) values {}", table.name, rows.join(", "))
     }
 
@@ -209,9 +233,9 @@ impl Shapes {
                 _ if self.tables[at].columns.is_empty() => format!("delete from {name} where id = {id}"),
                 _ => {
                     let which = self.dice.below(self.tables[at].columns.len());
-                    let (column, kind) = self.tables[at].columns[which].clone();
-                    let value = kind.value(&mut self.dice);
-                    format!("update {name} set {column} = {value} where id between {id} and {}", id + 3)
+                    let column = self.tables[at].columns[which].clone();
+                    let value = column.value(&mut self.dice);
+                    format!("update {name} set {} = {value} where id between {id} and {}", column.name, id + 3)
                 }
             });
         }
@@ -220,21 +244,21 @@ impl Shapes {
     }
 
     fn add(&mut self, at: usize) -> Vec<String> {
-        let (column, kind) = self.column();
-        let mut clause = format!("add column {column} {}", kind.sql(self.sql));
-        if self.dice.one_in(3) && kind != Kind::Text {
-            let value = kind.value(&mut self.dice);
+        let column = self.column();
+        let mut clause = format!("add column {} {}", column.name, column.sql(self.sql));
+        if self.dice.one_in(3) && column.kind != Kind::Text {
+            let value = column.value(&mut self.dice);
             clause.push_str(&format!(" default {value}"));
         }
         let place = self.dice.below(self.tables[at].columns.len() + 1);
         let table = &mut self.tables[at];
         if self.sql != Dialect::Postgres && self.dice.one_in(3) && place < table.columns.len() {
-            clause.push_str(&format!(" after {}", table.columns[place].0));
+            clause.push_str(&format!(" after {}", table.columns[place].name));
         }
         if self.sql != Dialect::Postgres && self.dice.one_in(2) {
             clause.push_str(", algorithm=instant");
         }
-        table.columns.push((column, kind));
+        table.columns.push(column);
         vec![format!("alter table {} {clause}", table.name)]
     }
 
@@ -243,7 +267,7 @@ impl Shapes {
         if table.columns.is_empty() {
             return self.rows(at);
         }
-        let (column, _) = table.columns.remove(self.dice.below(table.columns.len()));
+        let column = table.columns.remove(self.dice.below(table.columns.len())).name;
         table.indexes.retain(|(_, on)| *on != column);
         vec![format!("alter table {} drop column {column}", table.name)]
     }
@@ -255,7 +279,7 @@ impl Shapes {
             return self.rows(at);
         }
         let which = self.dice.below(table.columns.len());
-        let old = std::mem::replace(&mut table.columns[which].0, new.clone());
+        let old = std::mem::replace(&mut table.columns[which].name, new.clone());
         table.indexes.iter_mut().filter(|(_, on)| *on == old).for_each(|(_, on)| new.clone_into(on));
         vec![format!("alter table {} rename column {old} to {new}", table.name)]
     }
@@ -266,13 +290,13 @@ impl Shapes {
             return self.rows(at);
         }
         let which = self.dice.below(table.columns.len());
-        let wider = table.columns[which].1.wider(&mut self.dice);
-        let column = table.columns[which].0.clone();
+        let wider = table.columns[which].kind.wider(&mut self.dice);
+        let column = table.columns[which].name.clone();
         // MySQL has no index on a text without a length.
-        if table.indexes.iter().any(|(_, on)| *on == column) || table.columns[which].1 == wider {
+        if table.indexes.iter().any(|(_, on)| *on == column) || table.columns[which].kind == wider {
             return self.rows(at);
         }
-        table.columns[which].1 = wider;
+        table.columns[which].kind = wider;
         let (name, kind) = (&table.name, wider.sql(self.sql));
         // A default of the old kind may not be one of the new.
         vec![match self.sql {
@@ -281,8 +305,33 @@ impl Shapes {
                     "alter table {name} alter {column} drop default, alter {column} type {kind} using {column}::{kind}"
                 )
             }
-            Dialect::MySql | Dialect::MariaDb => format!("alter table {name} modify {column} {kind}"),
+            Dialect::MySql | Dialect::MariaDb => {
+                format!("alter table {name} modify {column} {}", table.columns[which].sql(self.sql))
+            }
         }]
+    }
+
+    /// NOT NULL comes or goes; where it comes, there is no NULL any more.
+    fn null(&mut self, at: usize) -> Vec<String> {
+        let table = &mut self.tables[at];
+        if table.columns.is_empty() {
+            return self.rows(at);
+        }
+        let which = self.dice.below(table.columns.len());
+        let column = &mut table.columns[which];
+        column.full = !column.full;
+        let (name, c) = (&table.name, &column.name);
+        let mut out = Vec::new();
+        if column.full {
+            let value = column.value(&mut self.dice);
+            out.push(format!("update {name} set {c} = {value} where {c} is null"));
+        }
+        out.push(match (self.sql, column.full) {
+            (Dialect::Postgres, true) => format!("alter table {name} alter {c} set not null"),
+            (Dialect::Postgres, false) => format!("alter table {name} alter {c} drop not null"),
+            (Dialect::MySql | Dialect::MariaDb, _) => format!("alter table {name} modify {c} {}", column.sql(self.sql)),
+        });
+        out
     }
 
     fn index(&mut self, at: usize) -> Vec<String> {
@@ -295,11 +344,11 @@ impl Shapes {
                 Dialect::MySql | Dialect::MariaDb => format!("drop index {name} on {}", table.name),
             }];
         }
-        match table.columns.iter().find(|(_, kind)| *kind != Kind::Text) {
+        match table.columns.iter().find(|c| c.kind != Kind::Text) {
             None => self.rows(at),
-            Some((column, _)) => {
-                table.indexes.push((new.clone(), column.clone()));
-                vec![format!("create index {new} on {} ({column})", table.name)]
+            Some(column) => {
+                table.indexes.push((new.clone(), column.name.clone()));
+                vec![format!("create index {new} on {} ({})", table.name, column.name)]
             }
         }
     }
@@ -312,14 +361,15 @@ impl Shapes {
 
     /// A table is copied beside itself in another shape, and takes its own place: gh-ost and pt-online-schema-change.
     fn online(&mut self, at: usize) -> Vec<String> {
-        let (column, kind) = self.column();
+        let column = self.column();
         let table = &mut self.tables[at];
-        let (name, kind_sql) = (table.name.clone(), kind.sql(self.sql));
+        let name = table.name.clone();
+        let add = format!("add column {} {}", column.name, column.sql(self.sql));
         let (ghost, old) = (format!("_{name}_gho"), format!("_{name}_del"));
-        let columns: String = table.columns.iter().map(|(c, _)| format!(", {c}")).collect();
-        table.columns.push((column.clone(), kind));
+        let columns: String = table.columns.iter().map(|c| format!(", {}", c.name)).collect();
+        table.columns.push(column);
         let fill = format!("insert into {ghost} (id{columns}) select id{columns} from {name}");
-        let add = format!("alter table {ghost} add column {column} {kind_sql}");
+        let add = format!("alter table {ghost} {add}");
         match self.sql {
             Dialect::Postgres => {
                 table.indexes.clear(); // those of the copy have names of the server's making

@@ -4,6 +4,7 @@
 
 mod again;
 mod away;
+mod beyond;
 mod common;
 mod crashes;
 mod daemon;
@@ -28,7 +29,9 @@ mod recheck;
 mod refusals;
 mod repairs;
 mod reports;
+mod reshaped;
 mod scan;
 mod schema;
 mod sqlite_to_parquet;
 mod suspended;
+mod troubles;
