@@ -151,6 +151,11 @@ impl Broken {
                 "delete these rows at the source, or bring back what they refer to; the deletion arrives like any change ({})",
                 self.table
             )),
+            Outcome::Critical if self.source_rows.is_none() => Some(
+                "give the source the same foreign key, or mend these rows there; or drop it at the target: its own writers obey it, \
+                 and rows that are replicated are not asked"
+                    .into(),
+            ),
             Outcome::Critical => Some(format!(
                 "crossfade verify shows whether rows of {0} or of what it refers to differ, crossfade repair mends them",
                 self.table
