@@ -15,8 +15,9 @@ use crate::transform::Mapped;
 pub fn drift(pipeline: &Pipeline, carried: &[Mapped], globs: &[String]) -> BTreeMap<TableName, String> {
     let picked = |name: &TableName| globs.is_empty() || globs.iter().any(|g| glob_matches(g, name));
     let suspended = pipeline.progress.view().suspended;
-    let told =
-        |s: &SuspendedTable| format!("suspended since {}; `crossfade status` tells why, and what mends it", s.position);
+    let told = |s: &SuspendedTable| {
+        format!("suspended since {}; `crossfade status` tells why; then `{}`", s.position, s.command)
+    };
     let mut out: BTreeMap<TableName, String> =
         suspended.iter().filter(|s| picked(&s.table)).map(|s| (s.table.clone(), told(s))).collect();
     let now = match pipeline.source.tables(&suspend::selection(pipeline, &suspended, |_| false)) {
