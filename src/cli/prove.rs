@@ -17,8 +17,8 @@ use crate::verify::{self, Options, Proof, TableProof, Verdict};
 
 /// Compare both sides at one position.
 ///
-/// Row counts and fingerprints of all tables; where they differ, which rows. Without --table also the configured figures in the
-/// configuration. Exit code 0 if all is equal, 1 if a figure is beyond its `warning` or references are broken as at the source, 2 if
+/// Row counts and fingerprints of all tables; where they differ, which rows. Without --table also the figures that the
+/// configuration names. Exit code 0 if all is equal, 1 if a figure is beyond its `warning` or references are broken as at the source, 2 if
 /// something differs, 3 if something could not be compared.
 #[derive(Debug, Args)]
 pub struct Verify {
