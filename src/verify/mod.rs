@@ -9,7 +9,8 @@
 //!
 //! Replication stalls for these four steps only, not for the scans. Then every table is scanned on both sides and the
 //! fingerprints are compared. What could not be read is *unknown*, and unknown is never equal; so is a check that
-//! compared no table, or one while a table is suspended. Figures and references are read in the same snapshots (`beyond.rs`). Where a table differs, the same snapshots are read again to find the rows (`narrow.rs`); these are
+//! compared no table, or one while a table is suspended. Figures and references are read in the same snapshots
+//! (`beyond.rs`). Where a table differs, the same snapshots are read again to find the rows (`narrow.rs`); these are
 //! looked at once more behind a second fence (`recheck.rs`).
 
 pub mod aggregates;
