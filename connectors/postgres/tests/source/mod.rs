@@ -81,9 +81,14 @@ impl Site {
         PgPosition { system: system.parse().unwrap(), timeline: timeline.parse().unwrap(), lsn }.to_position()
     }
 
-    /// The end of the log.
+    /// The end of the log, flushed: what a transaction that is open, or a vacuum, wrote last is not sent before the server flushes
+    /// it, which it does by itself after 20 s and more.
     pub fn now(&self) -> Position {
-        self.at(&self.sql("select pg_current_wal_insert_lsn()"))
+        let end = self.sql("select pg_current_wal_insert_lsn()");
+        if self.sql(&format!("select pg_current_wal_flush_lsn() < '{end}'")) == "t" {
+            self.sql("select pg_logical_emit_message(true, 'flush', '')");
+        }
+        self.at(&end)
     }
 
     pub fn table(&self, name: &str, key: &[&str]) -> Arc<TableSchema> {
