@@ -11,6 +11,7 @@ use super::hours::Hour;
 use crate::repair::{Report, TableRepair};
 use crate::transform::Mapped;
 use crate::verify::Proof;
+use crate::verify::chunk::Settled;
 
 /// One entry.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,6 +48,11 @@ pub enum Event {
     Incident(Incident),
     /// Both sides were compared.
     Verification(Box<Verification>),
+    /// Parts of a comparison that goes on: what has been read so far.
+    Chunks {
+        /// Behind one fence.
+        settled: Vec<Settled>,
+    },
     /// They were to be, and could not be.
     Unverified {
         /// Who asked.

@@ -89,6 +89,7 @@ pub fn judge(start: i64, entries: &[Entry], max_lag: Duration) -> Hour {
             }
             // Looked at elsewhere, or what passes by itself; that costs lag, which is.
             Event::Incident(_) | Event::Lag(_) | Event::Verification(_) | Event::Unverified { .. } => {}
+            Event::Chunks { .. } => {}
             Event::Start { .. } | Event::Stop { .. } | Event::Schema { .. } | Event::Snapshot { .. } => {}
             Event::Hour(_) | Event::Alert { .. } => {}
         }

@@ -33,6 +33,8 @@ fn lag(seconds: Option<f64>) -> Event {
 fn verification(verdict: Verdict, whole: bool, canary: Option<Canary>) -> Event {
     let table = TableProof {
         totals: None,
+        chunks: Vec::new(),
+        uncut: None,
         table: "shop.t".into(),
         target: None,
         source_rows: Some(1),
@@ -47,6 +49,7 @@ fn verification(verdict: Verdict, whole: bool, canary: Option<Canary>) -> Event 
     let proof = Proof {
         verdict,
         position: None,
+        through: None,
         held_ms: 1,
         seconds: 0.1,
         tables: vec![table],

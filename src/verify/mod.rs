@@ -9,15 +9,21 @@
 //!
 //! Replication stalls for these four steps only, not for the scans. Then every table is scanned on both sides and the
 //! fingerprints are compared. What could not be read is *unknown*, and unknown is never equal; so is a check that
-//! compared no table, or one while a table is suspended. Where a table differs, the same snapshots are read again to find the rows (`narrow.rs`); these are
+//! compared no table, or one while a table is suspended. Snapshots are not held for ever: what cannot be read in time is read
+//! behind further fences (`course.rs`). Where a table differs, the same snapshots are read again to find the rows (`narrow.rs`); these are
 //! looked at once more behind a second fence (`recheck.rs`).
 
 pub mod canary;
 pub mod changed;
+pub mod chunk;
+pub mod course;
+mod cut;
 pub mod difference;
 pub mod narrow;
+mod part;
 pub mod recheck;
 pub mod side;
+mod sitting;
 pub mod totals;
 
 use std::collections::BTreeMap;
@@ -33,6 +39,7 @@ use serde::{Deserialize, Serialize};
 
 use self::canary::{Canary, Keeper};
 use self::changed::{ChangedValues, Tally};
+use self::chunk::Chunk;
 use self::difference::Differences;
 pub use self::narrow::LISTED;
 use self::narrow::Suspects;
@@ -86,6 +93,13 @@ pub struct TableProof {
     /// Why it is unknown, or why the rows that differ could not be found.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub error: Option<String>,
+    /// The ranges of its key that were read at different positions; none, if all of it was read at one. Then there is no
+    /// fingerprint of the table, and its rows are a sum over these positions.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub chunks: Vec<Chunk>,
+    /// Why it was read at one position although that took longer than snapshots are to be held.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub uncut: Option<String>,
 }
 
 /// A comparison of all tables asked for.
@@ -93,8 +107,11 @@ pub struct TableProof {
 pub struct Proof {
     /// Equal only if every table is.
     pub verdict: Verdict,
-    /// Where both sides were read.
+    /// Where both sides were read: the first position, if there were several.
     pub position: Option<Position>,
+    /// The last position, if there were several.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub through: Option<Position>,
     /// How long replication stood still.
     pub held_ms: u64,
     /// How long it all took.
@@ -307,6 +324,7 @@ impl Fenced {
         let proof = Proof {
             verdict: overall(&proofs),
             position: Some(position),
+            through: None,
             held_ms: held.as_millis() as u64,
             seconds: (began.elapsed() + held).as_secs_f64(),
             tables: proofs,
@@ -423,6 +441,8 @@ fn proof(
         differences: None,
         error: error.map(Error::to_string),
         totals: None,
+        chunks: Vec::new(),
+        uncut: None,
     }
 }
 
