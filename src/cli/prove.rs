@@ -123,7 +123,9 @@ pub fn show(proof: &Proof) {
         (None, None) => {}
     }
     if proof.through.is_some() {
-        println!("\nIt took several positions: each table, or each chunk of its keys, was read on both sides at one of them.");
+        println!(
+            "\nIt took several positions: each table, or each chunk of its keys, was read on both sides at one of them."
+        );
     }
     println!(
         "\n{}: {}, both sides read at {position}; replication stood still for {} ms, the scan took {}.",

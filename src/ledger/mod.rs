@@ -272,9 +272,8 @@ impl Ledger {
                    (SELECT coalesce(max(seq), 0) FROM entry WHERE kind = 'verification' AND body ->> '$.by' = 'schedule')
                    ORDER BY seq";
         let entries = self.select(sql, [since])?.into_iter();
-        let mut all: Vec<Settled> = entries
-            .flat_map(|e| if let Event::Chunks { settled } = e.event { settled } else { Vec::new() })
-            .collect();
+        let mut all: Vec<Settled> =
+            entries.flat_map(|e| if let Event::Chunks { settled } = e.event { settled } else { Vec::new() }).collect();
         let last = all.last().map(|s| s.course);
         all.retain(|s| Some(s.course) == last);
         Ok(all)

@@ -114,9 +114,9 @@ pub fn behind(plan: Vec<KeyRange>, after: Option<&Vec<KeyPart>>) -> Vec<KeyRange
         _ => false,
     };
     let mut left: Vec<KeyRange> = plan.into_iter().filter(|range| !is_over(range)).collect();
-    match (left.first_mut(), left.len()) {
-        (Some(first), _) => first.after = after.cloned(),
-        (None, _) => left.push(KeyRange { after: after.cloned(), to: None }),
+    match left.first_mut() {
+        Some(first) => first.after = after.cloned(),
+        None => left.push(KeyRange { after: after.cloned(), to: None }),
     }
     if let Some(last) = left.last_mut() {
         last.to = None;

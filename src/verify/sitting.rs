@@ -51,7 +51,14 @@ impl Sitting {
     }
 
     /// Compares what can be read of a table in time, and takes it from what is left to read.
-    pub fn read(&mut self, mapped: &Mapped, todo: &mut Todo, until: Instant, time: Duration, all: &mut Compared) -> Piece {
+    pub fn read(
+        &mut self,
+        mapped: &Mapped,
+        todo: &mut Todo,
+        until: Instant,
+        time: Duration,
+        all: &mut Compared,
+    ) -> Piece {
         let began = Instant::now();
         let after = todo.ranges.first().and_then(|r| r.after.clone());
         let pace = Pace::new(todo.ranges.clone(), after.is_none(), until);

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use arrow_array::RecordBatch;
 use crossfade_core::{
-    Checkpoint, Column, Details, Endpoint, Finding, History, Kept, Loader, Logical, Op, Owner, Result, Snapshot, Surveyor,
-    Suspension, TableName, TableSchema, Target, Writer,
+    Checkpoint, Column, Details, Endpoint, Finding, History, Kept, Loader, Logical, Op, Owner, Result, Snapshot,
+    Surveyor, Suspension, TableName, TableSchema, Target, Writer,
 };
 use tokio::runtime::Handle;
 use tokio_postgres::Client;

@@ -16,8 +16,8 @@ use std::cmp::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crossfade_core::{
-    Column, Consistency, Details, Endpoint, Error, Finding, Omissions, Position, Result, Retained, Selection, Snapshot, Source,
-    Stream, TableSchema,
+    Column, Consistency, Details, Endpoint, Error, Finding, Omissions, Position, Result, Retained, Selection, Snapshot,
+    Source, Stream, TableSchema,
 };
 use rusqlite::Connection;
 
