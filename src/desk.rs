@@ -120,7 +120,11 @@ impl Desk {
         for job in std::mem::take(&mut self.open) {
             let back = self.back_in.clone();
             // The desk is gone only with all that it was asked.
-            let hand_back = move |job: Option<Job>| job.map(|job| drop(back.send(job))).unwrap_or_default();
+            let hand_back = move |job: Option<Job>| {
+                if let Some(job) = job {
+                    drop(back.send(job));
+                }
+            };
             match job {
                 Job::Walk(walk) => match walk.step(shared, pipeline) {
                     Step::Later(walk) => self.put(Job::Walk(walk)),

@@ -124,7 +124,7 @@ pub fn show(proof: &Proof) {
     }
     if proof.through.is_some() {
         println!(
-            "\nIt took several positions: each table, or each chunk of its keys, was read on both sides at one of them."
+            "\nIt took several fences: each table, or each chunk of its keys, was read on both sides behind one of them."
         );
     }
     println!(

@@ -296,17 +296,18 @@ impl Course {
         proofs.append(&mut self.unread);
         self.settled.sort_by_key(|s| s.at_micros);
         let (first, last) = (self.settled.first(), self.settled.last());
+        let began = first.map(|s| s.at_micros);
         let position = first.map(|s| s.position.clone());
         let proof = Proof {
             verdict: overall(&proofs),
-            through: last.map(|s| s.position.clone()).filter(|last| Some(last) != position.as_ref()),
+            through: last.filter(|s| Some(s.at_micros) != began).map(|s| s.position.clone()),
             position,
             held_ms: self.held.as_millis() as u64,
             seconds: self.began.elapsed().as_secs_f64(),
             tables: proofs,
             rechecked: self.rechecked,
             recheck_error: self.recheck_error,
-            at_micros: first.map_or(self.id, |s| s.at_micros),
+            at_micros: began.unwrap_or(self.id),
             canary: Some(canary),
         };
         drop(self.reply.send(Ok(proof))); // whoever asked may have gone

@@ -15,7 +15,9 @@ use crate::transform::Mapped;
 
 /// A table that is not read to its end.
 pub struct Todo {
+    /// The table.
     pub mapped: Mapped,
+    /// A mark of its shape.
     pub shape: String,
     /// What is left of it.
     pub ranges: Vec<KeyRange>,

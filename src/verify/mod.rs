@@ -107,9 +107,9 @@ pub struct TableProof {
 pub struct Proof {
     /// Equal only if every table is.
     pub verdict: Verdict,
-    /// Where both sides were read: the first position, if there were several.
+    /// Where both sides were read: behind the first fence, if there were several.
     pub position: Option<Position>,
-    /// The last position, if there were several.
+    /// Behind the last fence, if there were several.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub through: Option<Position>,
     /// How long replication stood still.

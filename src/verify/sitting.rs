@@ -14,11 +14,15 @@ use crate::transform::Mapped;
 
 /// What was read of a table behind one fence.
 pub struct Piece {
+    /// The table.
     pub table: TableName,
+    /// A mark of its shape.
     pub shape: String,
+    /// The keys.
     pub range: KeyRange,
-    /// Its proofs in those of the comparison.
+    /// How many of the comparison's proofs are its: one for each target.
     pub proofs: usize,
+    /// How the comparison did with a change of its own.
     pub canary: Canary,
 }
 
