@@ -50,6 +50,7 @@ fn verification(verdict: Verdict, whole: bool, canary: Option<Canary>) -> Event 
         verdict,
         position: None,
         through: None,
+        through_micros: None,
         held_ms: 1,
         seconds: 0.1,
         tables: vec![table],
@@ -78,6 +79,18 @@ fn judged(events: Vec<(i64, Event)>) -> (HourVerdict, String) {
     let kinds = [&entry::EVENTS[..], &["lag"]].concat();
     let hour = judge(T, &ledger.between(&kinds, T - HOUR, T + 2 * HOUR).unwrap(), BOUND);
     (hour.verdict, hour.reasons.join("; "))
+}
+
+#[test]
+fn a_comparison_behind_several_fences_counts_where_all_of_them_are_within_the_hour() {
+    for (last, wanted) in [(HOUR - 1, HourVerdict::Clean), (HOUR, HourVerdict::Unknown)] {
+        let mut events = well(T);
+        let Some((_, Event::Verification(v))) = events.last_mut() else { unreachable!() };
+        v.proof.through_micros = Some(T + last);
+        let (verdict, reasons) = judged(events);
+        assert_eq!(verdict, wanted, "{reasons}");
+        assert_eq!(reasons.contains("went on beyond the hour"), wanted == HourVerdict::Unknown, "{reasons}");
+    }
 }
 
 /// Edits the file as somebody would who wants to hide something.

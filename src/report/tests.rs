@@ -77,6 +77,7 @@ fn verification(tables: Vec<TableProof>) -> Event {
         verdict,
         position: Some(Position::new("p6")),
         through: None,
+        through_micros: None,
         held_ms: 12,
         seconds: 3.4,
         tables,

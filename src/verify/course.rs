@@ -295,12 +295,14 @@ impl Course {
         }
         proofs.append(&mut self.unread);
         self.settled.sort_by_key(|s| s.at_micros);
-        let (first, last) = (self.settled.first(), self.settled.last());
+        let first = self.settled.first();
         let began = first.map(|s| s.at_micros);
+        let last = self.settled.last().filter(|s| Some(s.at_micros) != began);
         let position = first.map(|s| s.position.clone());
         let proof = Proof {
             verdict: overall(&proofs),
-            through: last.filter(|s| Some(s.at_micros) != began).map(|s| s.position.clone()),
+            through: last.map(|s| s.position.clone()),
+            through_micros: last.map(|s| s.at_micros),
             position,
             held_ms: self.held.as_millis() as u64,
             seconds: self.began.elapsed().as_secs_f64(),
@@ -350,6 +352,7 @@ fn blank(fenced: &Fenced) -> Proof {
         verdict: Verdict::Unknown,
         position: Some(fenced.position.clone()),
         through: None,
+        through_micros: None,
         held_ms: fenced.held.as_millis() as u64,
         seconds: 0.0,
         tables: Vec::new(),

@@ -13,6 +13,10 @@ use super::chunk::{self, Settled};
 use crate::pipeline::Pipeline;
 use crate::transform::Mapped;
 
+/// Rows that any server reads in a second, wide ones too. A table that has no more than these for each second of the time is not cut: where
+/// rows do not lie in the order of their key, ranges cost more than all at once.
+const SLOWEST: f64 = 1000.0;
+
 /// A table that is not read to its end.
 pub struct Todo {
     /// The table.
@@ -29,14 +33,18 @@ pub struct Todo {
 pub struct Cutter {
     source: Arc<dyn Source>,
     targets: Vec<Arc<dyn Target>>,
+    /// Of a range.
     rows: u64,
+    /// Of a table that is not cut.
+    few: u64,
 }
 
 impl Cutter {
     /// Of this pipeline.
     pub fn new(pipeline: &Pipeline) -> Cutter {
         let targets = pipeline.targets.iter().map(|t| Arc::clone(&t.target)).collect();
-        Cutter { source: Arc::clone(&pipeline.source), targets, rows: pipeline.limits.chunk_rows }
+        let few = (pipeline.limits.snapshot.as_secs_f64() * SLOWEST) as u64;
+        Cutter { source: Arc::clone(&pipeline.source), targets, rows: pipeline.limits.chunk_rows, few }
     }
 
     /// Why a table is read whole.
@@ -66,6 +74,7 @@ impl Cutter {
             return Ok((Vec::new(), Some(all(uncut))));
         }
         match self.plan(&mapped) {
+            Ok(plan) if done.is_empty() && plan.len() as u64 * self.rows <= self.few => Ok((done, Some(all(None)))),
             Ok(plan) => {
                 let ranges = chunk::behind(plan, done.last().and_then(|last| last.range.to.as_ref()));
                 Ok((done, Some(Todo { ranges, ..all(None) })))

@@ -112,6 +112,9 @@ pub struct Proof {
     /// Behind the last fence, if there were several.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub through: Option<Position>,
+    /// When both sides were opened there.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub through_micros: Option<i64>,
     /// How long replication stood still.
     pub held_ms: u64,
     /// How long it all took.
@@ -325,6 +328,7 @@ impl Fenced {
             verdict: overall(&proofs),
             position: Some(position),
             through: None,
+            through_micros: None,
             held_ms: held.as_millis() as u64,
             seconds: (began.elapsed() + held).as_secs_f64(),
             tables: proofs,
