@@ -241,8 +241,10 @@ impl Event {
 impl Entry {
     /// From its columns.
     pub fn read(seq: u64, at_micros: i64, kind: &str, body: &str) -> Result<Entry> {
+        // The kind stands first: a body that comes before it is held in a form that knows no numbers of 128 bits, which keys are.
         let read = || -> serde_json::Result<Event> {
-            serde_json::from_value(serde_json::json!({ "kind": kind, "body": serde_json::from_str::<Value>(body)? }))
+            let kind = serde_json::to_string(kind)?;
+            serde_json::from_str(&format!(r#"{{"kind":{kind},"body":{body}}}"#))
         };
         let event = read()
             .map_err(|e| Error::corrupt(format!("entry {seq} of the ledger ({kind}) cannot be read")).caused_by(e))?;

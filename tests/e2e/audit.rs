@@ -192,7 +192,7 @@ fn broken_off(prefix: &str, meanwhile: impl Fn(&Database)) -> (Vec<Settled>, Tab
     let mark = format!("crossfade-lock-{}", process::id());
     let schema = source.name();
     let lock = format!(
-        "set application_name = '{mark}'; begin; lock table \"{schema}\".z in access exclusive mode; select pg_sleep(600)"
+        "set application_name = '{mark}'; begin; lock table \"{schema}\".z in access exclusive mode; select pg_sleep(200)"
     );
     let before = thread::scope(|scope| {
         let locker = scope.spawn(|| target.try_sql(&lock));
