@@ -16,7 +16,7 @@ use crate::differences::at_ease;
 use crate::ledger::Kept;
 
 /// One range behind each fence: a fence takes longer than that.
-const SHORT: &str = "[limits]\nchunk_rows = 100\n[proof]\nsnapshot = \"1ms\"\n";
+const SHORT: &str = "[limits]\nchunk_rows = 250\n[proof]\nsnapshot = \"1ms\"\n";
 
 /// Changes rows, and moves some from one range to another and back.
 fn write(source: &Database, stop: &AtomicBool) -> usize {
@@ -56,15 +56,13 @@ fn proves(source: &Database, target: &Database, kept: &Kept) {
         1,
         |_, stop| write(source, stop),
         |_| {
-            for _ in 0..2 {
-                let proof = verify(kept, 0);
-                let t = of(&proof, "t");
-                assert!(chunks(t).len() >= 10, "{proof:#}");
-                assert_eq!((&t["verdict"], &t["source_fingerprint"]), (&"equal".into(), &Value::Null));
-                assert_ne!(proof["through"], Value::Null, "it took several fences");
-                assert_ne!(chunks(t)[0]["at_micros"], chunks(t)[9]["at_micros"]);
-                assert_eq!(chunks(of(&proof, "named")).len(), 0, "collations differ, so it is read whole");
-            }
+            let proof = verify(kept, 0);
+            let t = of(&proof, "t");
+            assert!(chunks(t).len() >= 4, "{proof:#}");
+            assert_eq!((&t["verdict"], &t["source_fingerprint"]), (&"equal".into(), &Value::Null));
+            assert_ne!(proof["through"], Value::Null, "it took several fences");
+            assert_ne!(chunks(t)[0]["at_micros"], chunks(t)[3]["at_micros"]);
+            assert_eq!(chunks(of(&proof, "named")).len(), 0, "collations differ, so it is read whole");
         },
     );
     assert_eq!(code(&kept.ended("catch-up", &["--timeout", "200s"])), 0, "{}", daemon.stderr());
@@ -123,7 +121,7 @@ fn chunks_of_a_postgres_table_that_is_written_to() {
     let proof = verify(&kept, 0);
     for table in ["ids", "parts"] {
         let table = of(&proof, table);
-        assert!(chunks(table).len() >= 4, "{table:#}");
+        assert!(chunks(table).len() >= 2, "{table:#}");
         assert_eq!((&table["source_rows"], &table["target_rows"]), (&450.into(), &450.into()));
     }
     assert_eq!(code(&kept.ended("uninstall", &[])), 0);
@@ -149,7 +147,7 @@ fn chunks_of_a_sqlite_table_and_a_parquet_log_that_is_read_whole() {
     let kept = Kept::new(&path, &from, &target.url(), SHORT);
     assert_eq!(code(&kept.ended("run", &["--until-caught-up"])), 0);
     let proof = verify(&kept, 0);
-    assert!(chunks(of(&proof, "t")).len() >= 10, "{proof:#}");
+    assert!(chunks(of(&proof, "t")).len() >= 4, "{proof:#}");
 
     std::fs::create_dir(path.join("lake")).expect("a folder");
     let kept = Kept::new(&path.join("lake"), &from, &format!("file://{}", path.join("lake/out").display()), SHORT);
@@ -223,7 +221,7 @@ fn broken_off(prefix: &str, meanwhile: impl Fn(&Database)) -> (Vec<Settled>, Tab
 #[test]
 fn a_comparison_that_was_killed_goes_on_where_it_was() {
     let (before, a) = broken_off("goeson", |_| {});
-    assert_eq!(before.len(), 5, "{before:#?}");
+    assert_eq!(before.len(), 2, "{before:#?}");
     let then: Vec<_> = before.iter().map(|s| (s.range.clone(), s.position.clone(), s.at_micros)).collect();
     let now: Vec<_> = a.chunks.iter().map(|c| (c.range.clone(), c.position.clone(), c.at_micros)).collect();
     assert_eq!(now, then, "nothing was read twice");
@@ -233,9 +231,9 @@ fn a_comparison_that_was_killed_goes_on_where_it_was() {
 #[test]
 fn a_table_whose_shape_has_changed_is_compared_anew() {
     let (before, a) = broken_off("anew", |source| {
-        source.sql("alter table a add column w int; insert into a values (1000, 1, 1)");
+        source.sql("alter table a add column w int; insert into a values (501, 1, 1)");
     });
     let last = before.last().expect("chunks").at_micros;
     assert!(a.chunks.iter().all(|c| c.at_micros > last), "{a:#?}");
-    assert_eq!((a.source_rows, a.chunks.len()), (Some(501), 6));
+    assert_eq!((a.source_rows, a.chunks.len()), (Some(501), 3));
 }
