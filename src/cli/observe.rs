@@ -119,14 +119,19 @@ pub fn lag(args: &Lag) -> Result<u8> {
         if let State::Retrying(error) = &view.state {
             println!("\nretrying: {error}");
         }
-        for table in &view.suspended {
-            println!("\nsuspended: {table}");
-        }
-        if let Some(f) = &view.concern {
-            println!("\n{}: {}: {}, and should be: {}\n  mend: {}", f.level, f.setting, f.actual, f.expected, f.fix);
-        }
+        troubles(view);
     }
     Ok(verdict as u8)
+}
+
+/// What has to be looked at, below the table: whole sentences would widen its columns beyond any screen.
+fn troubles(view: &View) {
+    for table in &view.suspended {
+        println!("\nsuspended: {table}");
+    }
+    if let Some(f) = &view.concern {
+        println!("\n{}: {}: {}, and should be: {}\n  mend: {}", f.level, f.setting, f.actual, f.expected, f.fix);
+    }
 }
 
 fn judge(view: &View, warn: Duration, crit: Duration) -> Verdict {
@@ -267,11 +272,9 @@ pub fn status(args: &StatusArgs) -> Result<u8> {
         let room = r.room.map_or_else(String::new, |b| format!(", {} until it may be lost", size(b)));
         t.add_row(["log kept", &format!("{} by {}{room}", size(r.bytes), r.by)]);
     }
-    if let Some(f) = &view.concern {
-        t.add_row([&f.level.to_string(), &format!("{}: {}; mend: {}", f.expected, f.actual, f.fix)]);
-    }
-    for s in &view.suspended {
-        t.add_row(["suspended", &s.to_string()]);
+    if !view.suspended.is_empty() {
+        let names: Vec<String> = view.suspended.iter().map(|s| s.table.to_string()).collect();
+        t.add_row(["suspended", &names.join(", ")]);
     }
     if let Some(c) = view.copy {
         t.add_row([
@@ -296,5 +299,6 @@ pub fn status(args: &StatusArgs) -> Result<u8> {
         t.add_row(["restarts", &count(view.restarts)]);
     }
     println!("{t}");
+    troubles(view);
     Ok(verdict as u8)
 }

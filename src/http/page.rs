@@ -11,7 +11,7 @@ use crossfade_core::Level;
 use super::chart::Chart;
 use super::{HANGS, Site};
 use crate::cli::logs;
-use crate::cli::print::{count, left, seconds, size, time};
+use crate::cli::print::{count, left, seconds, size, tables, time};
 use crate::pipeline::progress::{State, View};
 use crate::verify::Verdict;
 
@@ -58,7 +58,7 @@ pub fn html(site: &Site) -> String {
     copy(&mut out, &view);
     charts(&mut out, site, now);
     targets(&mut out, site, &view, now);
-    proofs(&mut out, site, now);
+    proofs(&mut out, site, &view, now);
     events(&mut out);
     let _ = writeln!(
         out,
@@ -81,13 +81,20 @@ fn behind(view: &View) -> String {
 }
 
 fn head(out: &mut String, site: &Site, view: &View) {
+    let differ = site.progress.recent.proofs().values().filter(|p| p.verdict == Verdict::Different).count();
     let class = match view.state {
+        State::Running if differ > 0 || !view.suspended.is_empty() => "bad",
         State::Running => "good",
         State::Starting | State::Stopping => "warn",
         State::Retrying(_) | State::Stopped => "bad",
     };
     let phase = view.phase().map_or_else(|| "not begun".into(), |p| p.to_string());
-    let doing = if view.state == State::Running { phase.as_str() } else { view.state.name() };
+    let mut doing = if view.state == State::Running { phase } else { view.state.name().to_owned() };
+    for (count, what) in [(view.suspended.len(), "suspended"), (differ, "different")] {
+        if count > 0 {
+            let _ = write!(doing, ", {} {what}", tables(count));
+        }
+    }
     let _ = write!(
         out,
         "<header><h1>{}</h1><span class=\"badge {class}\">{doing}</span><code class=\"soft\">{}</code></header>\
@@ -221,7 +228,8 @@ fn targets(out: &mut String, site: &Site, view: &View, now: i64) {
     );
 }
 
-fn proofs(out: &mut String, site: &Site, now: i64) {
+fn proofs(out: &mut String, site: &Site, view: &View, now: i64) {
+    let is_suspended = |name: &str| view.suspended.iter().any(|s| s.table.to_string() == name);
     let proofs = site.progress.recent.proofs();
     out.push_str("<h2>Last proof of each table</h2><div class=\"card\">");
     if proofs.is_empty() {
@@ -243,10 +251,15 @@ fn proofs(out: &mut String, site: &Site, now: i64) {
             Verdict::Unknown => ("warn", "unknown"),
         };
         let target = target.as_ref().map_or_else(String::new, |t| format!(" at {t}"));
-        let why = p.error.as_ref().map_or_else(String::new, |e| format!(": {e}"));
+        let why = match &p.error {
+            // Why it is, stands above.
+            Some(_) if is_suspended(table) => ": suspended".to_owned(),
+            Some(e) => format!(": {e}"),
+            None => String::new(),
+        };
         let _ = write!(
             out,
-            "<tr><td class=\"text\">{}{}</td><td class=\"text {class}\">{verdict}{}</td><td class=\"number\">{}</td>\
+            "<tr><td class=\"name\">{}{}</td><td class=\"text {class}\">{verdict}{}</td><td class=\"number\">{}</td>\
              <td class=\"number\">{}</td><td class=\"moment\">{}</td></tr>",
             Text(table),
             Text(&target),

@@ -62,7 +62,9 @@ fn take_in_which(
     opened: &mut [Opened<'_>],
     which: &dyn Fn() -> Result<Vec<Arc<TableSchema>>>,
 ) -> Result<Vec<String>> {
-    log_goes_on(pipeline, opened, &which()?)?;
+    let asked = which()?;
+    log_goes_on(pipeline, opened, &asked)?;
+    pipeline.source.retype(&asked)?;
     let (wanted, since) = shapes_and_position(pipeline, which)?;
     for checkpoint in super::checkpoints(opened)? {
         // A standby that was promoted behind what the target holds: at such a position nothing could be taken in.

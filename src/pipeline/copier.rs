@@ -174,7 +174,7 @@ pub fn copy(shared: &Shared<'_>, plan: &Plan, destinations: &[Destination<'_>]) 
     let mut loaders: Vec<Option<Box<dyn Loader>>> = destinations.iter().map(|_| None).collect();
     let mut highs = Vec::new();
     let mut failed = false;
-    while let Some(job) = plan.next() {
+    while let Some(mut job) = plan.next() {
         shared.throttle.wait(|| shared.halt.over());
         // Its reads turn with every record batch; a snapshot may have to wait for whoever writes to the table.
         let _asking = pulse::asking("a chunk of the copy", Patience::Work);
@@ -185,8 +185,8 @@ pub fn copy(shared: &Shared<'_>, plan: &Plan, destinations: &[Destination<'_>]) 
             }
         }
         let copied = match job.table.target.key.is_empty() {
-            true => copy_bag(shared, &job, destinations, &mut loaders),
-            false => copy_chunk(shared, &job, destinations, &mut loaders),
+            true => copy_bag(shared, &mut job, destinations, &mut loaders),
+            false => copy_chunk(shared, &mut job, destinations, &mut loaders),
         };
         match copied {
             Ok(Some(high)) => {
@@ -222,14 +222,14 @@ pub fn copy(shared: &Shared<'_>, plan: &Plan, destinations: &[Destination<'_>]) 
     Ok(highs)
 }
 
-/// Copies one chunk to every target that lacks it. `None`: the session is over.
+/// Copies one chunk to every target that lacks it, and notes which of them do no longer, also where another then fails. `None`:
+/// the session is over.
 fn copy_chunk(
     shared: &Shared<'_>,
-    job: &Job,
+    job: &mut Job,
     destinations: &[Destination<'_>],
     loaders: &mut [Option<Box<dyn Loader>>],
 ) -> Result<Option<Position>> {
-    let mut missing = job.missing.clone();
     let mut merge = false;
     loop {
         if shared.halt.over() {
@@ -242,37 +242,35 @@ fn copy_chunk(
             return Ok(None); // a writer that failed may have opened the gate
         }
         let applied: Vec<Position> =
-            missing.iter().map(|&i| shared.checkpoint(destinations[i].index).position).collect();
+            job.missing.iter().map(|&i| shared.checkpoint(destinations[i].index).position).collect();
         let Some(snapshot) = snapshot_after(shared, job, &applied)? else { return Ok(None) };
         let mut active: Vec<(usize, &mut Box<dyn Loader>)> = loaders
             .iter_mut()
             .enumerate()
-            .filter(|(i, _)| missing.contains(i))
+            .filter(|(i, _)| job.missing.contains(i))
             .filter_map(|(i, l)| l.as_mut().map(|l| (i, l)))
             .collect();
-        debug_assert_eq!(active.len(), missing.len(), "every missing target has a loader");
+        debug_assert_eq!(active.len(), job.missing.len(), "every missing target has a loader");
         read_chunk(shared, job, snapshot, &mut active, merge)?;
         if is_outdated(shared.source, &job.table.source)? {
             return Err(Error::data(&job.table.source.name, "its shape changed while a chunk of it was read"));
         }
         let high = shared.source.position()?;
-        let mut collided = Vec::new();
         for (i, loader) in active {
             match loader.commit(&high)? {
-                Loaded::Done => {}
+                Loaded::Done => job.missing.retain(|m| *m != i),
                 Loaded::Collided if merge => {
                     return Err(Error::corrupt(format!(
                         "table {}: chunk {} collided although it was merged",
                         job.table.target.name, job.index
                     )));
                 }
-                Loaded::Collided => collided.push(i),
+                Loaded::Collided => {}
             }
         }
-        if collided.is_empty() {
+        if job.missing.is_empty() {
             return Ok(Some(high));
         }
-        missing = collided;
         merge = true;
     }
 }
@@ -295,7 +293,7 @@ const PATIENCE: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Copies a table without a key, whole, as it is at a fence. `None`: the session is over.
 fn copy_bag(
     shared: &Shared<'_>,
-    job: &Job,
+    job: &mut Job,
     destinations: &[Destination<'_>],
     loaders: &mut [Option<Box<dyn Loader>>],
 ) -> Result<Option<Position>> {
@@ -334,6 +332,7 @@ fn copy_bag(
                 .hint("drop the target's unique indexes of this table until the copy has ended"));
         }
         shared.has(destinations[i].index, table);
+        job.missing.retain(|m| *m != i);
     }
     tracing::info!(%table, "the table is copied");
     Ok(Some(position))

@@ -80,7 +80,7 @@ impl Default for Limits {
             batch_rows: 160_000,
             queue: 16,
             copy_workers: 2,
-            chunk_rows: 50_000,
+            chunk_rows: 100_000,
             copy_rate: None,
             snapshot: Duration::from_secs(600),
             log_budget: None,

@@ -138,7 +138,10 @@ impl fmt::Display for SuspendedTable {
         if let Some(hint) = &self.hint {
             write!(f, "; {hint}")?;
         }
-        write!(f, "; then `{}`", self.command)
+        match &self.hint {
+            Some(hint) if hint.contains("crossfade snapshot") => Ok(()),
+            _ => write!(f, "; then `{}`", self.command),
+        }
     }
 }
 

@@ -195,8 +195,16 @@ pub fn levelling(shared: &Shared<'_>, pipeline: &Pipeline) -> bool {
 pub fn drift(pipeline: &Pipeline, carried: &[Mapped], globs: &[String]) -> BTreeMap<TableName, String> {
     let picked = |name: &TableName| globs.is_empty() || globs.iter().any(|g| glob_matches(g, name));
     let suspended = pipeline.progress.view().suspended;
-    let mut out: BTreeMap<TableName, String> =
-        suspended.iter().filter(|s| picked(&s.table)).map(|s| (s.table.clone(), format!("suspended: {s}"))).collect();
+    let mut out: BTreeMap<TableName, String> = suspended
+        .iter()
+        .filter(|s| picked(&s.table))
+        .map(|s| {
+            (
+                s.table.clone(),
+                format!("suspended since {}; `crossfade status` tells why, and what mends it", s.position),
+            )
+        })
+        .collect();
     let now = match pipeline.source.tables(&suspend::selection(pipeline, &suspended, |_| false)) {
         Ok(now) => now,
         Err(e) => {

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crossfade_harness::{Client, Database, MariaDb, MySql, PgVersion, Postgres};
+use crossfade_harness::{Client, Database, MariaDb, MySql, PgVersion, Postgres, Program};
 use serde_json::Value;
 
 use crate::common::{PATIENCE, Pipeline, code, folder, while_writing};
@@ -214,4 +214,46 @@ fn suspended_in_the_copy_from_mariadb() {
 #[test]
 fn suspended_in_the_copy_from_mysql() {
     a_value_in_the_copy(MySql::shared());
+}
+
+/// A value that contradicts how a column of SQLite travels stops its table; to copy that again is to decide anew, by all values.
+#[test]
+fn a_type_that_a_value_of_sqlite_contradicts() {
+    let (_folder, path) = folder();
+    let file = path.join("app.db");
+    let sqlite = |sql: &str| {
+        let ended = Program::new("sqlite3").args([file.to_str().expect("UTF-8"), sql]).start().wait(PATIENCE);
+        assert!(ended.status.success(), "{}", ended.stderr);
+    };
+    sqlite("create table good (id integer primary key); insert into good values (1)");
+    sqlite("create table sale (id integer primary key, amount numeric(10,2), note text)");
+    sqlite("insert into sale values (1, 10.25, 'a'), (2, 3, 'b')");
+    let target = Postgres::shared(PgVersion::V15).fresh_database("dst");
+    let amount = || {
+        let of = "attrelid = 'sale'::regclass and attname = 'amount'";
+        let kind = target.sql(&format!("select format_type(atttypid, atttypmod) from pg_attribute where {of}"));
+        let values = target.sql("select string_agg(amount::text, ' ' order by id) from sale");
+        (kind, values)
+    };
+    let pipeline = Pipeline::new("contradicted", &format!("sqlite://{}", file.display()), &[&target.url()]);
+    pipeline.catch_up();
+    assert_eq!(amount(), ("numeric(10,2)".into(), "10.25 3.00".into()));
+    sqlite("update sale set amount = 0.1 + 0.2 where id = 2; insert into good values (2)");
+    assert_eq!(code(&pipeline.ended("run", &["--until-caught-up"])), 65);
+    let found = suspended(&pipeline, 1);
+    let reason = found[0]["reason"].as_str().expect("a reason");
+    let told = "column amount, row id=2: real 0.30000000000000004 is no decimal(10,2)";
+    assert!(reason.contains(told), "{reason}");
+    assert_eq!(target.sql("select count(*) from good"), "2", "the other goes on");
+    follow(&pipeline, &found[0]);
+    sqlite("insert into sale values (3, 7.5 + 1e-9, 'c'); update sale set note = 'd' where id = 1");
+    pipeline.catch_up();
+    assert_eq!(amount(), ("numeric".into(), "10.25 0.30000000000000004 7.500000001".into()));
+    assert_eq!(pipeline.verify_equal(), 2);
+    // Nothing contradicts what is decided now, so it stands, though the declaration would do.
+    sqlite("update sale set amount = 1");
+    follow(&pipeline, &found[0]);
+    pipeline.catch_up();
+    assert_eq!(amount(), ("numeric".into(), "1 1 1".into()));
+    assert_eq!(pipeline.verify_equal(), 2);
 }

@@ -14,6 +14,7 @@ use crossfade_core::{History, Omissions, Owner, Phase, Result, Selection, Target
 
 use super::lens::Lens;
 use super::oracle::Judge;
+use super::poison::{POISONED, Poison};
 use super::source::{MemorySource, Store, position};
 use super::target::{MemoryTarget, TargetStore};
 
@@ -73,6 +74,25 @@ fn a_plan_of_another_target_is_not_followed() -> Result<()> {
         for target in &targets {
             Judge::new(&store, target, Lens::default()).at_the_end()?;
         }
+    }
+    Ok(())
+}
+
+/// The first target takes a chunk, the second refuses its rows. It is asked once more, as rows may have had another shape for a moment;
+/// the first, which holds the chunk, must not be.
+#[test]
+fn a_chunk_is_asked_again_of_those_that_lack_it() -> Result<()> {
+    let store = Store::new();
+    let targets = [TargetStore::new(History::Net), TargetStore::new(History::Net)];
+    let pipeline = begun(&store, &targets)?;
+    targets.iter().try_for_each(|target| take_in(target, &["b"], store.end()))?;
+    let table = targets[1].lock().shapes.iter().find(|t| t.name.name == "b").map(|t| t.name.clone());
+    targets[1].lock().poison = table.map(|table| (table, Poison::ALWAYS));
+    reach_the_end(&store, &pipeline)?;
+    for target in &targets {
+        let suspended = target.lock().suspended.clone();
+        let told = suspended.iter().any(|(t, why)| t.name == "b" && why.reason.contains(POISONED));
+        assert!(told, "{suspended:?}");
     }
     Ok(())
 }

@@ -25,6 +25,9 @@ pub enum Place {
 }
 
 impl Poison {
+    /// Whatever any transaction has written.
+    pub const ALWAYS: Poison = Poison { from: 0, to: u64::MAX };
+
     /// Of which table (its place among so many), where and when: in every second world that has two tables or more.
     pub fn random(mut random: Random, tables: usize) -> Option<(usize, Place, Poison)> {
         if tables < 2 || random.one_in(2) {

@@ -32,6 +32,8 @@ pub struct Tally {
     pub suspended: u64,
     /// Commits that crashes of a target have undone.
     pub undone: u64,
+    /// The same of chunks.
+    pub undone_chunks: u64,
     pub equal: u64,
     pub unknown: u64,
     pub samples: u64,
@@ -49,6 +51,7 @@ impl Tally {
         self.again_at_rest += other.again_at_rest;
         self.suspended += other.suspended;
         self.undone += other.undone;
+        self.undone_chunks += other.undone_chunks;
         self.equal += other.equal;
         self.unknown += other.unknown;
         self.samples += other.samples;
@@ -86,7 +89,8 @@ pub fn simulate(world: &World) -> Result<Tally> {
     })?;
     judges.iter_mut().try_for_each(Judge::at_the_end)?;
     tally.transactions = world.store.end();
-    tally.undone = world.targets.iter().map(|t| t.lock().undone).sum();
+    let undone = world.targets.iter().map(|t| t.lock()).map(|t| (t.undone, t.undone_chunks));
+    (tally.undone, tally.undone_chunks) = undone.fold((0, 0), |all, one| (all.0 + one.0, all.1 + one.1));
     tally.samples = judges.iter().map(|j| j.samples).sum();
     tally.restarts = world.pipeline.progress.view().restarts;
     tally.hits = world.faults.hits();

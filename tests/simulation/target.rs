@@ -65,6 +65,8 @@ pub struct Inner {
     durable: Option<Durable>,
     /// Commits that crashes have undone.
     pub undone: u64,
+    /// Chunks that crashes have undone.
+    pub undone_chunks: u64,
 }
 
 /// What was there before the first commit that is not durable.
@@ -75,6 +77,25 @@ struct Durable {
     tables: Tables,
     history: usize,
     touched: BTreeMap<TableName, u64>,
+    chunks: Vec<ChunkState>,
+    uncopied: BTreeMap<TableName, u64>,
+    lacking: usize,
+}
+
+impl Durable {
+    fn of(inner: &Inner) -> Durable {
+        Durable {
+            checkpoint: inner.checkpoint.clone(),
+            checkpoints: inner.checkpoints.len(),
+            shapes: inner.shapes.clone(),
+            tables: inner.tables.clone(),
+            history: inner.history.len(),
+            touched: inner.touched.clone(),
+            chunks: inner.chunks.clone(),
+            uncopied: inner.uncopied.clone(),
+            lacking: inner.lacking.len(),
+        }
+    }
 }
 
 /// The store of one pipeline.
@@ -91,6 +112,11 @@ impl TargetStore {
     pub fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// How many chunks are done.
+fn done(chunks: &[ChunkState]) -> usize {
+    chunks.iter().filter(|c| c.done.is_some()).count()
 }
 
 fn fenced(epoch: u64, now: u64) -> Error {
@@ -114,6 +140,15 @@ impl Inner {
         self.times.truncate(durable.checkpoints);
         (self.shapes, self.tables, self.touched) = (durable.shapes, durable.tables, durable.touched);
         self.history.truncate(durable.history);
+        self.undone_chunks += (done(&self.chunks) - done(&durable.chunks)) as u64;
+        (self.chunks, self.uncopied) = (durable.chunks, durable.uncopied);
+        self.lacking.truncate(durable.lacking);
+    }
+
+    /// What is committed from here on is not durable, until a commit is.
+    pub fn soften(&mut self) {
+        let before = self.durable.take().unwrap_or_else(|| Durable::of(self));
+        self.durable = Some(before);
     }
 
     fn is_suspended(&self, table: &TableName) -> bool {
@@ -270,6 +305,7 @@ impl Writer for MemoryWriter {
             done: None,
         };
         inner.chunks.extend(ranges.iter().enumerate().map(state));
+        inner.durable = None;
         Ok(())
     }
 
@@ -340,14 +376,7 @@ impl Writer for MemoryWriter {
 
     fn commit_soon(&mut self, checkpoint: &Checkpoint) -> Result<bool> {
         let mut inner = self.store.lock();
-        let before = inner.durable.take().unwrap_or_else(|| Durable {
-            checkpoint: inner.checkpoint.clone(),
-            checkpoints: inner.checkpoints.len(),
-            shapes: inner.shapes.clone(),
-            tables: inner.tables.clone(),
-            history: inner.history.len(),
-            touched: inner.touched.clone(),
-        });
+        let before = inner.durable.take().unwrap_or_else(|| Durable::of(&inner));
         drop(inner);
         let committed = self.commit(checkpoint);
         self.store.lock().durable = Some(before);
@@ -434,6 +463,7 @@ impl Writer for MemoryWriter {
         }
         inner.unique()?;
         inner.indexed = true;
+        inner.durable = None;
         Ok(())
     }
 }

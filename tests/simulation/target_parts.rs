@@ -74,6 +74,7 @@ impl Loader for MemoryLoader {
                 return Ok(Loaded::Collided);
             }
         }
+        inner.soften();
         inner.tables.insert(name.clone(), Arc::new(table));
         if let Some(after) = inner.uncopied.remove(name) {
             inner.lacking.push((name.clone(), after, low));

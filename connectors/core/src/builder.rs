@@ -73,22 +73,29 @@ macro_rules! each {
 impl ColumnBuilder {
     /// A builder for values of this type.
     pub fn new(logical: &Logical) -> Self {
+        Self::with_capacity(logical, 1024, 1024)
+    }
+
+    /// A builder with room for so many values, and for so many bytes of text, so that it need not grow on the way.
+    pub fn with_capacity(logical: &Logical, rows: usize, bytes: usize) -> Self {
         match logical {
-            Logical::Bool => Self::Bool(BooleanBuilder::new()),
-            Logical::Int8 => Self::Int8(Int8Builder::new()),
-            Logical::Int16 => Self::Int16(Int16Builder::new()),
-            Logical::Int32 => Self::Int32(Int32Builder::new()),
-            Logical::Int64 => Self::Int64(Int64Builder::new()),
-            Logical::UInt8 => Self::UInt8(UInt8Builder::new()),
-            Logical::UInt16 => Self::UInt16(UInt16Builder::new()),
-            Logical::UInt32 => Self::UInt32(UInt32Builder::new()),
-            Logical::UInt64 => Self::UInt64(UInt64Builder::new()),
-            Logical::Float32 => Self::Float32(Float32Builder::new()),
-            Logical::Float64 => Self::Float64(Float64Builder::new()),
+            Logical::Bool => Self::Bool(BooleanBuilder::with_capacity(rows)),
+            Logical::Int8 => Self::Int8(Int8Builder::with_capacity(rows)),
+            Logical::Int16 => Self::Int16(Int16Builder::with_capacity(rows)),
+            Logical::Int32 => Self::Int32(Int32Builder::with_capacity(rows)),
+            Logical::Int64 => Self::Int64(Int64Builder::with_capacity(rows)),
+            Logical::UInt8 => Self::UInt8(UInt8Builder::with_capacity(rows)),
+            Logical::UInt16 => Self::UInt16(UInt16Builder::with_capacity(rows)),
+            Logical::UInt32 => Self::UInt32(UInt32Builder::with_capacity(rows)),
+            Logical::UInt64 => Self::UInt64(UInt64Builder::with_capacity(rows)),
+            Logical::Float32 => Self::Float32(Float32Builder::with_capacity(rows)),
+            Logical::Float64 => Self::Float64(Float64Builder::with_capacity(rows)),
             Logical::Decimal { precision, .. } if *precision <= 38 => {
-                Self::Decimal128(Decimal128Builder::new().with_data_type(logical.arrow()))
+                Self::Decimal128(Decimal128Builder::with_capacity(rows).with_data_type(logical.arrow()))
             }
-            Logical::Decimal { .. } => Self::Decimal256(Decimal256Builder::new().with_data_type(logical.arrow())),
+            Logical::Decimal { .. } => {
+                Self::Decimal256(Decimal256Builder::with_capacity(rows).with_data_type(logical.arrow()))
+            }
             Logical::Numeric
             | Logical::Text
             | Logical::Enum { .. }
@@ -96,14 +103,14 @@ impl ColumnBuilder {
             | Logical::Json
             | Logical::Bit { .. }
             | Logical::Postgres { .. }
-            | Logical::Literal => Self::Utf8(StringBuilder::new()),
-            Logical::Bytes => Self::Binary(BinaryBuilder::new()),
-            Logical::Uuid => Self::Uuid(FixedSizeBinaryBuilder::new(16)),
-            Logical::Date => Self::Date(Date32Builder::new()),
-            Logical::Time => Self::Time(Time64MicrosecondBuilder::new()),
-            Logical::Duration => Self::Duration(DurationMicrosecondBuilder::new()),
+            | Logical::Literal => Self::Utf8(StringBuilder::with_capacity(rows, bytes)),
+            Logical::Bytes => Self::Binary(BinaryBuilder::with_capacity(rows, bytes)),
+            Logical::Uuid => Self::Uuid(FixedSizeBinaryBuilder::with_capacity(rows, 16)),
+            Logical::Date => Self::Date(Date32Builder::with_capacity(rows)),
+            Logical::Time => Self::Time(Time64MicrosecondBuilder::with_capacity(rows)),
+            Logical::Duration => Self::Duration(DurationMicrosecondBuilder::with_capacity(rows)),
             Logical::Timestamp | Logical::TimestampTz => {
-                Self::Timestamp(TimestampMicrosecondBuilder::new().with_data_type(logical.arrow()))
+                Self::Timestamp(TimestampMicrosecondBuilder::with_capacity(rows).with_data_type(logical.arrow()))
             }
             Logical::Omitted => Self::Omitted(NullBuilder::new()),
         }

@@ -41,6 +41,12 @@ pub trait Source: Send + Sync {
         Ok(Vec::new())
     }
 
+    /// These tables are about to be copied again: what was decided once about their columns, and is contradicted by values that they
+    /// hold now, is decided anew, and their log begins anew with it. A source whose catalog types its columns has decided nothing.
+    fn retype(&self, _tables: &[Arc<TableSchema>]) -> Result<()> {
+        Ok(())
+    }
+
     /// The tables of the database that `selection` admits, as they are now. An error names every admitted table that
     /// cannot be carried, and why.
     fn tables(&self, selection: &Selection) -> Result<Vec<Arc<TableSchema>>>;

@@ -257,6 +257,7 @@ pub trait Loader: Send {
     fn write(&mut self, rows: &RecordBatch) -> Result<()>;
 
     /// Commits the chunk's rows and its completion in one step. `high` is the source's position after the read. An
-    /// error if the epoch is no longer the pipeline's.
+    /// error if the epoch is no longer the pipeline's. It need not be durable before the writer's next commit that is: until then
+    /// a crash of the target may undo it whole, with every commit after it.
     fn commit(&mut self, high: &Position) -> Result<Loaded>;
 }

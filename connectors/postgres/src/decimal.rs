@@ -51,6 +51,9 @@ impl<'a> Numeric<'a> {
     /// The value times 10^scale; `None` if that is no whole number or too large.
     pub fn to_i128(self, scale: u8) -> Option<i128> {
         let negative = self.negative()?;
+        if let Some(short) = self.short(scale) {
+            return Some(i128::from(if negative { -short } else { short }));
+        }
         let mut sum: i128 = 0;
         let mut exponent = 0;
         for (digit, e) in self.places(scale) {
@@ -62,6 +65,21 @@ impl<'a> Numeric<'a> {
             sum = sum.checked_mul(10)?;
         }
         Some(sum)
+    }
+
+    /// The amount times 10^scale of a short number whose last digit is at the scale or cut by it, as most are: in 64 bits.
+    fn short(&self, scale: u8) -> Option<i64> {
+        let groups = self.digits.len() / 2;
+        let last = (self.weight + 1) * 4 + i32::from(scale) - 4 * groups as i32;
+        if groups > 4 || !(-3..=3).contains(&last) {
+            return None;
+        }
+        let sum = self.digits().fold(0, |sum, digit| sum * 10_000 + i64::from(digit));
+        let unit = i64::from(POW10[last.unsigned_abs() as usize]);
+        match last {
+            0.. => sum.checked_mul(unit),
+            _ => (sum % unit == 0).then_some(sum / unit),
+        }
     }
 
     /// As [`Numeric::to_i128`].

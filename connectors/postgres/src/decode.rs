@@ -23,6 +23,17 @@ const EPOCH_MICROS: i64 = 946_684_800_000_000;
 const BATCH_ROWS: usize = 8192;
 const BATCH_BYTES: usize = 4 << 20;
 
+/// Powers of ten, as far as 128 bits hold them: a decimal(p) is below the one of p.
+const POW10: [u128; 39] = {
+    let mut powers = [1; 39];
+    let mut i = 1;
+    while i < powers.len() {
+        powers[i] = powers[i - 1] * 10;
+        i += 1;
+    }
+    powers
+};
+
 /// Where in the stream we are.
 #[derive(Debug, PartialEq, Eq)]
 enum State {
@@ -83,9 +94,14 @@ impl<'a> Decoder<'a> {
         if self.rows == 0 {
             return Ok(None);
         }
+        // The next batch will be much like this one.
+        let (rows, bytes) = (self.rows, self.columns.iter().map(ColumnBuilder::bytes));
+        let room = |(column, bytes): (&Column, usize)| ColumnBuilder::with_capacity(&column.logical, rows, bytes);
+        let next = self.table.columns.iter().zip(bytes).map(room).collect();
+        let mut full = std::mem::replace(&mut self.columns, next);
         self.rows = 0;
         self.bytes = 0;
-        finish_columns(self.table, &mut self.columns).map(Some)
+        finish_columns(self.table, &mut full).map(Some)
     }
 
     /// Demands that the stream ended as it should: a cut stream must not pass for a short table.
@@ -327,8 +343,8 @@ fn decimal(builder: &mut ColumnBuilder, logical: &Logical, bytes: &[u8]) -> Resu
     let bad = || unfit(numeric, &format!("a decimal({precision},{scale})"));
     match builder {
         ColumnBuilder::Decimal128(b) => {
-            let fits =
-                |v: &i128| 10u128.checked_pow(u32::from(*precision)).is_none_or(|limit| v.unsigned_abs() < limit);
+            let limit = POW10.get(usize::from(*precision));
+            let fits = |v: &i128| limit.is_none_or(|limit| v.unsigned_abs() < *limit);
             b.append_value(numeric.to_i128(*scale).filter(fits).ok_or_else(bad)?);
         }
         ColumnBuilder::Decimal256(b) => {

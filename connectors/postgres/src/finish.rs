@@ -277,3 +277,16 @@ pub async fn set_sequences(client: &Client, tables: &[Arc<TableSchema>]) -> Resu
     }
     Ok(())
 }
+
+/// Statistics of what the stream's statements ask for: keys, or whole rows. Those of other columns are left to the server's
+/// autovacuum, whose count of new rows a partial ANALYZE does not set back (`do_analyze_rel` in the server's `commands/analyze.c`): a copy
+/// does not wait for what it does not need.
+pub async fn analyze(client: &Client, tables: &[Arc<TableSchema>]) -> Result<()> {
+    for table in tables {
+        let keys = idents(table.key_columns().map(|c| c.name.as_str()));
+        let columns = if keys.is_empty() { keys } else { format!(" ({keys})") };
+        let sql = format!("ANALYZE {}{columns}", quote::table(&table.name));
+        client.batch_execute(&sql).await.map_err(classify)?;
+    }
+    Ok(())
+}

@@ -41,21 +41,27 @@ pub fn put_i128(out: &mut Vec<u8>, value: i128, scale: u8) {
     let mut rest = value.unsigned_abs();
     // The group that straddles the scale: its digits are the highest of a base-10000 digit.
     let odd = usize::from(scale % 4);
-    if odd != 0 {
-        let unit = u128::from(POW10[odd]);
-        groups.push((rest % unit) as u64 * POW10[4 - odd]);
-        rest /= unit;
-    }
-    // 128-bit division is slow: peel off 16 digits at a time, then work in 64 bits.
-    while rest > u128::from(u64::MAX) {
-        let mut low = (rest % 10_000_000_000_000_000) as u64;
-        rest /= 10_000_000_000_000_000;
-        for _ in 0..4 {
-            groups.push(low % 10000);
-            low /= 10000;
+    // 128-bit division is slow: peel off what 64 bits do not hold, 16 digits at a time, then work in those.
+    if rest > u128::from(u64::MAX) {
+        if odd != 0 {
+            let unit = u128::from(POW10[odd]);
+            groups.push((rest % unit) as u64 * POW10[4 - odd]);
+            rest /= unit;
+        }
+        while rest > u128::from(u64::MAX) {
+            let mut low = (rest % 10_000_000_000_000_000) as u64;
+            rest /= 10_000_000_000_000_000;
+            for _ in 0..4 {
+                groups.push(low % 10000);
+                low /= 10000;
+            }
         }
     }
     let mut rest = rest as u64;
+    if groups.len == 0 && odd != 0 {
+        groups.push((rest % POW10[odd]) * POW10[4 - odd]);
+        rest /= POW10[odd];
+    }
     while rest > 0 {
         groups.push(rest % 10000);
         rest /= 10000;

@@ -8,6 +8,7 @@
 
 use std::collections::HashMap;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{Bytes, BytesMut};
 use crossfade_core::{Error, Result, TableName, TableSchema};
@@ -63,6 +64,7 @@ pub struct Session {
     /// By their columns' types, under which tables of one shape share them.
     stages: HashMap<Vec<PgType>, Stage>,
     next_stage: usize,
+    spare: Arc<Spare>,
 }
 
 /// A staging table of this session.
@@ -108,7 +110,15 @@ impl Session {
         };
         let sql = "SELECT pg_catalog.current_setting('synchronous_commit') <> 'remote_apply'";
         let may_hurry = client.query_one(sql, &[]).await.and_then(|row| row.try_get(0)).map_err(classify)?;
-        Ok(Session { client, replica, may_hurry, statements: HashMap::new(), stages: HashMap::new(), next_stage: 0 })
+        Ok(Session {
+            client,
+            replica,
+            may_hurry,
+            statements: HashMap::new(),
+            stages: HashMap::new(),
+            next_stage: 0,
+            spare: Arc::default(),
+        })
     }
 
     /// Starts a transaction. Where foreign keys of the target fire, they may do so at its end, since batches are ordered by
@@ -226,9 +236,9 @@ impl Session {
     pub async fn start_copy(&mut self, sql: &str, table: &TableSchema) -> Result<Copying, CopyError> {
         let statement = self.prepare(sql).await.map_err(CopyError::Other)?;
         let sink = self.client.copy_in(&statement).await.map_err(|e| copy_error(table, e))?;
-        let mut buffer = Vec::with_capacity(ROOM);
+        let mut buffer = self.spare.take();
         buffer.extend_from_slice(HEADER);
-        Ok(Copying { sink: Box::pin(sink), buffer, over: false })
+        Ok(Copying { sink: Box::pin(sink), buffer, spare: Arc::clone(&self.spare), over: false })
     }
 }
 
@@ -236,6 +246,7 @@ impl Session {
 pub struct Copying {
     sink: Pin<Box<CopyInSink<Bytes>>>,
     buffer: Vec<u8>,
+    spare: Arc<Spare>,
     /// The connection takes no more: `finish` tells why.
     over: bool,
 }
@@ -256,8 +267,9 @@ impl Copying {
     }
 
     async fn send(&mut self) {
-        let full = std::mem::replace(&mut self.buffer, Vec::with_capacity(ROOM));
-        self.over = self.over || self.sink.send(full.into()).await.is_err();
+        let full = std::mem::replace(&mut self.buffer, self.spare.take());
+        let piece = Bytes::from_owner(Piece { bytes: full, home: Arc::clone(&self.spare) });
+        self.over = self.over || self.sink.send(piece).await.is_err();
     }
 
     /// Ends the COPY; returns how many rows the server took.
@@ -270,6 +282,43 @@ impl Copying {
             // A failed send means a lost connection or an error of the server, which `finish` has told.
             true => Err(CopyError::Other(Error::transient("the connection took no more of a COPY, and then ended it"))),
         }
+    }
+}
+
+/// Buffers that the driver has written and given back. A fresh one for each piece would be memory that no cache holds.
+#[derive(Default)]
+struct Spare(Mutex<Vec<Vec<u8>>>);
+
+impl Spare {
+    fn take(&self) -> Vec<u8> {
+        let spare = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        spare.unwrap_or_else(|| Vec::with_capacity(ROOM))
+    }
+
+    /// A buffer that a long row has made large is not kept.
+    fn put(&self, mut buffer: Vec<u8>) {
+        if buffer.capacity() <= 2 * ROOM {
+            buffer.clear();
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
+        }
+    }
+}
+
+/// A buffer on its way to the server.
+struct Piece {
+    bytes: Vec<u8>,
+    home: Arc<Spare>,
+}
+
+impl AsRef<[u8]> for Piece {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        self.home.put(std::mem::take(&mut self.bytes));
     }
 }
 

@@ -408,10 +408,7 @@ impl Writer for PostgresWriter {
             let client = w.server.client().await?;
             client.batch_execute(BUILDING).await.map_err(classify)?;
             finish::finish_copy(&client, tables).await?;
-            for table in tables {
-                let sql = format!("ANALYZE {}", crate::quote::table(&table.name));
-                client.batch_execute(&sql).await.map_err(classify)?;
-            }
+            finish::analyze(&client, tables).await?;
             w.applier.forget();
             Ok(())
         })

@@ -109,7 +109,7 @@ pub fn verify(conn: &Connection, mark: Mark) -> Result<()> {
 /// The error of a table whose log begins behind the place that is read.
 pub fn begun_anew(table: &TableName, since: i64, at: impl std::fmt::Display) -> Error {
     Error::data(table, format!("its log begins at row {since}, behind {at}"))
-        .hint(format!("the table was rebuilt: copy it again with `crossfade snapshot {table}`"))
+        .hint(format!("the table was rebuilt, or its columns travel as other types now: copy it again with `crossfade snapshot {table}`"))
 }
 
 /// The tables that have a log.
@@ -183,16 +183,22 @@ fn adopt(tx: &Connection, known: &Known, table: &Table, wanted: &TableSchema) ->
         false if upgrade::same_columns(wanted, table) => to_json(&shape::whole(tx, table, wanted)?)?,
         false => return Err(Error::transient(format!("table {} was altered just now", wanted.name))),
     };
-    // What was written while the triggers were gone is in no log. A mark of its own makes every position before it one that
-    // cannot be continued from, also the last one that a pipeline may hold.
+    // What was written while the triggers were gone is in no log.
+    begin_anew(tx, known.id, &shape, &to_json(&uniques(table))?)?;
+    create(tx, table, known.id)
+}
+
+/// The log of a table begins here, in this shape. A mark of its own makes every position before it one that cannot be continued
+/// from, also the last one that a pipeline may hold.
+pub fn begin_anew(tx: &Connection, id: i64, shape: &str, uniques: &str) -> Result<()> {
     tx.execute("INSERT INTO _crossfade_change(t, op, at) VALUES (0, ?1, julianday('now'))", [op::MARK])
         .doing("marking where the log of a table begins anew")?;
     tx.execute(
         "UPDATE _crossfade_table SET since = ?2, shape = ?3, uniques = ?4 WHERE id = ?1",
-        params![known.id, last_mark(tx)?.seq, shape, to_json(&uniques(table))?],
+        params![id, last_mark(tx)?.seq, shape, uniques],
     )
     .doing("beginning the log of a table anew")?;
-    create(tx, table, known.id)
+    Ok(())
 }
 
 /// Each unique constraint as text, to tell new ones.

@@ -35,6 +35,7 @@ mod mark;
 mod notes;
 mod prune;
 mod references;
+mod retype;
 mod shape;
 mod snapshot;
 mod stream;
@@ -98,6 +99,10 @@ impl Source for Sqlite {
 
     fn check_references(&self, tables: &[Arc<TableSchema>]) -> Result<Vec<Finding>> {
         references::check(&self.location.reader()?, tables)
+    }
+
+    fn retype(&self, tables: &[Arc<TableSchema>]) -> Result<()> {
+        retype::run(&self.location, tables)
     }
 
     fn tables(&self, selection: &Selection) -> Result<Vec<Arc<TableSchema>>> {

@@ -222,6 +222,21 @@ pub fn describe(value: ValueRef<'_>) -> String {
     }
 }
 
+/// A decision, for a message.
+fn words(logical: &Logical) -> String {
+    match logical {
+        Logical::Int64 => "integer".into(),
+        Logical::Float64 => "real".into(),
+        Logical::Text => "text".into(),
+        Logical::Bytes => "blob".into(),
+        Logical::Decimal { precision, scale } => format!("decimal({precision},{scale})"),
+        Logical::Numeric => "number".into(),
+        Logical::Date => "date".into(),
+        Logical::Timestamp => "time".into(),
+        other => format!("{other:?}").to_lowercase(),
+    }
+}
+
 /// The error for a value that does not fit the decision.
 pub fn misfit(table: &TableSchema, column: usize, key: String, found: &str) -> Error {
     let c = &table.columns[column];
@@ -236,16 +251,16 @@ pub fn misfit(table: &TableSchema, column: usize, key: String, found: &str) -> E
         )
     } else {
         format!(
-            "the column's type was decided from its declaration and the values there were when the log began: mend the row \
-             and copy the table anew with `crossfade snapshot TABLE`, or run `crossfade uninstall` and begin again, which makes the column a literal that \
-             carries any value; or exclude {}",
+            "mend the value or leave it, then copy the table anew with `crossfade snapshot {0}`, which decides again by all values \
+             there are how the column travels; or exclude {0}",
             table.name
         )
     };
-    Error::data(&table.name, format!("a value of type {:?} (declared {:?}) is {found}", c.logical, c.source_type))
-        .column(&c.name)
-        .key(key)
-        .hint(hint)
+    let carried = words(&c.logical);
+    let declared = if c.source_type.is_empty() { "without a type" } else { c.source_type.as_str() };
+    let what =
+        format!("{found} is no {carried}; the column (declared {declared}) held nothing else when its log began");
+    Error::data(&table.name, what).column(&c.name).key(key).hint(hint)
 }
 
 #[cfg(test)]

@@ -102,6 +102,8 @@ fn chunks_are_done_once(fixture: &mut (dyn TargetFixture + '_)) -> Result<()> {
     ensure(load(&bench, loader.as_mut(), 1, &parts[1], false)? == Loaded::Done, || "an empty table collided".into())?;
     expect_done(&mut bench, &[1], "after one chunk")?;
     drop(loader);
+    // Until then a crash of the target may take it away.
+    bench.writer.harden()?;
     bench = bench.reopen(fixture)?;
     expect_done(&mut bench, &[1], "after a restart")?;
     let mut loader = bench.target.loader(PIPELINE, bench.writer.epoch())?;
@@ -119,6 +121,7 @@ fn chunks_are_done_once(fixture: &mut (dyn TargetFixture + '_)) -> Result<()> {
         }
     }
     drop(loader);
+    bench.writer.harden()?;
     bench = bench.reopen(fixture)?;
     bench.model = parts.into_iter().flatten().collect();
     end_copy(&mut bench, 9)?;
