@@ -26,7 +26,7 @@ pub enum Job {
     /// Open both sides, to compare them for a repair.
     Compare(Box<Mending>),
     /// Open both sides a second time, for the rows that differ.
-    Recheck(Compared, Box<Mending>),
+    Recheck(Box<Compared>, Box<Mending>),
     /// Write some rows.
     Mend(Box<Mending>),
 }
@@ -86,7 +86,7 @@ impl Mending {
             self.finish(compared);
             return None;
         }
-        Some(Job::Recheck(compared, self))
+        Some(Job::Recheck(Box::new(compared), self))
     }
 }
 
@@ -140,13 +140,13 @@ impl Desk {
                     Ok(fenced) => {
                         scope.spawn(move || {
                             compared.recheck(fenced);
-                            mending.finish(compared);
+                            mending.finish(*compared);
                         });
                     }
                     Err(e) if cut_off(shared, &e) => self.put(Job::Recheck(compared, mending)),
                     Err(e) => {
                         compared.unchecked(&e);
-                        mending.finish(compared);
+                        mending.finish(*compared);
                     }
                 },
                 Job::Mend(mending) => self.mend(mending, shared, pipeline),
