@@ -101,7 +101,7 @@ pub struct Part {
 
 impl Part {
     /// The source's side, or a target's.
-    pub fn new(lent: &Lent, position: &Position, pace: &Arc<Pace>, is_source: bool) -> Box<dyn Snapshot> {
+    pub fn side(lent: &Lent, position: &Position, pace: &Arc<Pace>, is_source: bool) -> Box<dyn Snapshot> {
         Box::new(Part { lent: Arc::clone(lent), position: position.clone(), pace: Arc::clone(pace), is_source })
     }
 

@@ -66,7 +66,7 @@ impl Sitting {
         let began = Instant::now();
         let after = todo.ranges.first().and_then(|r| r.after.clone());
         let pace = Pace::new(todo.ranges.clone(), after.is_none(), until);
-        let part = |lent: &Lent, is_source| Part::new(lent, &self.position, &pace, is_source);
+        let part = |lent: &Lent, is_source| Part::side(lent, &self.position, &pace, is_source);
         let fenced = Fenced {
             position: self.position.clone(),
             at_micros: self.at_micros,
