@@ -9,9 +9,8 @@
 //!
 //! Replication stalls for these four steps only, not for the scans. Then every table is scanned on both sides and the
 //! fingerprints are compared. What could not be read is *unknown*, and unknown is never equal; so is a check that
-//! compared no table, or one while a table is suspended. Snapshots are not held for ever: what cannot be read in time is read
-//! behind further fences (`course.rs`). Where a table differs, the same snapshots are read again to find the rows (`narrow.rs`); these are
-//! looked at once more behind a second fence (`recheck.rs`).
+//! compared no table, or one while a table is suspended. What cannot be read in time is read behind further fences
+//! (`course.rs`). Where a table differs, the same snapshots are read again to find the rows (`narrow.rs`); these are looked at once more behind a second fence (`recheck.rs`).
 
 pub mod canary;
 pub mod changed;
@@ -93,8 +92,7 @@ pub struct TableProof {
     /// Why it is unknown, or why the rows that differ could not be found.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub error: Option<String>,
-    /// The ranges of its key that were read at different positions; none, if all of it was read at one. Then there is no
-    /// fingerprint of the table, and its rows are a sum over these positions.
+    /// The ranges of its key that were read behind several fences, if so: then its rows are a sum, and it has no fingerprint.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub chunks: Vec<Chunk>,
     /// Why it was read at one position although that took longer than snapshots are to be held.
