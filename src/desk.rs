@@ -1,4 +1,4 @@
-//! What commands ask of a running pipeline and what needs it held at a position: comparisons and repairs.
+//! What commands ask of a running pipeline and what needs it held at a position: comparisons, samples and repairs.
 //!
 //! A fence is made on the thread that conducts the session, between two of its looks at everything else, and takes moments. What
 //! takes long, to scan both sides, runs on a thread of its own. So the work goes to and fro as [`Job`]s: held here, scanned there,
@@ -17,6 +17,7 @@ use crate::pipeline::{self, Conduct, Pipeline};
 use crate::repair::{Repair, Report};
 use crate::verify::chunk::Settled;
 use crate::verify::course::{Course, Step, Walk};
+use crate::verify::sample::{Sample, Wanted};
 use crate::verify::{self, Compared, Options, Proof};
 
 /// Something to be done while the pipeline is held.
@@ -27,6 +28,15 @@ pub enum Job {
     Compare(Box<Mending>),
     /// Open both sides a second time, for the rows that differ.
     Recheck(Box<Compared>, Box<Mending>),
+    /// Open both sides, to show random rows.
+    Sample {
+        /// Globs; empty means all.
+        tables: Vec<String>,
+        /// Which rows.
+        wanted: Wanted,
+        /// Who waits for them.
+        reply: Sender<Result<Sample>>,
+    },
     /// Write some rows.
     Mend(Box<Mending>),
 }
@@ -48,8 +58,13 @@ impl Job {
 
     /// The comparison of all tables that the schedule asks for. It goes on with what was settled of it.
     pub fn scheduled(known: Vec<Settled>, reply: Sender<Result<Proof>>) -> Job {
-        let course = Course::new(&[], Options { totals: true }, reply).kept(known);
+        let course = Course::new(&[], Options { totals: true, references: true }, reply).kept(known);
         Job::Walk(Walk::On(Box::new(course)))
+    }
+
+    /// Random rows.
+    pub fn sample(tables: &[String], wanted: Wanted, reply: Sender<Result<Sample>>) -> Job {
+        Job::Sample { tables: tables.to_vec(), wanted, reply }
     }
 
     /// A repair; `apply` is false where it only tells what it would do.
@@ -148,6 +163,13 @@ impl Desk {
                         compared.unchecked(&e);
                         mending.finish(*compared);
                     }
+                },
+                Job::Sample { tables, wanted, reply } => match verify::fence(shared, pipeline, &tables) {
+                    Ok(fenced) => {
+                        scope.spawn(move || drop(reply.send(Ok(fenced.sample(wanted)))));
+                    }
+                    Err(e) if cut_off(shared, &e) => self.put(Job::Sample { tables, wanted, reply }),
+                    Err(e) => drop(reply.send(Err(e))),
                 },
                 Job::Mend(mending) => self.mend(mending, shared, pipeline),
             }

@@ -107,6 +107,7 @@ pub fn pipeline(config: &Config, runtime: &Handle) -> Result<Pipeline> {
         selection: config.selection.clone(),
         rules: config.rules.clone(),
         targets: targets.collect::<Result<_>>()?,
+        aggregates: config.aggregates.clone(),
         limits: config.limits.clone(),
         progress: Arc::default(),
         tuning: Arc::default(),

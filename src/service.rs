@@ -1,6 +1,6 @@
 //! The daemon's side door: a control socket, systemd's notifications, and signals.
 //!
-//! `lag`, `status`, `catch-up`, `verify`, `repair` and `snapshot` ask a running daemon over a Unix socket, one JSON line each way; without a
+//! `lag`, `status`, `catch-up`, `verify`, `sample`, `repair` and `snapshot` ask a running daemon over a Unix socket, one JSON line each way; without a
 //! daemon they do their work on the databases themselves. The socket also makes a second run on the same machine stop at
 //! once; across machines the target's own fencing does that.
 
@@ -24,7 +24,7 @@ use crate::pipeline::again::Wish;
 use crate::pipeline::progress::{Keeping, View};
 use crate::pipeline::recent::Sample;
 use crate::repair::Report;
-use crate::verify::{Options, Proof};
+use crate::verify::{Options, Proof, sample};
 
 /// What a command asks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +41,13 @@ pub enum Request {
         /// How much is compared.
         #[serde(default)]
         options: Options,
+    },
+    /// Show random rows.
+    Sample {
+        /// Globs; empty means all.
+        tables: Vec<String>,
+        /// Which.
+        wanted: sample::Wanted,
     },
     /// Write rows that differ again.
     Repair {
@@ -81,6 +88,7 @@ enum Answer {
     Status(Box<Status>),
     Samples(Vec<Sample>),
     Proof(Proof),
+    Sample(Box<sample::Sample>),
     Repair(Box<Report>),
     Tables(Vec<String>),
     Error { message: String, hint: Option<String>, exit: i32 },
@@ -88,7 +96,7 @@ enum Answer {
 
 /// What somebody waits for.
 pub enum Wanted {
-    /// A comparison, or a repair.
+    /// A comparison, a sample, or a repair.
     Job(Job),
     /// Tables to copy again.
     Again(Wish),
@@ -192,6 +200,11 @@ impl Server {
                     pipeline.progress.recent.proved(proof, crate::now_micros());
                 }
                 answer.map_or_else(|e| refusal(&e), Answer::Proof)
+            }
+            Ok(Request::Sample { tables, wanted }) => {
+                let (reply, sample) = bounded(1);
+                self.want(Wanted::Job(Job::sample(&tables, wanted, reply)));
+                wait(&sample, over).map_or_else(|e| refusal(&e), |sample| Answer::Sample(Box::new(sample)))
             }
             Ok(Request::Repair { tables, apply }) => {
                 let (reply, report) = bounded(1);
@@ -305,6 +318,15 @@ pub fn ask_samples(pipeline: &str) -> Option<Result<Vec<Sample>>> {
 pub fn ask_verify(pipeline: &str, tables: &[String], options: Options) -> Option<Result<Proof>> {
     Some(match ask(pipeline, &Request::Verify { tables: tables.to_vec(), options })? {
         Ok(Answer::Proof(proof)) => Ok(proof),
+        Ok(_) => Err(odd()),
+        Err(e) => Err(e),
+    })
+}
+
+/// Asks a running daemon for random rows. `None`: no daemon answers.
+pub fn ask_sample(pipeline: &str, tables: &[String], wanted: sample::Wanted) -> Option<Result<sample::Sample>> {
+    Some(match ask(pipeline, &Request::Sample { tables: tables.to_vec(), wanted })? {
+        Ok(Answer::Sample(sample)) => Ok(*sample),
         Ok(_) => Err(odd()),
         Err(e) => Err(e),
     })

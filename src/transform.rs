@@ -248,7 +248,8 @@ impl Transform {
                 let steps = change.steps.iter().map(|s| self.step(&change, s));
                 let steps = steps.filter_map(Result::transpose).collect::<Result<_>>()?;
                 let from = self.map(&change.from)?.target;
-                let to = self.map(&change.to)?.target;
+                // Rules that have no place for its new shape stop this table alone.
+                let to = self.map(&change.to).map_err(|e| e.concerning(&change.to.name))?.target;
                 Item::Schema(SchemaChange { from, to, steps })
             }
         })

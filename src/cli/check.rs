@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use crossfade_core::{Details, Error, Finding, History, Level, Result, TableSchema};
+use crossfade_core::{Details, Error, Finding, History, Level, Result, Selection, TableSchema};
 use serde::Serialize;
 
 use super::print::{Progressing, count, seconds, size, table, tables};
-use super::{Which, print_json};
+use super::{Which, beyond, print_json};
 use crate::pipeline::progress::SuspendedTable;
 use crate::pipeline::{Pipeline, retention, suspend};
 use crate::scan::{self, Found, Scanned};
@@ -56,8 +56,12 @@ fn look(pipeline: &Pipeline) -> Result<(Found, Vec<Mapped>)> {
     let mut out = Vec::new();
     let suspended = suspend::recover(pipeline)?;
     // What is wrong with a table that is left out stops nobody.
-    let selection = suspend::selection(pipeline, &suspended, |_| false);
+    let mut selection = suspend::selection(pipeline, &suspended, |_| false);
     let mut source = pipeline.source.check(&selection)?;
+    let begun = has_begun(pipeline)?;
+    if begun {
+        do_without(&mut source, &mut selection);
+    }
     if pipeline.targets.iter().any(|t| t.target.history() == History::Full) {
         source.extend(pipeline.source.check_history(&selection)?);
     }
@@ -77,7 +81,8 @@ fn look(pipeline: &Pipeline) -> Result<(Found, Vec<Mapped>)> {
         Err(e) => return Err(e),
     };
     let (mapped, wrong) = Transform::new(pipeline.rules.clone()).map_each(&tables);
-    out.extend(wrong.iter().map(|e| ("source".to_owned(), unmapped(e))));
+    let wrong = wrong.iter().map(unmapped).map(|f| if begun && !mapped.is_empty() { passed_over(f) } else { f });
+    out.extend(wrong.map(|f| ("source".to_owned(), f)));
     let sources: Vec<Arc<TableSchema>> = mapped.iter().map(|m| Arc::clone(&m.source)).collect();
     let details = pipeline.source.details(&sources)?;
     let arriving: Vec<(Arc<TableSchema>, Details)> =
@@ -95,6 +100,29 @@ fn look(pipeline: &Pipeline) -> Result<(Found, Vec<Mapped>)> {
         out.extend(spec.target.check(&pipeline.name, &arriving)?.into_iter().map(|f| (end.clone(), f)));
     }
     Ok((out, mapped))
+}
+
+/// Whether every target remembers the tables' shapes.
+fn has_begun(pipeline: &Pipeline) -> Result<bool> {
+    let checkpoints = pipeline.targets.iter().map(|spec| Ok(spec.target.recover(&pipeline.name)?.is_some()));
+    Ok(checkpoints.collect::<Result<Vec<bool>>>()?.iter().all(|begun| *begun))
+}
+
+/// A table that was changed into what nobody can carry while no pipeline ran is suspended where the log tells of the change, as it would
+/// have been by a running one: it stops nobody. Nothing is asked of it until then.
+fn do_without(findings: &mut [Finding], selection: &mut Selection) {
+    for finding in findings {
+        if let Some(table) = finding.table.clone() {
+            selection.exclude.push(table.to_string());
+            *finding = passed_over(finding.clone());
+        }
+    }
+}
+
+/// What is wrong with one table's shape, where the pipeline goes on.
+fn passed_over(f: Finding) -> Finding {
+    let fix = format!("{}; else the table is suspended with its next row, and the others go on", f.fix);
+    Finding { level: Level::Warning, fix, ..f }
 }
 
 /// A table that the rules give no place at the targets.
@@ -139,6 +167,7 @@ pub fn check(args: &Check) -> Result<u8> {
         true => Some(values(&pipeline, &mapped, &mut found)?),
         false => None,
     };
+    found.extend(beyond::figures(&pipeline, &mapped)?);
     let verdict = found.iter().map(|(_, f)| f.level).max().unwrap_or(Level::Ok);
     if args.json {
         let findings = found.into_iter().map(|(end, finding)| Entry { end, finding }).collect();

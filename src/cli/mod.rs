@@ -1,5 +1,6 @@
 //! The command line: what can be asked, and who answers.
 
+pub mod beyond;
 mod check;
 mod demo;
 mod install;
@@ -10,6 +11,7 @@ mod prove;
 mod repair;
 mod report;
 mod run;
+mod sample;
 mod schema;
 mod slot;
 mod snapshot;
@@ -34,7 +36,7 @@ use crate::registry;
 #[derive(Debug, Parser)]
 #[command(name = "crossfade", version, propagate_version = true, max_term_width = 100)]
 #[command(
-    after_help = "Exit codes: 0 done or well, 1 warning, 2 critical, 3 unknown (lag, status, verify, repair, report, check); \
+    after_help = "Exit codes: 0 done or well, 1 warning, 2 critical, 3 unknown (lag, status, verify, sample, repair, report, check); \
     64 usage, 65 data, 69 unavailable, 75 try again, 78 configuration."
 )]
 pub struct Cli {
@@ -98,6 +100,8 @@ enum Command {
     CatchUp(run::CatchUp),
     /// Compare both sides at one position, table by table
     Verify(prove::Verify),
+    /// Show random rows, value by value, from both sides at one position
+    Sample(sample::SampleArgs),
     /// Write rows that differ again, from the source; by default only tell what would be done
     Repair(repair::Repair),
     /// What is known of the pipeline, verdict first; also as HTML, JSON, JUnit, and by mail
@@ -158,6 +162,7 @@ fn dispatch(command: Command) -> Result<u8> {
         Command::Status(args) => observe::status(&args),
         Command::CatchUp(args) => run::catch_up(&args),
         Command::Verify(args) => prove::verify(&args),
+        Command::Sample(args) => sample::sample(&args),
         Command::Repair(args) => repair::repair(&args),
         Command::Report(args) => report::report(&args),
         Command::Slot(args) => slot::slot(&args),

@@ -6,7 +6,7 @@ use clap::Args;
 use crossfade_core::{Error, Phase, Result};
 
 use super::print::{self, Progressing, count, table};
-use super::{Which, print_json};
+use super::{Which, beyond, print_json};
 use crate::desk::{self, Job};
 use crate::ledger::entry::Asker;
 use crate::ledger::{Event, Ledger};
@@ -16,6 +16,10 @@ use crate::verify::difference::{Cell, Classes, Difference, Kind, Recheck, Settle
 use crate::verify::{self, Options, Proof, TableProof, Verdict};
 
 /// Compare both sides at one position.
+///
+/// Row counts and fingerprints of all tables; where they differ, which rows. Without --table also the figures that the
+/// configuration names. Exit code 0 if all is equal, 1 if a figure is beyond its `warning` or references are broken as at the source, 2 if
+/// something differs, 3 if something could not be compared.
 #[derive(Debug, Args)]
 pub struct Verify {
     #[command(flatten)]
@@ -26,6 +30,9 @@ pub struct Verify {
     /// Also compare what both servers count and sum by their own SQL
     #[arg(long)]
     totals: bool,
+    /// Also count rows at the target that refer to nothing, for each foreign key, and tell of sequences that are behind
+    #[arg(long, conflicts_with = "table")]
+    references: bool,
     /// Print one line of JSON
     #[arg(long)]
     json: bool,
@@ -33,7 +40,7 @@ pub struct Verify {
 
 pub fn verify(args: &Verify) -> Result<u8> {
     let (config, _runtime, pipeline) = args.which.open()?;
-    let options = Options { totals: args.totals };
+    let options = Options { totals: args.totals, references: args.references };
     let progressing = Progressing::start();
     progressing.say("comparing both sides");
     let proof = match service::ask_verify(&pipeline.name, &args.table, options) {
@@ -51,7 +58,7 @@ pub fn verify(args: &Verify) -> Result<u8> {
     } else {
         show(&proof);
     }
-    Ok(exit(proof.verdict))
+    Ok(exit(&proof))
 }
 
 /// Without a daemon: bring the target to the source's position here, and compare.
@@ -79,10 +86,10 @@ pub fn copied(pipeline: &Pipeline) -> Result<()> {
     Ok(())
 }
 
-/// The exit code that a verdict is, also where rows were repaired before.
-pub fn exit(verdict: Verdict) -> u8 {
-    match verdict {
-        Verdict::Equal => 0,
+/// The exit code that a proof is, also where rows were repaired before.
+pub fn exit(proof: &Proof) -> u8 {
+    match proof.verdict {
+        Verdict::Equal => u8::from(proof.beyond.warns()),
         Verdict::Different => 2,
         Verdict::Unknown => 3,
     }
@@ -116,6 +123,7 @@ pub fn show(proof: &Proof) {
         }
     }
     totals(proof);
+    beyond::show(&proof.beyond);
     let position = proof.positions().unwrap_or_else(|| "?".to_owned());
     match (&proof.rechecked, &proof.recheck_error) {
         (Some(position), _) => println!("\nThe rows that differ were read a second time at {position}."),
@@ -247,7 +255,7 @@ fn rows_of(n: u64) -> String {
 }
 
 /// A value so that NULL, an empty text and a trailing blank can be told apart.
-fn value(text: &Option<String>) -> String {
+pub fn value(text: &Option<String>) -> String {
     match text {
         None => "NULL".into(),
         Some(text) => format!("'{}'", text.escape_debug()),

@@ -52,7 +52,7 @@ pub fn repair(args: &Repair) -> Result<u8> {
     } else {
         show(&report);
     }
-    Ok(prove::exit(report.proof.verdict))
+    Ok(prove::exit(&report.proof))
 }
 
 /// Statements alone on their lines, all else as SQL comments: what is printed can be read, kept, and run.

@@ -4,6 +4,7 @@
 //! each with line and column; an unknown key names the nearest known one. Secrets come from the environment, files or
 //! systemd credentials and are read here, once.
 
+pub mod aggregate;
 pub mod http;
 mod keys;
 pub mod raw;
@@ -26,6 +27,7 @@ use crate::pipeline::applier::CommitPolicy;
 use crate::pipeline::retention::LogBudget;
 use crate::registry::{SourceKind, TargetKind};
 use crate::transform::{ColumnRule, Route, Rules};
+use crate::verify::aggregates::Aggregate;
 
 /// A pipeline's configuration.
 #[derive(Debug, Clone)]
@@ -40,6 +42,8 @@ pub struct Config {
     pub selection: Selection,
     /// What becomes of them.
     pub rules: Rules,
+    /// Figures that must hold on both sides.
+    pub aggregates: Vec<Aggregate>,
     /// Bounds.
     pub limits: Limits,
     /// How long draining may take.
@@ -134,6 +138,7 @@ pub fn from_urls(name: Option<&str>, from: &str, to: &[String], tables: &[String
         targets,
         selection: Selection { include: tables.to_vec(), exclude: Vec::new() },
         rules,
+        aggregates: Vec::new(),
         limits: Limits::default(),
         drain: DRAIN,
         proof: ProofConfig::default(),
@@ -231,6 +236,7 @@ impl Resolver<'_> {
             selection: Selection { include: raw.source.tables.clone(), exclude: raw.source.exclude.clone() },
             rules,
             limits: self.limits(raw),
+            aggregates: self.aggregates(raw),
             drain: drain.unwrap_or(DRAIN),
             proof: self.proof(raw),
             mail: self.mail(raw),

@@ -9,6 +9,7 @@ use crossfade_core::Policy;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::aggregate::RawAggregate;
 use super::http::RawHttp;
 use super::reporting::{RawMail, RawProof, RawWebhook};
 use crate::pipeline::retention::BudgetAction;
@@ -33,6 +34,9 @@ pub struct RawConfig {
     /// column, the first that names a policy decides on it.
     #[serde(default)]
     pub policy: Vec<RawPolicy>,
+    /// Figures that must hold on both sides, by the servers' own SQL.
+    #[serde(default)]
+    pub aggregate: Vec<RawAggregate>,
     /// Bounds of memory and of the initial copy.
     #[serde(default)]
     pub limits: RawLimits,

@@ -5,7 +5,8 @@
 //!
 //! - a sample of lag was taken at least every two minutes, from its first minute to its last: somebody ran the pipeline all the while;
 //! - each sample knows the lag, at its worst within `max_lag`, and the initial copy was done;
-//! - all tables were compared at a fence (or at several, all within the hour), and every comparison of that hour was equal;
+//! - all tables were compared at a fence (or at several, all within the hour), and every comparison of that hour was equal: its rows, the servers' sums, the figures of the
+//!   configuration within their `critical` bound, and references at the target as at the source;
 //! - each of these comparisons found the changes that it made itself, to try itself out (`verify/canary.rs`), and there was at least one;
 //! - the pipeline was not ended by an error. Errors that are tried again do not break an hour: what they cost is lag, and that is bounded;
 //! - no rows were repaired, and no entry of the ledger was lost.
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::entry::{Entry, Event, Gravity, Sample};
 use crate::cli::print;
 use crate::verify::Verdict;
+use crate::verify::beyond::Outcome;
 
 /// Microseconds of an hour.
 pub const HOUR: i64 = 3_600_000_000;
@@ -150,6 +152,14 @@ fn comparisons(start: i64, within: &[&Entry], found: &mut Found) -> u64 {
         }
         if !unknown.is_empty() {
             found.unseen.push(format!("not compared: {}", unknown.join(", ")));
+        }
+        for (outcome, what) in v.proof.beyond.wrong() {
+            match outcome {
+                Outcome::Critical => found.wrong.push(what),
+                Outcome::Unknown => found.unseen.push(what),
+                // A bound of the operator's own, or what the source has as well: told, and no reason to distrust the move.
+                Outcome::Warning | Outcome::Holds => {}
+            }
         }
         if let Some(canary) = &v.proof.canary {
             tried |= canary.tried > 0;

@@ -8,6 +8,7 @@ use super::entry::{Asker, Gravity};
 use super::hours::{HOUR, judge};
 use super::scribe::settle;
 use super::*;
+use crate::verify::beyond::Beyond;
 use crate::verify::canary::Canary;
 use crate::verify::{Proof, TableProof, Verdict};
 
@@ -60,6 +61,7 @@ fn verification(verdict: Verdict, whole: bool, canary: Option<Canary>) -> Event 
         recheck_error: None,
         at_micros: 0,
         canary,
+        beyond: Box::default(),
     };
     Event::Verification(Box::new(Verification { by: Asker::Schedule, whole, proof }))
 }
@@ -270,4 +272,73 @@ fn hours_are_judged_once_and_the_streak_counts_the_clean_ones_up_to_now() {
     assert_eq!(ledger.hours(1).unwrap()[0].start_micros, T + 8 * HOUR);
     settle(&mut ledger, BOUND, T + 11 * HOUR, Some(65 * MINUTE)).unwrap();
     assert_eq!(standing(&ledger, T + 11 * HOUR).1, Some(10), "and the hour without anything is unknown");
+}
+
+#[test]
+fn an_hour_is_broken_by_what_is_wrong_beyond_rows_and_not_by_a_warning() {
+    use crate::verify::aggregates::AggregateProof;
+    use crate::verify::beyond::Outcome;
+    use crate::verify::orphans::{Broken, References};
+    use crate::verify::sequences::{Behind, Sequences};
+
+    let with = |beyond: Beyond| {
+        let Event::Verification(mut v) = verification(Verdict::Equal, true, found()) else { unreachable!() };
+        *v.proof.beyond = beyond;
+        let mut events = well(T);
+        events.push((T + 30 * MINUTE, Event::Verification(v)));
+        judged(events)
+    };
+    let figure = |outcome| {
+        let aggregate = AggregateProof {
+            name: "revenue".into(),
+            to: None,
+            outcome,
+            source: Some("1".into()),
+            target: Some("3".into()),
+            difference: Some("2".into()),
+            warning: "0".into(),
+            critical: "1".into(),
+            error: (outcome == Outcome::Unknown).then(|| "source: gone".into()),
+        };
+        with(Beyond { aggregates: vec![aggregate], ..Beyond::default() })
+    };
+    let orphans = |outcome| {
+        let broken = Broken {
+            table: "shop.item".into(),
+            target: None,
+            foreign_key: Some("fk".into()),
+            to: Some("shop.order".into()),
+            outcome,
+            rows: Some(2),
+            source_rows: Some(if outcome == Outcome::Warning { 2 } else { 0 }),
+            keys: vec!["id=7".into()],
+            error: None,
+        };
+        with(Beyond { references: Some(References { foreign_keys: 1, broken: vec![broken] }), ..Beyond::default() })
+    };
+    assert_eq!(figure(Outcome::Holds).0, HourVerdict::Clean);
+    assert_eq!(figure(Outcome::Warning).0, HourVerdict::Clean);
+    let (verdict, reasons) = figure(Outcome::Critical);
+    assert_eq!((verdict, reasons.as_str()), (HourVerdict::Dirty, "aggregate revenue is apart by more than 1"));
+    let (verdict, reasons) = figure(Outcome::Unknown);
+    assert_eq!((verdict, reasons.as_str()), (HourVerdict::Unknown, "aggregate revenue is not known: source: gone"));
+    assert_eq!(orphans(Outcome::Warning).0, HourVerdict::Clean);
+    let (verdict, reasons) = orphans(Outcome::Critical);
+    let words = "shop.item: 2 rows refer to no row of shop.order (foreign key fk), 0 at the source: id=7";
+    assert_eq!((verdict, reasons.as_str()), (HourVerdict::Dirty, words));
+    let behind = Behind {
+        table: "shop.item".into(),
+        target: None,
+        column: "id".into(),
+        sequence: "shop.item_id_seq".into(),
+        next: "4".into(),
+        furthest: "9".into(),
+        fix: "SELECT setval(...)".into(),
+    };
+    let sequences = Some(Sequences { behind: vec![behind], errors: vec![] });
+    assert_eq!(
+        with(Beyond { sequences, ..Beyond::default() }).0,
+        HourVerdict::Clean,
+        "as it must be while rows stream in"
+    );
 }

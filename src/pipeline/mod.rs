@@ -39,6 +39,7 @@ use self::retention::LogBudget;
 use self::session::{Attempt, Goal, Member, Shared};
 use crate::ledger::Event;
 use crate::transform::{Mapped, Rules, Transform};
+use crate::verify::aggregates::Aggregate;
 
 /// Bounds of a pipeline. The worst case of memory held in batches is
 /// `memory + 2 * batch_bytes + copy_workers * (one record batch of a snapshot)`, see ARCHITECTURE.md.
@@ -113,6 +114,8 @@ pub struct Pipeline {
     pub rules: Rules,
     /// Where rows go.
     pub targets: Vec<TargetSpec>,
+    /// Figures that must hold on both sides.
+    pub aggregates: Vec<Aggregate>,
     /// Bounds.
     pub limits: Limits,
     /// What people see.

@@ -44,6 +44,9 @@ pub fn build(
         },
         verification: None,
         tables: Vec::new(),
+        aggregates: Vec::new(),
+        references: None,
+        sequences: None,
         incidents: Vec::new(),
         schema: Vec::new(),
         policies: Vec::new(),
@@ -175,6 +178,7 @@ impl Report {
             self.find(Verdict::Unknown, what, Some(COMPARE.into()));
         }
         self.judge_tables();
+        self.beyond(ledger, &last.proof.beyond, oldest)?;
         let canary = last.proof.canary.clone().unwrap_or_default();
         if !canary.missed.is_empty() {
             let what =

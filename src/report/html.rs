@@ -30,6 +30,7 @@ struct Page<'a> {
     bars: Vec<Column>,
     top: String,
     differences: Vec<Rows<'a>>,
+    figures: Vec<[String; 4]>,
     lists: [(&'static str, &'a Vec<Told>); 5],
 }
 
@@ -55,6 +56,7 @@ pub fn html(report: &Report) -> Result<String> {
         bars: worst.map(|w| bars(report, w)).unwrap_or_default(),
         top: worst.map(print::seconds).unwrap_or_default(),
         differences: differences(report),
+        figures: report.figures(),
         lists: report.lists(),
     };
     page.render().map_err(|e| Error::corrupt("the report cannot be shown as HTML").caused_by(e))

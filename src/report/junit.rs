@@ -1,7 +1,8 @@
-//! A report as JUnit's XML, for tools that show test results: a case for each table, and one for everything else.
+//! A report as JUnit's XML, for tools that show test results: a case for each table and each figure, and one for everything else.
 
 use super::{Report, Verdict};
 use crate::verify::Verdict as Compared;
+use crate::verify::beyond::Outcome;
 
 /// All of it.
 pub fn junit(report: &Report) -> String {
@@ -28,6 +29,15 @@ pub fn junit(report: &Report) -> String {
             Compared::Unknown => Some((false, t.error.clone().unwrap_or_else(|| "not read".into()))),
         };
         case(&name, &format!("{class}.tables"), 0.0, wrong);
+    }
+    for a in &report.aggregates {
+        let name = a.to.as_ref().map_or_else(|| a.name.clone(), |to| format!("{} -> {to}", a.name));
+        let wrong = match a.outcome {
+            Outcome::Holds => None,
+            Outcome::Unknown => Some((false, a.wrong().unwrap_or_default())),
+            Outcome::Warning | Outcome::Critical => Some((true, a.wrong().unwrap_or_default())),
+        };
+        case(&name, &format!("{class}.aggregates"), 0.0, wrong);
     }
     // Differences stand at their tables; a finding is a case of its own, so that none is hidden.
     let took = report.verification.as_ref().map_or(0.0, |v| v.seconds);

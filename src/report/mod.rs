@@ -5,6 +5,7 @@
 //! a report: it tells of the comparisons that were made, and *unknown* where there were none.
 
 pub mod alert;
+mod beyond;
 pub mod build;
 mod html;
 mod junit;
@@ -20,7 +21,10 @@ pub use self::text::{first_line, text};
 use crate::cli::print;
 use crate::ledger::Standing;
 use crate::verify::Verdict as Compared;
+use crate::verify::aggregates::AggregateProof;
 use crate::verify::difference::Differences;
+use crate::verify::orphans::References;
+use crate::verify::sequences::Sequences;
 
 /// What it all comes to. The exit code follows monitoring plugins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -92,6 +96,12 @@ pub struct Report {
     pub verification: Option<Verification>,
     /// Each table, as it was last compared.
     pub tables: Vec<Table>,
+    /// Figures of the configuration, as they were last compared.
+    pub aggregates: Vec<AggregateProof>,
+    /// Rows at the targets that refer to nothing, as they were last looked for.
+    pub references: Option<References>,
+    /// Sequences at the targets, as they were last looked at: to be set before a cutover.
+    pub sequences: Option<Sequences>,
     /// Errors, starts and stops.
     pub incidents: Vec<Told>,
     /// Changes of shape, and tables that were copied again.
@@ -292,13 +302,14 @@ impl Report {
         ]
     }
 
-    /// Hides the values of rows that differ; their keys stay, but for tables without a key, where the key is the whole row.
+    /// Hides the values of rows that differ and of figures; the rows' keys stay, but for tables without a key, where the key is the whole row.
     pub fn mask(&mut self) {
         let hide = |value: &mut Option<String>| {
             if value.is_some() {
                 *value = Some("***".into());
             }
         };
+        self.mask_figures();
         for sums in self.tables.iter_mut().map(|t| &mut t.sums_differing) {
             sums.iter_mut().for_each(|text| *text = text.split(':').next().unwrap_or_default().to_owned() + ": ***");
         }

@@ -10,6 +10,8 @@ use crate::ledger::entry::{Asker, Gravity};
 use crate::ledger::{self as kept, Event, Incident, Sample};
 use crate::pipeline::progress::{Keeping, State as Running, TargetProgress, View};
 use crate::service::Status;
+use crate::verify::aggregates::AggregateProof;
+use crate::verify::beyond::Outcome;
 use crate::verify::canary::Canary;
 use crate::verify::changed::ChangedValues;
 use crate::verify::difference::{Cell, Difference, Kind, Named};
@@ -85,6 +87,7 @@ fn verification(tables: Vec<TableProof>) -> Event {
         recheck_error: None,
         at_micros: NOW - 30 * MINUTE,
         canary: Some(Canary { tried: 2, missed: vec![] }),
+        beyond: Box::default(),
     };
     Event::Verification(Box::new(kept::Verification { by: Asker::Schedule, whole: true, proof }))
 }
@@ -188,6 +191,64 @@ fn sums_of_both_servers_are_told_and_hidden_with_the_values() {
     let hidden =
         [text(&report), html(&report).unwrap(), serde_json::to_string(&report).unwrap(), junit(&report)].concat();
     assert!(!hidden.contains("12.49"), "{hidden}");
+}
+
+/// A comparison of equal rows with one figure and one foreign key that do not hold.
+fn beyond_rows() -> Event {
+    use crate::verify::orphans::{Broken, References};
+    let Event::Verification(mut v) = verification(vec![table("shop.order", Compared::Equal)]) else { unreachable!() };
+    v.proof.beyond.aggregates = vec![AggregateProof {
+        name: "revenue".into(),
+        to: None,
+        outcome: Outcome::Critical,
+        source: Some("12345.67".into()),
+        target: Some("45678.90".into()),
+        difference: Some("33333.23".into()),
+        warning: "1".into(),
+        critical: "1000".into(),
+        error: None,
+    }];
+    let broken = Broken {
+        table: "shop.item".into(),
+        target: None,
+        foreign_key: Some("item_order".into()),
+        to: Some("shop.order".into()),
+        outcome: Outcome::Warning,
+        rows: Some(1),
+        source_rows: Some(1),
+        keys: vec!["id=7".into()],
+        error: None,
+    };
+    v.proof.beyond.references = Some(References { foreign_keys: 2, broken: vec![broken] });
+    v.proof.verdict = Compared::Different;
+    Event::Verification(v)
+}
+
+#[test]
+fn what_does_not_hold_beyond_rows_is_in_every_rendering_and_masked() {
+    let mut report = report_of(&[well(), vec![(NOW - MINUTE, beyond_rows())]].concat(), running());
+    let told: Vec<_> = report.findings.iter().map(|f| (f.level, f.what.as_str())).collect();
+    let orphan = "shop.item: 1 row refers to no row of shop.order (foreign key item_order), as at the source: id=7";
+    let figure = "aggregate revenue is apart by more than 1000";
+    assert_eq!(told, [(Verdict::Critical, figure), (Verdict::Warning, orphan)]);
+    assert!(first_line(&report).contains("1 aggregate and 1 foreign key not holding"), "{}", first_line(&report));
+    let all =
+        |report: &Report| [text(report), html(report).unwrap(), serde_json::to_string(report).unwrap(), junit(report)];
+    for shown in all(&report) {
+        assert!(shown.contains("apart by more than 1000") && shown.contains("item_order"), "{shown}");
+    }
+    assert!(all(&report)[..3].iter().all(|shown| shown.contains("12345.67")), "{report:#?}");
+    let narrow = text(&report).lines().skip(1).all(|l| l.chars().count() <= 80 || l.starts_with("Ledger"));
+    assert!(narrow, "{}", text(&report));
+    report.mask();
+    for shown in all(&report) {
+        assert!(!["12345.67", "45678.9", "33333.23"].iter().any(|v| shown.contains(v)), "{shown}");
+    }
+    // References are looked for less often than rows are compared: the last look counts.
+    let later = verification(vec![table("shop.order", Compared::Equal)]);
+    let events = [well(), vec![(NOW - 2 * MINUTE, beyond_rows()), (NOW - MINUTE, later)]].concat();
+    let report = report_of(&events, running());
+    assert_eq!((report.verdict, report.findings.len()), (Verdict::Warning, 1), "{:?}", report.findings);
 }
 
 #[test]

@@ -28,6 +28,7 @@ pub fn summary(report: &Report) -> String {
             parts.push(format!("tables: {}", counts.into_iter().flatten().collect::<Vec<_>>().join(", ")));
         }
     }
+    parts.extend(report.not_holding());
     parts.push(match report.lag.seconds {
         Some(s) => format!("lag {}", seconds(s)),
         None => "lag unknown".into(),
@@ -74,6 +75,12 @@ pub fn text(report: &Report) -> String {
     }
     if !report.tables.is_empty() {
         section(&mut out, "Tables", &tables(report));
+    }
+    let figures = report.figures();
+    if !figures.is_empty() {
+        let mut t = grid(&["aggregate", "source", "target", "verdict"]);
+        t.add_rows(figures);
+        section(&mut out, "Aggregates", &t);
     }
     differences(&mut out, report);
     for (title, told) in report.lists() {
@@ -172,6 +179,8 @@ pub fn facts_of(report: &Report) -> Vec<(&'static str, String)> {
             format!("{figures} counts and sums of {tables}, by both servers' own SQL; {differing} differ"),
         ));
     }
+    facts.extend(report.referring().map(|words| ("references", words)));
+    facts.extend(report.behind().map(|words| ("sequences", words)));
     facts
 }
 

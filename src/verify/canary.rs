@@ -8,11 +8,13 @@
 //! What it does not show: that both servers gave all of their rows, and truly. For that stand the counts, and that both fingerprints were
 //! made of what two servers gave independently. Nothing is written at either side.
 
+use std::sync::Arc;
+
 use arrow_array::{Array, ArrayRef, RecordBatch, make_array};
 use arrow_buffer::{Buffer, MutableBuffer};
 use arrow_schema::DataType;
 use crossfade_core::totals::Totals;
-use crossfade_core::{Error, Fingerprint, KeyRange, Position, Result, Snapshot, TableSchema};
+use crossfade_core::{Error, Fingerprint, KeyRange, Orphans, Position, Result, Snapshot, TableSchema, figure};
 use serde::{Deserialize, Serialize};
 
 use super::difference::words;
@@ -151,6 +153,14 @@ impl Snapshot for Held {
         Ok(None)
     }
 
+    fn ask(&mut self, _: &str) -> Result<Option<String>> {
+        Err(figure::mute("a batch in memory"))
+    }
+
+    fn orphans(&mut self, _: &TableSchema, _: &[Arc<TableSchema>]) -> Result<Option<Vec<Orphans>>> {
+        Ok(None)
+    }
+
     fn split(&mut self, _: &TableSchema, _: u64) -> Result<Vec<KeyRange>> {
         Ok(vec![KeyRange::ALL])
     }
@@ -187,8 +197,6 @@ fn own(batch: &RecordBatch) -> RecordBatch {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use arrow_array::{
         BinaryArray, BooleanArray, Decimal128Array, FixedSizeBinaryArray, Float64Array, Int64Array, StringArray,
     };

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Sender;
 use crossfade_core::{Error, Position, Result, TableName};
 
+use super::beyond::Beyond;
 use super::chunk::{self, Settled};
 use super::cut::{Cutter, Todo};
 use super::recheck::{Compared, same_shape};
@@ -49,6 +50,8 @@ pub struct Course {
     settled: Vec<Settled>,
     /// Whether it was held once, and was told which tables nobody carries.
     fenced: bool,
+    /// What was found beyond rows, in the first pair of snapshots.
+    beyond: Option<Beyond>,
     /// Tables that could not be read.
     unread: Vec<TableProof>,
     held: Duration,
@@ -102,6 +105,7 @@ impl Course {
             todo: Vec::new(),
             settled: Vec::new(),
             fenced: false,
+            beyond: None,
             unread: Vec::new(),
             held: Duration::ZERO,
             rechecked: None,
@@ -167,8 +171,13 @@ impl Course {
             return Ok(Turn::Cut(tables));
         }
         let names: Vec<TableName> = self.todo.iter().map(|t| t.mapped.source.name.clone()).collect();
-        let wanted = || Ok(shared.carried().into_iter().filter(|m| names.contains(&m.source.name)).collect());
+        // References are of all tables, also of those that are settled already.
+        let held = if self.fenced { &names } else { &self.order };
+        let wanted = || Ok(shared.carried().into_iter().filter(|m| held.contains(&m.source.name)).collect());
         let mut fenced = hold(shared, pipeline, &wanted)?;
+        if !self.fenced && self.globs.is_empty() {
+            fenced.aggregates = pipeline.aggregates.clone();
+        }
         // Only the first fence tells of tables that nobody carries.
         fenced.drift = drift(pipeline, &fenced.tables, &self.globs);
         fenced.drift.retain(|name, _| names.contains(name) || !self.order.contains(name) && !self.fenced);
@@ -199,10 +208,13 @@ impl Course {
     }
 
     /// Reads until the time is up.
-    fn read(mut self: Box<Self>, fenced: Fenced, time: Duration, progress: &Progress) -> Option<Walk> {
+    fn read(mut self: Box<Self>, mut fenced: Fenced, time: Duration, progress: &Progress) -> Option<Walk> {
         // The snapshots were opened while it was held.
         let until = Instant::now() + time.saturating_sub(fenced.held);
         self.held += fenced.held;
+        if self.beyond.is_none() {
+            self.beyond = Some(fenced.beyond());
+        }
         let mut compared = Compared { proof: blank(&fenced), suspected: Vec::new() };
         let mut sitting = Sitting::new(fenced);
         let mut pieces = Vec::new();
@@ -299,8 +311,9 @@ impl Course {
         let began = first.map(|s| s.at_micros);
         let last = self.settled.last().filter(|s| Some(s.at_micros) != began);
         let position = first.map(|s| s.position.clone());
+        let beyond = self.beyond.unwrap_or_default();
         let proof = Proof {
-            verdict: overall(&proofs),
+            verdict: beyond.weigh(overall(&proofs)),
             through: last.map(|s| s.position.clone()),
             through_micros: last.map(|s| s.at_micros),
             position,
@@ -311,6 +324,7 @@ impl Course {
             recheck_error: self.recheck_error,
             at_micros: began.unwrap_or(self.id),
             canary: Some(canary),
+            beyond: Box::new(beyond),
         };
         drop(self.reply.send(Ok(proof))); // whoever asked may have gone
     }
@@ -360,6 +374,7 @@ fn blank(fenced: &Fenced) -> Proof {
         recheck_error: None,
         at_micros: fenced.at_micros,
         canary: None,
+        beyond: Box::default(),
     }
 }
 

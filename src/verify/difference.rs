@@ -212,6 +212,12 @@ pub fn named(table: &TableSchema, column: usize, row: &Words) -> Named {
     Named { column: table.columns[column].name.clone(), value: row[column].as_deref().map(cut) }
 }
 
+/// A column of both sides' rows; of a side that has none, no value.
+pub fn cell(table: &TableSchema, column: usize, ours: Option<&Words>, theirs: Option<&Words>) -> Cell {
+    let value = |row: Option<&Words>| row.and_then(|row| row[column].as_deref().map(cut));
+    Cell { column: table.columns[column].name.clone(), source: value(ours), target: value(theirs) }
+}
+
 fn cells(table: &TableSchema, ours: &Words, theirs: &Words) -> Vec<Cell> {
     let pairs = ours.iter().zip(theirs).enumerate().filter(|(_, (a, b))| a != b);
     let show = |text: &Option<String>| text.as_deref().map(cut);

@@ -10,17 +10,25 @@
 //! Replication stalls for these four steps only, not for the scans. Then every table is scanned on both sides and the
 //! fingerprints are compared. What could not be read is *unknown*, and unknown is never equal; so is a check that
 //! compared no table, or one while a table is suspended. What cannot be read in time is read behind further fences
-//! (`course.rs`). Where a table differs, the same snapshots are read again to find the rows (`narrow.rs`); these are looked at once more behind a second fence (`recheck.rs`).
+//! (`course.rs`). Figures and references are read in the first pair of snapshots (`beyond.rs`). Where a table differs, the same snapshots are
+//! read again to find the rows (`narrow.rs`); these are looked at once more behind a second fence (`recheck.rs`).
 
+pub mod aggregates;
+pub mod beyond;
 pub mod canary;
 pub mod changed;
 pub mod chunk;
 pub mod course;
 mod cut;
+pub mod decimal;
 pub mod difference;
+mod drift;
 pub mod narrow;
+pub mod orphans;
 mod part;
 pub mod recheck;
+pub mod sample;
+pub mod sequences;
 pub mod side;
 mod sitting;
 pub mod totals;
@@ -36,10 +44,13 @@ use crossfade_core::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use self::aggregates::Aggregate;
+use self::beyond::Beyond;
 use self::canary::{Canary, Keeper};
 use self::changed::{ChangedValues, Tally};
 use self::chunk::Chunk;
 use self::difference::Differences;
+pub use self::drift::drift;
 pub use self::narrow::LISTED;
 use self::narrow::Suspects;
 pub use self::recheck::Compared;
@@ -47,16 +58,16 @@ use self::recheck::Suspected;
 use self::totals::TotalsProof;
 use crate::pipeline::fence::Fence;
 use crate::pipeline::session::Shared;
-use crate::pipeline::{Pipeline, TargetSpec, suspend};
+use crate::pipeline::{Pipeline, TargetSpec};
 use crate::transform::Mapped;
 
 /// What a comparison came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
-    /// Same rows.
+    /// Same rows, and nothing else that was looked at is wrong.
     Equal,
-    /// Not the same rows.
+    /// Not the same rows, or something beyond them is wrong.
     Different,
     /// One side could not be read, or nothing was compared.
     Unknown,
@@ -131,6 +142,9 @@ pub struct Proof {
     /// Whether the comparison found changes that it made itself, in memory.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub canary: Option<Canary>,
+    /// What was looked at beyond rows.
+    #[serde(flatten, default)]
+    pub beyond: Box<Beyond>,
 }
 
 /// Both sides opened at the same position; the comparison needs nothing else.
@@ -141,6 +155,7 @@ pub struct Fenced {
     tables: Vec<Mapped>,
     drift: BTreeMap<TableName, String>,
     options: Options,
+    aggregates: Vec<Aggregate>,
     source: Box<dyn Snapshot>,
     targets: Vec<(Option<String>, Box<dyn Snapshot>)>,
 }
@@ -151,6 +166,9 @@ pub struct Options {
     /// Also what both servers count and sum by their own SQL.
     #[serde(default)]
     pub totals: bool,
+    /// Also rows at the targets that refer to nothing, and sequences there that are behind.
+    #[serde(default)]
+    pub references: bool,
 }
 
 /// Fingerprints by table.
@@ -164,6 +182,10 @@ pub fn fence(shared: &Shared<'_>, pipeline: &Pipeline, globs: &[String]) -> Resu
     streams(shared, pipeline)?;
     let mut fenced = hold(shared, pipeline, &|| tables(shared, pipeline, globs))?;
     fenced.drift = drift(pipeline, &fenced.tables, globs);
+    // A source may stand still at the position in the compared tables only, and a figure may be of any.
+    if globs.is_empty() {
+        fenced.aggregates = pipeline.aggregates.clone();
+    }
     Ok(fenced)
 }
 
@@ -186,47 +208,6 @@ pub fn streams(shared: &Shared<'_>, pipeline: &Pipeline) -> Result<()> {
 pub fn levelling(shared: &Shared<'_>, pipeline: &Pipeline) -> bool {
     let streams = |i| shared.checkpoint(i).phase == Phase::Streaming;
     shared.members.len() < pipeline.targets.len() && (0..pipeline.targets.len()).all(streams)
-}
-
-/// Tables that the source has now and that cannot be compared as they are carried, and why. Rows alone would be equal
-/// although a column or a whole table is missing at the target.
-pub fn drift(pipeline: &Pipeline, carried: &[Mapped], globs: &[String]) -> BTreeMap<TableName, String> {
-    let picked = |name: &TableName| globs.is_empty() || globs.iter().any(|g| glob_matches(g, name));
-    let suspended = pipeline.progress.view().suspended;
-    let mut out: BTreeMap<TableName, String> = suspended
-        .iter()
-        .filter(|s| picked(&s.table))
-        .map(|s| {
-            (
-                s.table.clone(),
-                format!("suspended since {}; `crossfade status` tells why, and what mends it", s.position),
-            )
-        })
-        .collect();
-    let now = match pipeline.source.tables(&suspend::selection(pipeline, &suspended, |_| false)) {
-        Ok(now) => now,
-        Err(e) => {
-            out.extend(carried.iter().map(|m| (m.source.name.clone(), e.to_string())));
-            return out;
-        }
-    };
-    let shape = |t: &TableSchema| -> Vec<_> { t.columns.iter().map(|c| (c.name.clone(), c.logical.clone())).collect() };
-    for table in now.iter().filter(|t| picked(&t.name)) {
-        let wrong = match carried.iter().find(|m| m.source.name == table.name) {
-            None => {
-                "it came after the pipeline began and is not carried: `crossfade snapshot` takes it in, or exclude it"
-            }
-            Some(m) if shape(&m.source) != shape(table) => {
-                "it has other columns at the source now; the change arrives with the table's next row"
-            }
-            Some(_) => continue,
-        };
-        out.insert(table.name.clone(), wrong.to_owned());
-    }
-    let is_gone = |name: &&TableName| pipeline.selection.admits(name) && !now.iter().any(|t| t.name == **name);
-    let gone = "it is no longer at the source: put it back, then `crossfade snapshot` takes it in anew, or exclude it";
-    out.extend(carried.iter().map(|m| &m.source.name).filter(is_gone).map(|name| (name.clone(), gone.to_owned())));
-    out
 }
 
 /// The carried tables that the globs pick, in their present shape.
@@ -269,6 +250,7 @@ fn hold(shared: &Shared<'_>, pipeline: &Pipeline, tables: &dyn Fn() -> Result<Ve
         tables,
         drift: BTreeMap::new(),
         options: Options::default(),
+        aggregates: Vec::new(),
         source,
         targets,
     })
@@ -302,6 +284,7 @@ impl Fenced {
         let mut changed = Vec::new();
         let (ours, canary, theirs) = self.scan_all(&mut changed);
         let sums = self.options.totals.then(|| self.total_all());
+        let beyond = self.beyond();
         let Fenced { position, at_micros, held, tables, mut drift, mut source, mut targets, .. } = self;
         let kept: Vec<_> = targets.iter_mut().map(|(_, snapshot)| snapshot.kept()).collect();
         let (mut proofs, mut suspected) = (Vec::new(), Vec::new());
@@ -331,7 +314,7 @@ impl Fenced {
             proofs.push(proof(&name, None, &unread(), &unread()));
         }
         let proof = Proof {
-            verdict: overall(&proofs),
+            verdict: beyond.weigh(overall(&proofs)),
             position: Some(position),
             through: None,
             through_micros: None,
@@ -342,6 +325,7 @@ impl Fenced {
             recheck_error: None,
             at_micros,
             canary: Some(canary),
+            beyond: Box::new(beyond),
         };
         Compared { proof, suspected }
     }
@@ -372,22 +356,6 @@ impl Fenced {
             });
             let panicked = |_| each(tables, |_| Err(Error::corrupt("a thread that read the target panicked")));
             (ours, canary, theirs.into_iter().map(|t| t.join().unwrap_or_else(panicked)).collect())
-        })
-    }
-}
-
-impl Fenced {
-    /// The totals of all tables, of the source and of each target; all sides are asked at once.
-    fn total_all(&mut self) -> (totals::Side, Vec<totals::Side>) {
-        let tables = &self.tables;
-        std::thread::scope(|scope| {
-            let theirs = self.targets.iter_mut();
-            let theirs = theirs.map(|(_, snapshot)| scope.spawn(|| totals::read(snapshot.as_mut(), tables, false)));
-            let theirs: Vec<_> = theirs.collect();
-            let ours = totals::read(self.source.as_mut(), tables, true);
-            let panicked =
-                |_| tables.iter().map(|_| Err(Error::corrupt("a thread that asked the target panicked"))).collect();
-            (ours, theirs.into_iter().map(|t| t.join().unwrap_or_else(panicked)).collect())
         })
     }
 }

@@ -210,7 +210,7 @@ mod tests {
 
     use arrow_array::{ArrayRef, Int64Array, StringArray};
     use crossfade_core::totals::Totals;
-    use crossfade_core::{Column, KeyRange, Logical, Position, TableName, TableSchema};
+    use crossfade_core::{Column, KeyRange, Logical, Orphans, Position, TableName, TableSchema, figure};
 
     use super::super::difference::Kind;
     use super::*;
@@ -225,6 +225,14 @@ mod tests {
         }
 
         fn totals(&mut self, _: &TableSchema) -> Result<Option<Totals>> {
+            Ok(None)
+        }
+
+        fn ask(&mut self, _: &str) -> Result<Option<String>> {
+            Err(figure::mute("a table that stands still"))
+        }
+
+        fn orphans(&mut self, _: &TableSchema, _: &[Arc<TableSchema>]) -> Result<Option<Vec<Orphans>>> {
             Ok(None)
         }
 

@@ -9,8 +9,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use arrow_array::RecordBatch;
+use crossfade_core::sequence::Behind;
 use crossfade_core::totals::Totals;
-use crossfade_core::{Kept, KeyRange, Position, Result, Snapshot, TableSchema};
+use crossfade_core::{Kept, KeyRange, Orphans, Position, Result, Snapshot, TableSchema};
 
 /// A snapshot that several comparisons read, one after the other.
 pub type Lent = Arc<Mutex<Box<dyn Snapshot>>>;
@@ -148,6 +149,18 @@ impl Snapshot for Part {
     /// Originals are counted for whole tables.
     fn kept(&mut self) -> Result<Option<Vec<Kept>>> {
         if self.pace.is_whole() { self.lent().kept() } else { Ok(None) }
+    }
+
+    fn ask(&mut self, statement: &str) -> Result<Option<String>> {
+        self.lent().ask(statement)
+    }
+
+    fn orphans(&mut self, table: &TableSchema, tables: &[Arc<TableSchema>]) -> Result<Option<Vec<Orphans>>> {
+        self.lent().orphans(table, tables)
+    }
+
+    fn sequences(&mut self, table: &TableSchema) -> Result<Vec<Behind>> {
+        self.lent().sequences(table)
     }
 
     /// What a server sums is a whole table's.

@@ -73,7 +73,9 @@ impl Sitting {
             held: Duration::ZERO,
             tables: vec![mapped.clone()],
             drift: self.drift.remove_entry(&mapped.source.name).into_iter().collect(),
-            options: self.options,
+            // What is beyond rows is asked once, of all tables.
+            options: Options { references: false, ..self.options },
+            aggregates: Vec::new(),
             source: part(&self.source, true),
             targets: self.targets.iter().map(|(name, lent)| (name.clone(), part(lent, false))).collect(),
         };

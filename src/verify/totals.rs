@@ -5,10 +5,10 @@
 //! of its own (files) has none, and the proof says so by their absence.
 
 use crossfade_core::totals::{Total, Totals};
-use crossfade_core::{Result, Snapshot};
+use crossfade_core::{Error, Result, Snapshot};
 use serde::{Deserialize, Serialize};
 
-use super::{TableProof, Verdict};
+use super::{Fenced, TableProof, Verdict};
 use crate::transform::Mapped;
 
 /// The comparison of a table's totals.
@@ -41,6 +41,22 @@ pub type Side = Vec<Result<Option<Totals>>>;
 /// Asks one side for the totals of all tables.
 pub fn read(snapshot: &mut dyn Snapshot, tables: &[Mapped], is_source: bool) -> Side {
     tables.iter().map(|m| snapshot.totals(if is_source { &m.source } else { &m.target })).collect()
+}
+
+impl Fenced {
+    /// The totals of all tables, of the source and of each target; all sides are asked at once.
+    pub(super) fn total_all(&mut self) -> (Side, Vec<Side>) {
+        let tables = &self.tables;
+        std::thread::scope(|scope| {
+            let theirs = self.targets.iter_mut();
+            let theirs = theirs.map(|(_, snapshot)| scope.spawn(|| read(snapshot.as_mut(), tables, false)));
+            let theirs: Vec<_> = theirs.collect();
+            let ours = read(self.source.as_mut(), tables, true);
+            let panicked =
+                |_| tables.iter().map(|_| Err(Error::corrupt("a thread that asked the target panicked"))).collect();
+            (ours, theirs.into_iter().map(|t| t.join().unwrap_or_else(panicked)).collect())
+        })
+    }
 }
 
 /// Notes in a table's proof what the totals say.
@@ -91,7 +107,7 @@ fn compare(mapped: &Mapped, ours: &Totals, theirs: &Totals) -> TotalsProof {
 mod tests {
     use std::sync::Arc;
 
-    use crossfade_core::{Column, Error, Fingerprint, Logical, TableName, TableSchema};
+    use crossfade_core::{Column, Fingerprint, Logical, TableName, TableSchema};
 
     use super::*;
     use crate::transform::{ColumnRule, Rules, Transform};

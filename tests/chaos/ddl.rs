@@ -11,12 +11,7 @@ use crossfade_harness::{Client, Database, MariaDb, MySql, PgVersion, Postgres, R
 use serde_json::Value;
 
 use super::shapes::{Dialect, Dice, Shapes};
-use super::stage::{Line, PATIENCE, stop};
-
-fn variable(name: &str) -> Option<u64> {
-    let text = std::env::var(name).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
-}
+use super::stage::{Line, PATIENCE, seed, stop, variable};
 
 /// Looks at a round's tables, each of which does one thing an operator is told; no round needs as many.
 const LOOKS: usize = 40;
@@ -155,10 +150,8 @@ impl Play {
 }
 
 fn random_ddl(client: &Client, sql: Dialect) {
-    let now = || std::time::UNIX_EPOCH.elapsed().map_or(1, |d| d.as_nanos() as u64 % 1_000_000_000);
-    let seed = variable("CROSSFADE_DDL_SEED").unwrap_or_else(now);
+    let seed = seed("CROSSFADE_DDL_SEED");
     let time = Duration::from_secs(variable("CROSSFADE_DDL_SECONDS").unwrap_or(20));
-    eprintln!("CROSSFADE_DDL_SEED={seed}");
     let mut play = Play::new(client, sql, seed);
     let statements = play.shapes.begin();
     play.sql(&statements);

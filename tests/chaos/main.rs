@@ -17,6 +17,7 @@ mod lake;
 mod locks;
 mod logs;
 mod network;
+mod proofs;
 mod shapes;
 mod sizes;
 mod stage;

@@ -12,7 +12,10 @@ use serde_json::Value;
 /// Long enough for the slowest machine; a test that needs it has failed.
 pub const PATIENCE: Duration = Duration::from_secs(180);
 
-const ACCOUNTS: usize = 3000;
+/// Accounts of a bank, numbered from 0.
+pub const ACCOUNTS: usize = 3000;
+/// Entries that a bank begins with, numbered from 0; nobody touches them any more.
+pub const ENTRIES: usize = 2000;
 const MONEY: usize = 1000;
 
 /// Where the bank's database is.
@@ -42,7 +45,7 @@ impl Bank {
     fn open(place: Place) -> Self {
         let bank = Bank { place, next: AtomicUsize::new(0) };
         let accounts: Vec<String> = (0..ACCOUNTS).map(|i| format!("({i}, 'owner {i}', {MONEY})")).collect();
-        let entries: Vec<String> = (0..2000).map(|i| format!("({i}, {}, {i}, 'before')", i % ACCOUNTS)).collect();
+        let entries: Vec<String> = (0..ENTRIES).map(|i| format!("({i}, {}, {i}, 'before')", i % ACCOUNTS)).collect();
         bank.sql(&format!(
             "create table account (id int primary key, owner varchar(40), balance bigint not null);
              create table entry (id int primary key, account int, amount bigint, note varchar(200));
@@ -125,6 +128,12 @@ impl Bank {
         self.try_sql(&script).is_ok()
     }
 
+    /// Removes the entries of all but about the last so many transactions. False as for [`Bank::transact`].
+    pub fn clear(&self, kept: usize) -> bool {
+        let before = 10_000 + 2 * self.next.load(Ordering::SeqCst).saturating_sub(kept);
+        self.try_sql(&format!("DELETE FROM entry WHERE id >= 10000 AND id < {before}")).is_ok()
+    }
+
     /// Runs `scenario` while somebody uses the bank; afterwards the bank is at rest.
     pub fn in_use<T>(&self, scenario: impl FnOnce() -> T) -> T {
         let stop = AtomicBool::new(false);
@@ -173,6 +182,20 @@ impl Bank {
         let expected = format!("{}\t{ACCOUNTS}", ACCOUNTS * MONEY);
         assert!(seen.as_ref().map_or(true, |s| *s == expected || s.ends_with("\t0")), "shown in part: {seen:?}");
     }
+}
+
+/// A number that a variable of the environment sets.
+pub fn variable(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
+}
+
+/// The seed that a variable of the environment sets, or a new one. It is printed.
+pub fn seed(name: &str) -> u64 {
+    let now = || std::time::UNIX_EPOCH.elapsed().map_or(1, |d| d.as_nanos() as u64 % 1_000_000_000);
+    let seed = variable(name).unwrap_or_else(now);
+    eprintln!("{name}={seed}");
+    seed
 }
 
 /// Ends a helper thread when a scenario ends, also when it panics: a scope waits for its threads.

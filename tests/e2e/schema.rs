@@ -127,6 +127,33 @@ fn named(pipeline: &Pipeline, table: &str, what: &[&str]) {
     }
 }
 
+/// By what collation rows are told apart at the source, `check` says; by what others are ordered, only `schema`.
+fn collations(client: &Client) {
+    let source = client.fresh_database("src");
+    source.sql(
+        "create table t (code varchar(9) collate utf8mb4_unicode_ci primary key, mail varchar(40) collate utf8mb4_general_ci unique, \
+         exact varchar(40) collate utf8mb4_bin unique, note text collate utf8mb4_general_ci, n int not null default 3)",
+    );
+    let target = target();
+    let pipeline = Pipeline::new("collations", &source.url(), &[&target.url()]);
+    let told = not_carried(&pipeline, &format!("{}.t", source.name()));
+    for collation in ["utf8mb4_unicode_ci of column code", "utf8mb4_general_ci of column mail:"] {
+        assert!(told.contains(collation), "{told}");
+    }
+    assert!(!told.contains("note") && !told.contains("exact"), "{told}");
+    assert!(printed(&pipeline).contains("collation utf8mb4_general_ci of column note"), "{told}");
+}
+
+#[test]
+fn collations_of_unique_columns_mysql() {
+    collations(MySql::shared());
+}
+
+#[test]
+fn collations_of_unique_columns_mariadb() {
+    collations(MariaDb::shared());
+}
+
 /// The statements are what the target was given, and a column that an operator has set is left as it is, also when all is
 /// copied again.
 fn set_once(pipeline: &Pipeline, target: &Database, table: &str) {

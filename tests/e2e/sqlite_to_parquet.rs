@@ -11,7 +11,7 @@ use crossfade_harness::{S3, python, sample};
 use crate::common::{Pipeline, folder, program, while_writing};
 
 /// Statements by a stock SQLite (Python's), which knows nothing of Crossfade.
-fn sqlite(database: &Path, script: &str) {
+pub fn sqlite(database: &Path, script: &str) {
     let code = "import sqlite3, sys\n\
                 c = sqlite3.connect(sys.argv[1], timeout=30, isolation_level=None)\n\
                 c.executescript(sys.argv[2])\n";

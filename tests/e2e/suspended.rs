@@ -32,7 +32,7 @@ fn write(source: &Database, stop: &AtomicBool) -> usize {
 }
 
 /// Asks until so many tables are suspended; returns them.
-fn suspended(pipeline: &Pipeline, count: usize) -> Vec<Value> {
+pub fn suspended(pipeline: &Pipeline, count: usize) -> Vec<Value> {
     let until = Instant::now() + PATIENCE;
     loop {
         let status = pipeline.json("status", &[]);
@@ -46,7 +46,7 @@ fn suspended(pipeline: &Pipeline, count: usize) -> Vec<Value> {
 }
 
 /// Runs what `status` says, which ends the state.
-fn follow(pipeline: &Pipeline, table: &Value) {
+pub fn follow(pipeline: &Pipeline, table: &Value) {
     let command = table["command"].as_str().expect("a command");
     let words: Vec<&str> = command.split(' ').collect();
     let ["crossfade", "snapshot", name] = words[..] else { panic!("{command}") };

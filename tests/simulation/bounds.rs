@@ -44,6 +44,7 @@ fn read_ahead(limits: Limits, transactions: i64) -> Result<usize> {
             target: Arc::new(MemoryTarget(Arc::clone(&target))),
             policy: CommitPolicy { interval: Duration::ZERO, bytes: 1 },
         }],
+        aggregates: vec![],
         limits,
         progress: Arc::default(),
         tuning: Arc::default(),

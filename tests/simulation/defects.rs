@@ -11,8 +11,8 @@ use arrow_select::filter::{filter, filter_record_batch};
 use crossfade_core::totals::Totals;
 use crossfade_core::{
     Batch, Boundary, Checkpoint, Chunk, ChunkState, Consistency, Error, Finding, History, Item, KeyRange, Limit,
-    Loaded, Loader, Op, Owner, Phase, Position, Result, Retained, Rows, Selection, Snapshot, Source, Stream,
-    Suspension, TableName, TableSchema, Target, Writer,
+    Loaded, Loader, Op, Orphans, Owner, Phase, Position, Result, Retained, Rows, Selection, Snapshot, Source, Stream,
+    Suspension, TableName, TableSchema, Target, Writer, figure,
 };
 
 use super::random::Random;
@@ -424,6 +424,14 @@ impl Snapshot for Stale {
     }
 
     fn totals(&mut self, _: &TableSchema) -> Result<Option<Totals>> {
+        Ok(None)
+    }
+
+    fn ask(&mut self, _: &str) -> Result<Option<String>> {
+        Err(figure::mute("memory"))
+    }
+
+    fn orphans(&mut self, _: &TableSchema, _: &[Arc<TableSchema>]) -> Result<Option<Vec<Orphans>>> {
         Ok(None)
     }
 

@@ -14,9 +14,9 @@ use std::time::Duration;
 use arrow_array::RecordBatch;
 use crossfade_core::totals::Totals;
 use crossfade_core::{
-    Batch, Checkpoint, Chunk, ChunkState, Consistency, Error, Finding, History, KeyRange, Limit, Loaded, Loader, Owner,
-    Position, Result, Retained, Selection, Snapshot, Source, Stream, Suspension, TableName, TableSchema, Target,
-    Writer,
+    Batch, Checkpoint, Chunk, ChunkState, Consistency, Error, Finding, History, KeyRange, Limit, Loaded, Loader,
+    Orphans, Owner, Position, Result, Retained, Selection, Snapshot, Source, Stream, Suspension, TableName,
+    TableSchema, Target, Writer,
 };
 
 use super::random::Random;
@@ -310,6 +310,14 @@ impl Snapshot for Faulty<dyn Snapshot> {
 
     fn totals(&mut self, table: &TableSchema) -> Result<Option<Totals>> {
         self.1.totals(table)
+    }
+
+    fn ask(&mut self, statement: &str) -> Result<Option<String>> {
+        self.1.ask(statement)
+    }
+
+    fn orphans(&mut self, table: &TableSchema, tables: &[Arc<TableSchema>]) -> Result<Option<Vec<Orphans>>> {
+        self.1.orphans(table, tables)
     }
 
     fn split(&mut self, table: &TableSchema, rows: u64) -> Result<Vec<KeyRange>> {

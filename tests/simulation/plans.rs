@@ -35,6 +35,7 @@ fn begun(store: &Arc<Store>, targets: &[Arc<TargetStore>]) -> Result<Pipeline> {
         selection: Selection::default(),
         rules: Rules::default(),
         targets: targets.iter().map(spec).collect(),
+        aggregates: vec![],
         limits: Limits { chunk_rows: 4, ..Limits::default() },
         progress: Arc::default(),
         tuning: Arc::default(),

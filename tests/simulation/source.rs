@@ -13,8 +13,8 @@ use crossfade_core::conformance::changes::{Cells, Change, State};
 use crossfade_core::totals::Totals;
 use crossfade_core::{
     Batch, Boundary, Column, ColumnBuilder, Consistency, Error, Finding, Index, KeyPart, KeyRange, Limit, Logical,
-    Omissions, Op, Position, Result, Retained, RowsBuilder, Selection, Snapshot, Source, Stream, TableName,
-    TableSchema, builder,
+    Omissions, Op, Orphans, Position, Result, Retained, RowsBuilder, Selection, Snapshot, Source, Stream, TableName,
+    TableSchema, builder, figure,
 };
 
 use super::poison::{POISONED, Poison};
@@ -375,6 +375,14 @@ impl Snapshot for MemorySnapshot {
     }
 
     fn totals(&mut self, _: &TableSchema) -> Result<Option<Totals>> {
+        Ok(None)
+    }
+
+    fn ask(&mut self, _: &str) -> Result<Option<String>> {
+        Err(figure::mute("memory"))
+    }
+
+    fn orphans(&mut self, _: &TableSchema, _: &[Arc<TableSchema>]) -> Result<Option<Vec<Orphans>>> {
         Ok(None)
     }
 

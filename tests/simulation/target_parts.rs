@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use arrow_array::RecordBatch;
 use crossfade_core::totals::Totals;
-use crossfade_core::{Chunk, Error, KeyRange, Loaded, Loader, Position, Result, Snapshot, TableSchema};
+use crossfade_core::{
+    Chunk, Error, KeyRange, Loaded, Loader, Orphans, Position, Result, Snapshot, TableSchema, figure,
+};
 
 use super::codec::{self, Row};
 use super::poison::POISONED;
@@ -99,6 +101,14 @@ impl Snapshot for MemorySnapshot {
     }
 
     fn totals(&mut self, _: &TableSchema) -> Result<Option<Totals>> {
+        Ok(None)
+    }
+
+    fn ask(&mut self, _: &str) -> Result<Option<String>> {
+        Err(figure::mute("memory"))
+    }
+
+    fn orphans(&mut self, _: &TableSchema, _: &[Arc<TableSchema>]) -> Result<Option<Vec<Orphans>>> {
         Ok(None)
     }
 

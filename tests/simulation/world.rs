@@ -121,6 +121,7 @@ impl World {
             selection: Selection::default(),
             rules: lens.rules(),
             targets: specs,
+            aggregates: vec![],
             limits: limits(&mut random),
             progress: Arc::default(),
             tuning: Arc::default(),

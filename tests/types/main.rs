@@ -26,4 +26,5 @@ mod names;
 mod policies;
 mod postgres;
 mod refused;
+mod renamed;
 mod sqlite;

@@ -220,10 +220,11 @@ fn stops(pipeline: &Pipeline, table: &str, v: &Value, id: u8) {
 
 const ZERO_DATE: &str = "zero_date = \"null\"";
 const NUL_BYTE: &str = "nul_byte = \"remove\"";
+const INVALID_TEXT: &str = "invalid_text = \"replace\"";
 const OUT_OF_RANGE: &str = "out_of_range = \"null\"";
 
 /// What neither server's dates and labels have an equal for.
-const OF_THE_FAMILY: [Value; 7] = [
+const OF_THE_FAMILY: [Value; 8] = [
     value("date", "'0000-00-00'", "0000-00-00 is not a date of the calendar", "'2024-01-01'", ZERO_DATE),
     value("date", "'2024-00-10'", "2024-00-10 is not a date of the calendar", "NOW()", ZERO_DATE),
     value("datetime(3)", "'0000-00-00'", "0000-00-00 is not a date of the calendar", "NOW()", ZERO_DATE),
@@ -231,6 +232,7 @@ const OF_THE_FAMILY: [Value; 7] = [
     value("timestamp null", "'0000-00-00 00:00:00'", "0000-00-00", "NOW()", ZERO_DATE),
     value("enum('a','b')", "'no label'", "index 0", "'a'", "invalid_enum = \"null\""),
     value("varchar(9)", "CONCAT('a', CHAR(0), 'b')", "the text holds a NUL character", "'ab'", NUL_BYTE),
+    value("varchar(9) character set ucs2", "_ucs2 X'D800'", "not characters", "'a'", INVALID_TEXT),
 ];
 
 const OF_POSTGRES: [Value; 3] = [
@@ -240,7 +242,7 @@ const OF_POSTGRES: [Value; 3] = [
 ];
 
 const OF_SQLITE: [Value; 2] = [
-    value("TEXT", "CAST(X'61ff' AS TEXT)", "text that is not UTF-8", "'a'", "invalid_text = \"replace\""),
+    value("TEXT", "CAST(X'61ff' AS TEXT)", "text that is not UTF-8", "'a'", INVALID_TEXT),
     value("TEXT", "'a' || char(0) || 'b'", "the text holds a NUL character", "'ab'", NUL_BYTE),
 ];
 

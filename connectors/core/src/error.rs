@@ -123,6 +123,26 @@ impl Error {
         self
     }
 
+    /// Makes of what a person must mend the trouble of one table, which stops that table alone: for whoever knows that nothing
+    /// else is concerned. What may pass by itself stays as it is, and so does the loss of the pipeline to another owner.
+    #[must_use]
+    pub fn concerning(mut self, table: impl fmt::Display) -> Self {
+        let lone = match self.0.class {
+            Class::Fatal(Exit::TryAgain) | Class::Transient | Class::Data(_) => false,
+            Class::Fatal(Exit::Usage | Exit::Data | Exit::Unavailable | Exit::Config) => true,
+        };
+        if lone {
+            let table = table.to_string();
+            // The place is printed in front of the message, and need not stand in it too.
+            let said = self.0.message.strip_prefix("table ").and_then(|m| m.strip_prefix(table.as_str()));
+            if let Some(rest) = said.and_then(|m| m.strip_prefix(": ")) {
+                self.0.message = rest.to_owned();
+            }
+            self.0.class = Class::Data(Place { table, column: None, key: None });
+        }
+        self
+    }
+
     /// Attaches the underlying error, which is printed behind the message.
     #[must_use]
     pub fn caused_by(mut self, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
@@ -214,6 +234,18 @@ mod tests {
         assert_eq!(e.to_string(), "table shop.orders, column placed, row id=7: zero date 0000-00-00 has no equivalent");
         assert_eq!(e.exit(), Exit::Data);
         assert_eq!(e.hint_text(), Some("set zero_date = \"null\""));
+    }
+
+    #[test]
+    fn what_concerns_one_table_is_its_own() {
+        let e = Error::unavailable("a view depends on it").hint("drop the view").concerning("shop.orders");
+        assert_eq!(e.to_string(), "table shop.orders: a view depends on it");
+        assert_eq!((e.exit(), e.hint_text()), (Exit::Data, Some("drop the view")));
+        assert!(Error::transient("lost").concerning("t").is_transient());
+        assert_eq!(Error::owned("taken").concerning("t").exit(), Exit::TryAgain);
+        assert_eq!(Error::config("table t: no room").concerning("t").to_string(), "table t: no room");
+        let column = Error::data("t", "zero date").column("c").concerning("other");
+        assert_eq!(column.to_string(), "table t, column c: zero date");
     }
 
     #[test]

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::schema::TableName;
+
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -39,13 +41,18 @@ pub struct Finding {
     pub actual: String,
     /// The statement or the setting that mends it; empty when `level` is ok.
     pub fix: String,
+    /// The table of the source that cannot be carried in its present shape, if it is this. It keeps a pipeline from beginning; one that
+    /// has begun is told of the change by the log, and can do without the table.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub table: Option<TableName>,
 }
 
 impl Finding {
     /// A setting that is as it should be.
     pub fn ok(setting: impl Into<String>, actual: impl Into<String>) -> Self {
         let actual = actual.into();
-        Finding { level: Level::Ok, setting: setting.into(), expected: actual.clone(), actual, fix: String::new() }
+        let (setting, expected, fix) = (setting.into(), actual.clone(), String::new());
+        Finding { level: Level::Ok, setting, expected, actual, fix, table: None }
     }
 
     /// Something an operator should know.
@@ -56,7 +63,7 @@ impl Finding {
         fix: impl Into<String>,
     ) -> Self {
         let (setting, expected, actual, fix) = (setting.into(), expected.into(), actual.into(), fix.into());
-        Finding { level: Level::Warning, setting, expected, actual, fix }
+        Finding { level: Level::Warning, setting, expected, actual, fix, table: None }
     }
 
     /// Something without which the pipeline cannot run.
@@ -67,5 +74,15 @@ impl Finding {
         fix: impl Into<String>,
     ) -> Self {
         Finding { level: Level::Critical, ..Self::warning(setting, expected, actual, fix) }
+    }
+
+    /// A table that cannot be carried as it is.
+    pub fn refused(
+        table: &TableName,
+        expected: impl Into<String>,
+        actual: impl Into<String>,
+        fix: impl Into<String>,
+    ) -> Self {
+        Finding { table: Some(table.clone()), ..Self::critical(format!("table {table}"), expected, actual, fix) }
     }
 }

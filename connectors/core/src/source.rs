@@ -17,9 +17,11 @@ use crate::batch::Batch;
 use crate::details::Details;
 use crate::error::Result;
 use crate::finding::Finding;
+use crate::orphans::Orphans;
 use crate::position::Position;
 use crate::schema::{Column, Logical, TableSchema};
 use crate::selection::Selection;
+use crate::sequence::Behind;
 use crate::target::Kept;
 use crate::totals::Totals;
 use crate::trouble::Trouble;
@@ -206,9 +208,22 @@ pub trait Snapshot: Send {
         Ok(None)
     }
 
+    /// Of a target: sequences of the table that would hand out values that it has. By default there are none.
+    fn sequences(&mut self, _table: &TableSchema) -> Result<Vec<Behind>> {
+        Ok(Vec::new())
+    }
+
     /// What the database itself counts and sums over the table, in the state that [`Snapshot::scan`] reads; `None` where nobody
     /// but us could.
     fn totals(&mut self, table: &TableSchema) -> Result<Option<Totals>>;
+
+    /// The one value that the database's own SQL gives for an operator's statement, as text, in the state that [`Snapshot::scan`]
+    /// reads; NULL is `None`. See [`crate::figure`]. An error where there is nobody to ask.
+    fn ask(&mut self, statement: &str) -> Result<Option<String>>;
+
+    /// Rows of the table that refer to nothing, for each of its foreign keys to one of `tables`, in the state that [`Snapshot::scan`]
+    /// reads; of a target also for those that it has by itself. `None` where nobody but us could tell.
+    fn orphans(&mut self, table: &TableSchema, tables: &[Arc<TableSchema>]) -> Result<Option<Vec<Orphans>>>;
 }
 
 /// A value of a key column, as a bound of a range.

@@ -65,12 +65,29 @@ pub fn details(server: &Server, session: &mut Session, tables: &[Arc<TableSchema
         }
     }
     for ((i, collation), columns) in collations {
-        let why = "a target orders and compares them by its database's collation, which tells more texts apart";
-        all[i].note(format!("collation {collation} of column {}", columns.join(", ")), why);
+        let (unique, others): (Vec<String>, Vec<String>) =
+            columns.into_iter().partition(|c| collation.ends_with("_ci") && is_unique(&tables[i], c));
+        let of = |columns: Vec<String>| format!("collation {collation} of column {}", columns.join(", "));
+        if !unique.is_empty() {
+            let why = "the source takes texts for equal that a target tells apart: after the cutover nothing forbids both, but a unique \
+                       index over lower(..), or a nondeterministic ICU collation";
+            all[i].leave_out(of(unique), why);
+        }
+        if !others.is_empty() {
+            let why = "a target orders and compares them by its database's collation, which tells more texts apart";
+            all[i].note(of(others), why);
+        }
     }
     triggers(session, &within, place, &mut all)?;
     checks(server, session, &within, |schema, table| place(schema, table).map(|i| (i, &*tables[i])), &mut all)?;
     Ok(all)
+}
+
+/// Whether rows are told apart by the column, alone or with others.
+fn is_unique(table: &TableSchema, column: &str) -> bool {
+    let unique = table.indexes.iter().filter(|i| i.unique).flat_map(|i| &i.columns);
+    let at = table.ordinal(column);
+    table.key.iter().chain(unique).any(|i| Some(*i) == at)
 }
 
 /// What the catalog says of a column.

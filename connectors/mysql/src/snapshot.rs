@@ -21,12 +21,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow_array::RecordBatch;
 use crossfade_core::totals::{Ask, Totals};
-use crossfade_core::{Consistency, Error, KeyRange, Position, Result, Snapshot, TableSchema, Trouble};
+use crossfade_core::{Consistency, Error, KeyRange, Orphans, Position, Result, Snapshot, TableSchema, Trouble, figure};
 
 use crate::catalog::{quote, quote_table};
 use crate::connect::{Flavor, Server};
 use crate::keys;
 use crate::log_end;
+use crate::references;
 use crate::rows::{Decoder, select_list};
 use crate::session::Session;
 
@@ -238,5 +239,21 @@ impl Snapshot for ServerSnapshot {
             self.pool = None;
         }
         totals.map(Some)
+    }
+
+    fn ask(&mut self, statement: &str) -> Result<Option<String>> {
+        let answer = self.session()?.rows(&figure::wrapped(statement));
+        if answer.is_err() {
+            self.pool = None;
+        }
+        figure::only(statement, answer.map_err(|e| figure::refused(statement, e))?)
+    }
+
+    fn orphans(&mut self, table: &TableSchema, tables: &[Arc<TableSchema>]) -> Result<Option<Vec<Orphans>>> {
+        let found = references::orphans(self.session()?, table, tables);
+        if found.is_err() {
+            self.pool = None;
+        }
+        found.map(Some)
     }
 }

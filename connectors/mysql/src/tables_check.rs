@@ -49,7 +49,7 @@ fn one(table: &TableInfo, image: &str, findings: &mut Vec<Finding>) {
     let name = &table.schema.name;
     let setting = format!("table {name}");
     for (what, fix) in &table.refused {
-        findings.push(Finding::critical(&setting, "types that are carried exactly", what, fix));
+        findings.push(Finding::refused(name, "types that are carried exactly", what, fix));
     }
     if table.schema.key.is_empty() {
         let actual = "no primary key and no unique index over NOT NULL columns";
@@ -60,7 +60,7 @@ fn one(table: &TableInfo, image: &str, findings: &mut Vec<Finding>) {
         } else {
             let expected = format!("a key, or binlog_row_image = {FULL}");
             let actual = format!("{actual}; binlog_row_image = {image}");
-            Finding::critical(&setting, expected, actual, format!("{}; or exclude the table", keyless_fix(name)))
+            Finding::refused(name, expected, actual, format!("{}; or exclude the table", keyless_fix(name)))
         });
     }
     if !table.engine.eq_ignore_ascii_case("InnoDB") {

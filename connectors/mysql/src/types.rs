@@ -62,6 +62,22 @@ pub fn source_type(column: &Declared<'_>) -> String {
     }
 }
 
+/// A stored type of text with another character set than it was stored with.
+pub fn with_charset(stored: &str, charset: &str) -> String {
+    let column_type = stored.split_once(CHARACTER_SET).map_or(stored, |(before, _)| before);
+    let data_type = column_type.split('(').next().unwrap_or(column_type);
+    let declared = Declared {
+        data_type,
+        column_type,
+        charset: Some(charset),
+        precision: None,
+        scale: None,
+        json_checked: false,
+        mariadb: false,
+    };
+    source_type(&declared)
+}
+
 const CHARACTER_SET: &str = " character set ";
 
 /// The character set by which a column's bytes must be read, of a type that [`source_type`] wrote.
@@ -185,7 +201,8 @@ fn labels(column: &Declared<'_>) -> Result<Vec<String>, Refusal> {
     Ok(labels)
 }
 
-fn parse_labels(column_type: &str) -> Option<Vec<String>> {
+/// The labels of an enum or a set, of whatever character set.
+pub fn parse_labels(column_type: &str) -> Option<Vec<String>> {
     let open = column_type.find('(')?;
     let mut chars = column_type.get(open + 1..)?.chars().peekable();
     let mut labels = Vec::new();
@@ -246,6 +263,14 @@ mod tests {
         assert!(logical(&declared("enum", "enum('a?')")).unwrap_err().why.contains("labels"));
         let narrow = Declared { charset: Some("utf8mb3"), ..declared("enum", "enum('a?')") };
         assert_eq!(logical(&narrow), Ok(Logical::Enum { labels: vec!["a?".into()] }));
+    }
+
+    #[test]
+    fn a_character_set_gives_way_to_another() {
+        assert_eq!(with_charset("varchar(3) character set gbk", "utf8mb4"), "varchar(3)");
+        assert_eq!(with_charset("varchar(3) character set gbk", "sjis"), "varchar(3) character set sjis");
+        assert_eq!(with_charset("text", "gbk"), "text character set gbk");
+        assert_eq!(with_charset("enum('a','b')", "gbk"), "enum('a','b')");
     }
 
     #[test]

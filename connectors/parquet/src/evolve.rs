@@ -6,10 +6,48 @@ use std::sync::Arc;
 use arrow_array::cast::AsArray;
 use arrow_array::types::*;
 use arrow_array::{ArrayRef, RecordBatch, UInt32Array, new_null_array};
-use crossfade_core::{Column, ColumnBuilder, Error, Logical, Result, TableName, TableSchema};
+use arrow_buffer::i256;
+use crossfade_core::batch::SchemaStep;
+use crossfade_core::{Column, ColumnBuilder, Error, Logical, Result, SchemaChange, TableName, TableSchema};
 
 use crate::decode::{decode, unscaled};
 use crate::record::{Shape, State, Step};
+
+/// Refuses a change after which the rows of older files could not be read as rows of the new shape.
+pub(crate) fn refuse(change: &SchemaChange) -> Result<()> {
+    let mut names: HashMap<&str, &str> =
+        change.from.columns.iter().map(|c| (c.name.as_str(), c.name.as_str())).collect();
+    for step in &change.steps {
+        match step {
+            SchemaStep::Add { .. } => {}
+            SchemaStep::Drop { column } => {
+                names.remove(column.as_str());
+            }
+            SchemaStep::Rename { from, to } => {
+                if let Some(was) = names.remove(from.as_str()) {
+                    names.insert(to, was);
+                }
+            }
+        }
+    }
+    for new in &change.to.columns {
+        let was = names.get(new.name.as_str()).and_then(|name| change.from.columns.iter().find(|c| c.name == *name));
+        let Some(old) = was else { continue };
+        let none = new_null_array(&old.logical.arrow(), 0);
+        let what = if widen(&none, &old.logical, &new.logical).is_none() {
+            format!("its type changed from {:?}, of which older files are, to {:?}", old.logical, new.logical)
+        } else if old.nullable && !new.nullable {
+            // The source may have put values in the place of NULL; a database would find the NULLs, files are not asked.
+            "it admits NULL no longer, and what became of NULL in the rows that were there is not in the log".to_owned()
+        } else {
+            continue;
+        };
+        return Err(Error::data(&change.to.name, what)
+            .column(&new.name)
+            .hint("copy the table again with `crossfade snapshot TABLE`"));
+    }
+    Ok(())
+}
 
 /// Where a column's values come from in the files of one shape.
 #[derive(Debug, Clone)]
@@ -132,13 +170,46 @@ fn widen(array: &ArrayRef, from: &Logical, to: &Logical) -> Option<ArrayRef> {
         (Logical::UInt16, Logical::UInt32) => cast!(UInt16Type, UInt32Type),
         (Logical::UInt16, Logical::UInt64) => cast!(UInt16Type, UInt64Type),
         (Logical::UInt32, Logical::UInt64) => cast!(UInt32Type, UInt64Type),
+        (Logical::UInt8, Logical::Int16) => cast!(UInt8Type, Int16Type),
+        (Logical::UInt8, Logical::Int32) => cast!(UInt8Type, Int32Type),
+        (Logical::UInt8, Logical::Int64) => cast!(UInt8Type, Int64Type),
+        (Logical::UInt16, Logical::Int32) => cast!(UInt16Type, Int32Type),
+        (Logical::UInt16, Logical::Int64) => cast!(UInt16Type, Int64Type),
+        (Logical::UInt32, Logical::Int64) => cast!(UInt32Type, Int64Type),
+        (Logical::Float32, Logical::Float64) => cast!(Float32Type, Float64Type),
         (Logical::Decimal { precision: p, scale: s }, Logical::Decimal { precision, scale })
-            if s == scale && p <= precision && *precision <= 38 =>
+            if s <= scale && precision - scale >= p - s =>
         {
-            Some(Arc::new(array.as_primitive::<Decimal128Type>().clone().with_data_type(to.arrow())))
+            decimals(array, *p, scale - s, *precision, to)
         }
         _ => None,
     }
+}
+
+/// Decimals of `digits` digits as such of `precision`, with so many zeros more behind.
+fn decimals(array: &ArrayRef, digits: u8, zeros: u8, precision: u8, to: &Logical) -> Option<ArrayRef> {
+    let ten = |n: u8| (0..n).fold(i256::ONE, |power, _| power.wrapping_mul(i256::from_i128(10)));
+    let factor = ten(zeros);
+    Some(match (digits <= 38, precision <= 38) {
+        (true, true) => {
+            let factor = factor.to_i128()?;
+            let all = array
+                .as_primitive::<Decimal128Type>()
+                .try_unary::<_, Decimal128Type, _>(|v| v.checked_mul(factor).ok_or(()));
+            Arc::new(all.ok()?.with_data_type(to.arrow()))
+        }
+        (true, false) => {
+            let wide = |v: i128| i256::from_i128(v).checked_mul(factor).ok_or(());
+            let all = array.as_primitive::<Decimal128Type>().try_unary::<_, Decimal256Type, _>(wide);
+            Arc::new(all.ok()?.with_data_type(to.arrow()))
+        }
+        (false, _) => {
+            let all = array
+                .as_primitive::<Decimal256Type>()
+                .try_unary::<_, Decimal256Type, _>(|v| v.checked_mul(factor).ok_or(()));
+            Arc::new(all.ok()?.with_data_type(to.arrow()))
+        }
+    })
 }
 
 /// A value's text, so many times over. `None` where the text of that type is not understood.
@@ -176,7 +247,7 @@ fn fill(text: &str, logical: &Logical, rows: usize) -> Option<ArrayRef> {
 }
 
 /// `1.5` at scale 2 as 150. A fraction longer than the scale is not cut: `None`.
-fn decimal(text: &str, logical: &Logical) -> Option<arrow_buffer::i256> {
+fn decimal(text: &str, logical: &Logical) -> Option<i256> {
     let Logical::Decimal { scale, .. } = logical else { return None };
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let missing = usize::from(*scale).checked_sub(fraction.len())?;

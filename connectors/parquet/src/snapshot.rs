@@ -21,7 +21,7 @@ use arrow_buffer::{BooleanBuffer, BooleanBufferBuilder};
 use arrow_schema::{Field, Schema};
 use crossfade_core::fingerprint::RowHasher;
 use crossfade_core::totals::Totals;
-use crossfade_core::{Error, KeyRange, Position, Result, Snapshot, TableSchema};
+use crossfade_core::{Error, KeyRange, Orphans, Position, Result, Snapshot, TableSchema, figure};
 
 use crate::decode::integers;
 use crate::evolve::Evolution;
@@ -179,6 +179,15 @@ impl Snapshot for LogSnapshot {
 
     /// Files have no server that could be asked.
     fn totals(&mut self, _: &TableSchema) -> Result<Option<Totals>> {
+        Ok(None)
+    }
+
+    fn ask(&mut self, _: &str) -> Result<Option<String>> {
+        Err(figure::mute("a Parquet target"))
+    }
+
+    /// Foreign keys are no part of files.
+    fn orphans(&mut self, _: &TableSchema, _: &[Arc<TableSchema>]) -> Result<Option<Vec<Orphans>>> {
         Ok(None)
     }
 

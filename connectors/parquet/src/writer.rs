@@ -11,6 +11,7 @@ use crossfade_core::{
 };
 
 use crate::check;
+use crate::evolve;
 use crate::file::{TableFile, Unfinished, complete};
 use crate::lease::Lease;
 use crate::log::{Log, Places};
@@ -167,7 +168,7 @@ impl ParquetWriter {
     }
 
     fn write_schema(&mut self, change: &SchemaChange) -> Result<()> {
-        check::refuse(&change.to)?;
+        check::refuse(&change.to).map_err(|e| e.concerning(&change.to.name))?;
         let before = self.shape(&change.to.name).ok_or_else(|| {
             Error::corrupt(format!("table {} changed its shape before it was prepared", change.to.name))
         })?;
@@ -175,6 +176,7 @@ impl ParquetWriter {
             return Err(Error::data(&change.from.name, format!("the table was renamed to {}", change.to.name))
                 .hint("exclude the table, or start a new pipeline with it under its new name"));
         }
+        evolve::refuse(change)?;
         self.end(&change.to.name)?;
         let id = self.next_shape();
         let steps = change.steps.iter().map(|s: &SchemaStep| Step::from(s)).collect();

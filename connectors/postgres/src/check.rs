@@ -96,7 +96,8 @@ pub async fn check(client: &Client, pipeline: &str, tables: &[Arc<TableSchema>])
     // Asked once for each schema, which may hold thousands of tables.
     let mut schemas: HashMap<&str, (HashSet<String>, Option<Finding>)> = HashMap::new();
     for table in tables {
-        if let Err(error) = ddl::create(table) {
+        // One that is carried gets another shape with the log, which suspends it where there is no room for that.
+        if let Err(error) = ddl::create(carried.shapes.get(&table.name).unwrap_or(table)) {
             let fix = error.hint_text().unwrap_or("exclude the table").to_owned();
             findings.push(Finding::critical(
                 format!("table {}", table.name),

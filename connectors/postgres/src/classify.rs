@@ -188,7 +188,8 @@ fn from_server(db: &Reported<'_>, table: Option<&TableName>) -> Error {
         (_, "23514") => data(db, table, message).hint(unmet(db)),
         ("22" | "23" | "54", _) => data(db, table, message),
         (_, "42P01" | "42703" | "3F000") => {
-            Error::unavailable(message).hint("somebody changed the target's tables: run `crossfade check`")
+            let error = Error::unavailable(message).hint("somebody dropped or changed it: run `crossfade check`");
+            if let Some(table) = table { error.concerning(table) } else { error }
         }
         _ => Error::unavailable(message),
     }

@@ -287,19 +287,27 @@ fn key_difference(table: &TableSchema, existing: &Existing) -> Option<(String, S
     Some((format!("a primary key or unique index on ({})", key.join(", ")), actual))
 }
 
-/// Gives a table its new shape, inside the caller's transaction.
+/// Gives a table its new shape, inside the caller's transaction. Whatever the server refuses of it is this table's trouble alone: a
+/// view that reads the column, a column of that name that somebody has added, an owner who is somebody else.
 pub async fn alter(client: &impl GenericClient, change: &SchemaChange) -> Result<()> {
-    let statements = alterations(change)?.join("; ");
-    let doing = || format!("changing table {}", change.to.name);
-    client.batch_execute(&statements).await.map_err(|e| classify_in(&change.to.name, e).context(doing()))
+    let name = &change.to.name;
+    let existing = catalog::table(client, &change.from.name).await?;
+    let statements = alterations(change, existing.as_ref())?.join("; ");
+    client.batch_execute(&statements).await.map_err(|e| {
+        let error = classify_in(name, e).context("changing it as the source did").concerning(name);
+        let told = error.is_transient() || error.hint_text().is_some();
+        let mend = "what stands in the way was made at the target: drop it there, and make it anew afterwards";
+        if told { error } else { error.hint(mend) }
+    })
 }
 
-/// The statements that give a table its new shape, in order.
+/// The statements that give a table its new shape, in order. `existing` is what is there: a column whose type holds the values of its
+/// new shape too keeps it.
 ///
 /// An error where the log does not say what the rows hold afterwards: then the table has to be copied again.
-pub fn alterations(change: &SchemaChange) -> Result<Vec<String>> {
+pub fn alterations(change: &SchemaChange, existing: Option<&Existing>) -> Result<Vec<String>> {
     let (from, to) = (&change.from, &change.to);
-    check_names(to)?;
+    check_names(to).map_err(|e| e.concerning(&to.name))?;
     let again =
         |why: String| Err(Error::data(&to.name, why).hint("copy the table again with `crossfade snapshot TABLE`"));
     if from.name != to.name {
@@ -329,7 +337,10 @@ pub fn alterations(change: &SchemaChange) -> Result<Vec<String>> {
     }
     for (old, name) in &kept {
         match to.columns.iter().find(|c| c.name == *name) {
-            Some(new) => statements.extend(change_column(change, old, new)?),
+            Some(new) => {
+                let there = existing.and_then(|e| e.columns.iter().find(|c| c.name == old.name));
+                statements.extend(change_column(change, old, new, there)?);
+            }
             None => return again(format!("column {name} is gone, and no step says so")),
         }
     }
@@ -371,11 +382,17 @@ fn fill_literal(logical: &Logical, text: &str) -> String {
 }
 
 /// A column that stays, in its new shape: wider type, other nullability.
-fn change_column(change: &SchemaChange, old: &Column, new: &Column) -> Result<Vec<String>> {
+fn change_column(
+    change: &SchemaChange,
+    old: &Column,
+    new: &Column,
+    there: Option<&ExistingColumn>,
+) -> Result<Vec<String>> {
     let alter = format!("ALTER TABLE {} ALTER COLUMN {}", quote::table(&change.to.name), ident(&new.name));
     let (was, is) = (PgType::of(&old.logical), PgType::of(&new.logical));
     let mut statements = Vec::new();
-    if was != is {
+    let holds = there.is_some_and(|e| !matches!(types::compatible(new, &e.actual), Fit::No(_)));
+    if was != is && !holds {
         let actual = Actual { typname: is.typname().into(), builtin: true, typmod: typmod(&is), sql: is.sql() };
         if let Fit::No(why) = types::compatible(old, &actual) {
             return Err(Error::data(&change.to.name, format!("its type changed, and values might: {why}"))
@@ -385,6 +402,8 @@ fn change_column(change: &SchemaChange, old: &Column, new: &Column) -> Result<Ve
         statements.push(format!("{alter} TYPE {}", is.sql()));
     }
     match (old.nullable, new.nullable) {
+        // What a policy has made NULL of stays NULL, also where the column has another name now, and no policy.
+        (true, false) if old.policies.make_null() => {}
         (true, false) => statements.push(format!("{alter} SET NOT NULL")),
         (false, true) => statements.push(format!("{alter} DROP NOT NULL")),
         _ => {}

@@ -38,8 +38,9 @@ const REFERENCED: &str = "\
 /// Looks at the target's table.
 pub async fn load(client: &Client, table: &TableSchema) -> Result<Shape> {
     let Some(existing) = catalog::table(client, &table.name).await? else {
-        return Err(Error::unavailable(format!("table {} is gone from the target", table.name))
-            .hint("restore it, or start the pipeline anew"));
+        return Err(
+            Error::data(&table.name, "it is gone from the target").hint("somebody has dropped or renamed it there")
+        );
     };
     let referenced = client.query_one(REFERENCED, &[&table.name.schema, &table.name.name]).await;
     let kind =

@@ -4,9 +4,12 @@
 //! every commit writes that row together with the data, the row's position is the position of all that the transaction
 //! sees. Writers go on meanwhile.
 
+use std::sync::Arc;
+
 use arrow_array::RecordBatch;
+use crossfade_core::sequence::Behind;
 use crossfade_core::totals::Totals;
-use crossfade_core::{Error, Kept, KeyRange, Position, Result, Snapshot, TableSchema};
+use crossfade_core::{Error, Kept, KeyRange, Orphans, Position, Result, Snapshot, TableSchema};
 use tokio_postgres::Client;
 
 use crate::classify::classify;
@@ -16,7 +19,7 @@ use crate::ranges::{self, Relation};
 use crate::sql::feed_value;
 use crate::totals;
 use crate::types::PgType;
-use crate::{control, original};
+use crate::{control, figure, original, orphans, sequences};
 
 /// A readable state of the target's tables.
 pub struct TargetSnapshot {
@@ -88,8 +91,20 @@ impl Snapshot for TargetSnapshot {
         self.ended(self.server.block_on(original::count(&self.client, &self.pipeline))).map(Some)
     }
 
+    fn sequences(&mut self, table: &TableSchema) -> Result<Vec<Behind>> {
+        self.ended(sequences::behind(&self.server, &self.client, table))
+    }
+
     fn totals(&mut self, table: &TableSchema) -> Result<Option<Totals>> {
         self.ended(totals::totals(&self.server, &self.client, &relation(table))).map(Some)
+    }
+
+    fn ask(&mut self, statement: &str) -> Result<Option<String>> {
+        self.ended(figure::ask(&self.server, &self.client, statement))
+    }
+
+    fn orphans(&mut self, table: &TableSchema, tables: &[Arc<TableSchema>]) -> Result<Option<Vec<Orphans>>> {
+        self.ended(orphans::all(&self.server, &self.client, table, tables)).map(Some)
     }
 }
 

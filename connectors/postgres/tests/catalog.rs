@@ -336,7 +336,7 @@ fn schema_changes() {
 
     let refuse = |to: TableSchema, steps: Vec<SchemaStep>, why: &str| {
         let change = SchemaChange { from: Arc::clone(&from), to: Arc::new(to), steps };
-        let error = ddl::alterations(&change).unwrap_err();
+        let error = ddl::alterations(&change, None).unwrap_err();
         assert!(matches!(error.class(), Class::Data(_)) && error.to_string().contains(why), "{error:?}");
     };
     let base =

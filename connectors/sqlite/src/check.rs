@@ -33,12 +33,12 @@ pub fn run(location: &Location, selection: &Selection) -> Result<Vec<Finding>> {
         let setting = format!("table {}", shape::name_of(&name));
         if is_virtual {
             let (_, why, fix) = virtual_table(&name);
-            out.push(Finding::critical(setting, "a table of its own", why, fix));
+            out.push(Finding::refused(&shape::name_of(&name), "a table of its own", why, fix));
             continue;
         }
         let Some(table) = catalog::table(&conn, &name)? else { continue };
         match shape::obstacle(&table) {
-            Some((why, fix)) => out.push(Finding::critical(setting, "a key", why, fix)),
+            Some((why, fix)) => out.push(Finding::refused(&shape::name_of(&name), "a key", why, fix)),
             None => out.extend(of_table(&conn, &table, setting)?),
         }
     }

@@ -3,11 +3,13 @@
 //! Both consistencies are exact: the transaction sees the tables and the log as of the same commit. In WAL mode it blocks
 //! nobody, but the WAL cannot be checkpointed past it, so the copy opens one snapshot for each chunk.
 
+use std::sync::Arc;
+
 use arrow_array::RecordBatch;
 use crossfade_core::builder::{ColumnBuilder, finish_columns};
 use crossfade_core::source::{KeyPart, KeyRange, Snapshot};
 use crossfade_core::totals::{Ask, Totals};
-use crossfade_core::{Column, Error, Logical, Position, Result, TableSchema, Trouble};
+use crossfade_core::{Column, Error, Logical, Orphans, Position, Result, TableSchema, Trouble, figure};
 use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, params_from_iter};
 
@@ -16,6 +18,7 @@ use crate::decode::{key_text, null_key};
 use crate::error::Doing;
 use crate::location::Location;
 use crate::notes;
+use crate::references;
 use crate::text;
 use crate::types::{append, misfit, pass};
 
@@ -150,6 +153,21 @@ impl Snapshot for View {
         Totals::read(table, &rows.to_string(), answers).map(Some)
     }
 
+    fn ask(&mut self, statement: &str) -> Result<Option<String>> {
+        let read = || -> rusqlite::Result<Vec<Vec<Option<String>>>> {
+            let mut prepared = self.conn.prepare(&figure::wrapped(statement))?;
+            let columns = prepared.column_count();
+            let row = |row: &rusqlite::Row<'_>| (0..columns).map(|i| figure_of(row, i)).collect();
+            prepared.query_map([], row)?.collect()
+        };
+        let rows = read().map_err(|e| figure::refused(statement, unanswered(e)))?;
+        figure::only(statement, rows)
+    }
+
+    fn orphans(&mut self, table: &TableSchema, tables: &[Arc<TableSchema>]) -> Result<Option<Vec<Orphans>>> {
+        references::orphans(&self.conn, table, tables).map(Some)
+    }
+
     fn survey(
         &mut self,
         table: &TableSchema,
@@ -220,6 +238,28 @@ impl View {
             sink(finish_columns(table, &mut builders)?)?;
         }
         Ok(())
+    }
+}
+
+/// A value of a figure as text: a number by the shortest digits that read back to it.
+fn figure_of(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Option<String>> {
+    match row.get_ref(column)? {
+        ValueRef::Null => Ok(None),
+        number @ (ValueRef::Integer(_) | ValueRef::Real(_)) => Ok(text::numeric(number)),
+        // A blob, and text that is not UTF-8, are errors.
+        ValueRef::Text(_) | ValueRef::Blob(_) => row.get(column).map(Some),
+    }
+}
+
+/// A statement of an operator's fails by its own fault more often than by the database's.
+fn unanswered(e: rusqlite::Error) -> Error {
+    match &e {
+        rusqlite::Error::SqliteFailure(c, said) if c.code == rusqlite::ErrorCode::Unknown => {
+            Error::config(said.clone().unwrap_or_else(|| c.to_string()))
+        }
+        rusqlite::Error::SqlInputError { msg, .. } => Error::config(msg.clone()),
+        rusqlite::Error::FromSqlConversionFailure(..) => Error::config(e.to_string()),
+        _ => crate::error::classify("a figure", e),
     }
 }
 

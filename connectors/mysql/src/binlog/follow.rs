@@ -17,8 +17,8 @@ use super::definition::{Definition, kind_of};
 use super::fill::fill;
 use super::live::{self, Live, Origin, same};
 use super::plan::METADATA_HINT;
-use super::retype::is_wider;
 use super::table_map::TableMap;
+use super::widen::{is_wider, widened};
 
 const ANEW: &str = "such a change is not followed: copy the table anew with `crossfade snapshot TABLE`, or exclude it";
 
@@ -165,11 +165,17 @@ fn added(
 fn kept(table: &TableSchema, i: usize, live: &Live) -> Column {
     let mut column = Column { name: live.name.clone(), ..table.columns[i].clone() };
     if let Some(d) = &live.retyped {
-        let wider = || is_wider(&kind_of(&column.source_type), &d.kind);
-        if column.logical == Logical::Omitted || kind_of(&column.source_type) != d.kind && wider() {
+        let was = kind_of(&column.source_type);
+        if column.logical == Logical::Omitted {
             column.source_type.clone_from(&d.kind);
+        } else if was != d.kind
+            && let Some(logical) = widened(&was, &d.kind, &column.logical)
+        {
+            column.source_type.clone_from(&d.kind);
+            column.logical = logical;
         }
-        column.nullable |= d.nullable != Some(false) && !d.auto_increment && !table.key.contains(&i);
+        // Where nothing is written it admits NULL, but for a TIMESTAMP, perhaps: to admit it then is no harm.
+        column.nullable = d.nullable != Some(false) && !d.auto_increment && !table.key.contains(&i);
     }
     column
 }

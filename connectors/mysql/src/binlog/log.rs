@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Instant;
 
-use crossfade_core::{Error, Result};
+use crossfade_core::{Class, Error, Exit, Result, TableName};
 
 use super::dump::HEARTBEAT;
 use super::event::{self, Checksums, HEADER, Header, Kind};
@@ -21,6 +21,19 @@ const MISSED: u32 = 3;
 pub struct Place {
     at: FilePosition,
     inside: bool,
+    /// Whether a checksum has shown that its bytes are those that the server wrote.
+    verified: bool,
+}
+
+impl Place {
+    /// An event that its server wrote so, and in which one table's columns or rows cannot be read, is that table's trouble: whatever is
+    /// new in it, no other table's event has it. Bytes that nothing vouches for may be damaged anywhere.
+    pub fn blame(&self, error: Error, table: &TableName) -> Error {
+        let strange = matches!(error.class(), Class::Fatal(Exit::Data)) && self.verified;
+        let hint =
+            "this version cannot read what the server wrote: see the release notes of both; or exclude the table";
+        if strange { error.concerning(table).hint(hint) } else { error }
+    }
 }
 
 impl fmt::Display for Place {
@@ -77,7 +90,8 @@ impl Log {
 
     /// Where the last event stands.
     pub fn place(&self) -> Place {
-        Place { at: self.began.clone(), inside: self.payload.is_some() }
+        let verified = self.checksums == Checksums::Crc32;
+        Place { at: self.began.clone(), inside: self.payload.is_some(), verified }
     }
 
     /// Whether the last event came out of a compressed transaction.
@@ -146,7 +160,7 @@ impl Log {
     /// Verifies the event in the buffer and moves the place behind it.
     fn read(&mut self) -> Result<Event> {
         self.began = self.at.clone();
-        let place = Place { at: self.at.clone(), inside: false };
+        let place = Place { at: self.at.clone(), inside: false, verified: false };
         let (header, _) = event::split(&self.event).map_err(|f| f.at(&place))?;
         let body = event::verify(&self.event, &header, &mut self.checksums, &place)?;
         let end = HEADER + body.len();
@@ -225,6 +239,22 @@ mod tests {
         assert_eq!(extend(4, 126), 126);
         assert_eq!(extend(0xffff_fff0, 0x10), 0x1_0000_0010);
         assert_eq!(extend(0x1_0000_0010, 0x20), 0x1_0000_0020);
+    }
+
+    #[test]
+    fn only_what_the_server_wrote_is_a_tables_trouble() {
+        let table = TableName::new("shop", "orders");
+        let at = FilePosition { file: "binlog.000001".into(), offset: 4 };
+        let read = |verified| {
+            let place = Place { at: at.clone(), inside: false, verified };
+            place.blame(Fault::Malformed("a column of unknown type").at(&place), &table)
+        };
+        assert_eq!(read(false).class(), &Class::Fatal(Exit::Data), "no checksum: everything may be damaged");
+        let told = read(true);
+        assert!(matches!(told.class(), Class::Data(place) if place.table == "shop.orders"), "{told:?}");
+        assert!(told.to_string().contains("a column of unknown type") && told.hint_text().is_some(), "{told:?}");
+        let place = Place { at, inside: false, verified: true };
+        assert!(place.blame(Error::transient("lost"), &table).is_transient());
     }
 
     #[test]

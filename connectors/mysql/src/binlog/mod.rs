@@ -5,7 +5,7 @@
 //!                                                                            │
 //!                    table_map ── follow (changed shapes) ── plan ── rows ── decode (jsonb, decimal, temporal, charset)
 //!                                   │
-//!     statement ── alter ── definition, live ── retype, fill
+//!     statement ── alter ── definition, live ── retype (widen), fill
 //! ```
 //!
 //! Everything that reads bytes reads them through [`reader`] and survives any bytes; everything that is not understood
@@ -45,4 +45,5 @@ pub mod tables;
 pub mod temporal;
 pub mod tls;
 pub mod vector;
+pub mod widen;
 pub mod wire;

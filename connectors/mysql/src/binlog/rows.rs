@@ -242,7 +242,7 @@ impl Row<'_, '_> {
         Error::data(&self.plan.table.name, message).column(column).key(key_text(self.plan, cells))
     }
 
-    /// Only a value that cannot be carried is the table's own trouble; broken bytes are everybody's.
+    /// A value that cannot be carried is the table's own trouble; whose broken bytes are, [`super::log::Place::blame`] says.
     fn fault(&self, cells: &[Cell<'_>], ordinal: usize, fault: Fault) -> Error {
         match fault {
             Fault::Value(refusal) => {

@@ -282,7 +282,7 @@ impl BinlogStream {
         }
         let (builder, order) = self.batcher.builder(table, &plan.table);
         let mut sink = Sink { builder, commit_micros: open.commit_micros, order };
-        decode_rows(rest, layout, &plan, &mut sink, &place)
+        decode_rows(rest, layout, &plan, &mut sink, &place).map_err(|e| place.blame(e, &plan.table.name))
     }
 
     fn partial(&mut self, body: &[u8]) -> Result<()> {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crossfade_core::{Batcher, Column, Error, Item, Result, SchemaChange, Selection, TableName, TableSchema};
+use crossfade_core::{Batcher, Column, Error, Item, Logical, Result, SchemaChange, Selection, TableName, TableSchema};
 
 use super::alter::AlterStep;
 use super::facts::{self, Fact};
@@ -16,6 +16,7 @@ use super::statement::{self, Statement, mentions};
 use super::table_map::{self, TableMap};
 use crate::catalog;
 use crate::connect::Server;
+use crate::types;
 
 /// A carried table.
 #[derive(Debug)]
@@ -84,17 +85,19 @@ impl Tables {
     }
 
     fn plan(&mut self, i: usize, body: &[u8], batcher: &mut Batcher, place: &Place) -> Result<Arc<Plan>> {
-        let map = table_map::parse(body, self.server.flavor).map_err(|f| f.at(place))?;
         let schema = Arc::clone(&self.carried[i].schema);
+        let parsed = table_map::parse(body, self.server.flavor);
+        let map = parsed.map_err(|f| place.blame(f.at(place), &schema.name))?;
         let omissions = self.server.omissions();
         let fresh = || Ok(self.fresh(&schema.name)?.0);
         let change = follow(&map, &schema, &self.carried[i].statements, omissions, fresh)?;
-        if let Some(change) = change {
+        let charsets = charsets(&map, &self.collations);
+        if let Some(mut change) = change {
             self.carried[i].facts = self.fresh(&schema.name)?.1;
+            recharge(Arc::make_mut(&mut change.to), &charsets);
             self.reshape(i, change, batcher)?;
             self.carried[i].statements.clear();
         }
-        let charsets = charsets(&map, &self.collations);
         let carried = &mut self.carried[i];
         carried.logged = charsets;
         let charset = |name: &str| self.server.charset(name);
@@ -238,6 +241,15 @@ fn pending(table: &TableSchema, sql: &str) -> Result<Vec<AlterStep>> {
         Statement::Alter(_, steps) => Ok(steps),
         _ => Err(Error::data(&table.name, format!("its shape holds a statement that is no ALTER TABLE: {sql}"))
             .hint("copy the table anew with `crossfade snapshot TABLE`")),
+    }
+}
+
+/// Text is selected by the character set that its column's type names ([`types::source_type`]): from here on by the log's.
+fn recharge(table: &mut TableSchema, charsets: &HashMap<String, String>) {
+    for column in table.columns.iter_mut().filter(|c| matches!(c.logical, Logical::Text | Logical::Json)) {
+        if let Some(charset) = charsets.get(&column.name) {
+            column.source_type = types::with_charset(&column.source_type, charset);
+        }
     }
 }
 

@@ -278,7 +278,7 @@ async fn tables(
     let name = quote::table(&table.schema.name);
     for (why, fix) in &table.refused {
         let fix = format!("{fix}; or exclude the table");
-        findings.push(Finding::critical(&setting, "a table that can be carried", why, fix));
+        findings.push(Finding::refused(&table.schema.name, "a table that can be carried", why, fix));
     }
     let sql = "SELECT pg_catalog.has_table_privilege($1::oid, 'SELECT'), \
                    pg_catalog.pg_has_role(c.relowner, 'USAGE') FROM pg_catalog.pg_class c WHERE c.oid = $1";

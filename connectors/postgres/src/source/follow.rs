@@ -1,4 +1,5 @@
-//! A table's shape changed: follows added, dropped and renamed columns, and refuses everything else.
+//! A table's shape changed: follows added, dropped and renamed columns, wider types and NULL that is admitted, and refuses everything
+//! else.
 //!
 //! The log names columns and types only. What was renamed, and what was dropped and made again under the same name, is told
 //! by the number that a column keeps for life (`pg_attribute.attnum`), which the catalog has: but the catalog is as it is now,
@@ -7,6 +8,11 @@
 //!
 //! Old rows of an added column hold what the server keeps for them (`attmissingval`): the default at the time of the ALTER.
 //! Where it keeps nothing and the column has a default, the rows were rewritten, and the log does not carry that.
+//!
+//! A column's type may change by any expression (`USING`), of which the log has neither words nor rows. But where rows are rewritten the
+//! table gets another file. One that still has its first (`relfilenode` is its OID, `heap_create` in `src/backend/catalog/heap.c`) was
+//! never rewritten, so a change of type has left every value as it was (`ATColumnChangeRequiresRewrite` in
+//! `src/backend/commands/tablecmds.c`): longer text, more digits in front of the point or of a second.
 
 use std::sync::Arc;
 
@@ -41,6 +47,10 @@ pub struct Attribute {
     pub dropped: bool,
     /// See [`Fill`].
     pub fill: Fill,
+    /// Whether it admits NULL.
+    pub nullable: bool,
+    /// Whether its table has never been rewritten.
+    pub untouched: bool,
 }
 
 /// What the log says of a table's columns, in order.
@@ -72,28 +82,25 @@ pub fn follow(
         && !log.iter().any(|l| table.ordinal(&l.name).is_none() && !is_generated(attributes, &l.name))
     {
         same_columns(table, log, attributes)?;
-        return Ok(None);
+        if !log.iter().any(|l| table.columns.iter().any(|c| c.name == l.name && is_changed(table, c, l, attributes))) {
+            return Ok(None);
+        }
     }
     let mut columns = Vec::new();
-    let mut present = None;
-    let mut describe = Some(describe);
+    let mut present = Present { describe: Some(describe), columns: None };
     for l in log {
         let Some(attribute) = attributes.iter().find(|a| !a.dropped && a.name == l.name) else {
             let what = "the column is in the log, and the catalog no longer has it: the table changed again since";
             return Err(refuse(what.to_owned(), &l.name));
         };
         if let Some(old) = table.columns.iter().find(|c| c.number == attribute.number) {
-            same_type(table, old, l)?;
-            columns.push((Column { name: l.name.clone(), ..old.clone() }, None));
+            columns.push((kept(table, old, l, (attribute, attributes), &mut present)?, None));
             continue;
         }
         if attribute.fill == Fill::Generated {
             continue;
         }
-        if let Some(describe) = describe.take() {
-            present = describe()?;
-        }
-        let Some(new) = present.as_ref().and_then(|p: &Vec<Column>| p.iter().find(|c| c.name == l.name)) else {
+        let Some(new) = present.find(&l.name)? else {
             let e = Error::data(
                 &table.name,
                 format!("the column was added, and its type {} cannot be carried", l.source_type),
@@ -110,7 +117,12 @@ pub fn follow(
                 return Err(refuse(what.to_owned(), &l.name));
             }
         };
-        same_type(table, new, l)?;
+        if new.source_type != l.source_type && new.logical != Logical::Omitted {
+            return Err(refuse(
+                format!("its type is {} in the log, and {} now", l.source_type, new.source_type),
+                &l.name,
+            ));
+        }
         columns.push((Column { number: attribute.number, ..new.clone() }, Some(fill)));
     }
     // Columns are numbered as they are added: one that lies between must be in the log, or the names have moved since.
@@ -123,6 +135,41 @@ pub fn follow(
     assemble(table, columns, attributes).map(Some)
 }
 
+/// A column that was there, as it is in the log.
+fn kept<F: FnOnce() -> Result<Option<Vec<Column>>>>(
+    table: &TableSchema,
+    old: &Column,
+    log: &Logged,
+    (attribute, attributes): (&Attribute, &[Attribute]),
+    present: &mut Present<F>,
+) -> Result<Column> {
+    let mut now = Column { name: log.name.clone(), ..old.clone() };
+    now.nullable |= attribute.nullable && !is_key(table, old);
+    if same_type(table, old, log, attributes)? == Type::Wider {
+        let found = present.find(&log.name)?.filter(|c| c.source_type == log.source_type).ok_or_else(|| {
+            Error::data(&table.name, "its type was changed, and changed again since").column(&log.name).hint(AGAIN)
+        })?;
+        now.source_type.clone_from(&found.source_type);
+        now.logical = found.logical.clone();
+    }
+    Ok(now)
+}
+
+/// The table's columns as the catalog has them now, once they are needed.
+struct Present<F> {
+    describe: Option<F>,
+    columns: Option<Vec<Column>>,
+}
+
+impl<F: FnOnce() -> Result<Option<Vec<Column>>>> Present<F> {
+    fn find(&mut self, name: &str) -> Result<Option<&Column>> {
+        if let Some(describe) = self.describe.take() {
+            self.columns = describe()?;
+        }
+        Ok(self.columns.as_ref().and_then(|all| all.iter().find(|c| c.name == name)))
+    }
+}
+
 fn is_generated(attributes: &[Attribute], name: &str) -> bool {
     attributes.iter().any(|a| !a.dropped && a.name == name && a.fill == Fill::Generated)
 }
@@ -130,7 +177,7 @@ fn is_generated(attributes: &[Attribute], name: &str) -> bool {
 /// All names are known: they must mean the same columns, of the same types.
 fn same_columns(table: &TableSchema, log: &[Logged], attributes: &[Attribute]) -> Result<()> {
     for (column, l) in table.columns.iter().filter_map(|c| Some((c, log.iter().find(|l| l.name == c.name)?))) {
-        same_type(table, column, l)?;
+        same_type(table, column, l, attributes)?;
         let other = |a: &&Attribute| !a.dropped && a.name == column.name && a.number != column.number;
         if attributes.iter().any(|a| other(&a)) {
             return Err(taken(table, &column.name));
@@ -144,12 +191,62 @@ fn taken(table: &TableSchema, column: &str) -> Error {
     Error::data(&table.name, what).column(column).hint(AGAIN)
 }
 
-fn same_type(table: &TableSchema, column: &Column, log: &Logged) -> Result<()> {
+/// Whether a column that is there under this name is another in some way that is followed.
+fn is_changed(table: &TableSchema, column: &Column, log: &Logged, attributes: &[Attribute]) -> bool {
+    let attribute = attributes.iter().find(|a| !a.dropped && a.number == column.number);
+    let admits = attribute.is_some_and(|a| a.nullable) && !column.nullable && !is_key(table, column);
+    admits || column.source_type != log.source_type && column.logical != Logical::Omitted
+}
+
+fn is_key(table: &TableSchema, column: &Column) -> bool {
+    table.key_columns().any(|k| k.number == column.number)
+}
+
+/// What became of a column's type.
+#[derive(Debug, PartialEq, Eq)]
+enum Type {
+    Same,
+    /// It holds more, and each value that was there stays.
+    Wider,
+}
+
+fn same_type(table: &TableSchema, column: &Column, log: &Logged, attributes: &[Attribute]) -> Result<Type> {
     if column.source_type == log.source_type || column.logical == Logical::Omitted {
-        return Ok(());
+        return Ok(Type::Same);
+    }
+    if attributes.iter().all(|a| a.untouched) && is_wider(&column.source_type, &log.source_type) {
+        return Ok(Type::Wider);
     }
     let what = format!("its type is {} in the log, and was {}", log.source_type, column.source_type);
     Err(Error::data(&table.name, what).column(&log.name).hint(AGAIN))
+}
+
+/// Whether a type holds all values of another, in the same bytes; both as `format_type` prints them.
+fn is_wider(old: &str, new: &str) -> bool {
+    // `timestamp(3) without time zone`: what stands around the parentheses must be the same.
+    let read = |t: &str| -> Option<(String, Vec<u32>)> {
+        let Some((before, rest)) = t.split_once('(') else { return Some((t.to_owned(), Vec::new())) };
+        let (inside, behind) = rest.split_once(')')?;
+        let numbers = inside.split(',').map(|n| n.trim().parse().ok()).collect::<Option<_>>()?;
+        Some((format!("{before}{behind}"), numbers))
+    };
+    let (Some((was, had)), Some((is, has))) = (read(old), read(new)) else { return false };
+    let text = ["character varying", "text"];
+    if text.contains(&was.as_str()) && text.contains(&is.as_str()) {
+        return match (had.as_slice(), has.as_slice()) {
+            (_, []) => true,
+            ([n], [m]) => n <= m,
+            _ => false,
+        };
+    }
+    let clocks = ["timestamp without time zone", "timestamp with time zone", "time without time zone"];
+    match (was == is, had.as_slice(), has.as_slice()) {
+        (true, [precision, scale], [more, same]) => was == "numeric" && precision <= more && scale == same,
+        (true, [n], [m]) => clocks.contains(&was.as_str()) && n <= m,
+        // Without a number they have all six digits.
+        (true, [_], []) => clocks.contains(&was.as_str()),
+        _ => false,
+    }
 }
 
 fn assemble(
@@ -251,6 +348,8 @@ mod tests {
             number: *number,
             dropped: name.starts_with('-'),
             fill: if name.starts_with('d') { Fill::Unknown } else { Fill::Known(Some("7".into())) },
+            nullable: true,
+            untouched: true,
         };
         let attributes: Vec<Attribute> = catalog.iter().map(attribute).collect();
         follow(&before, &log, &attributes, 3, || Ok(Some(table(catalog).columns)))
@@ -269,6 +368,66 @@ mod tests {
         let want = [SchemaStep::Drop { column: "a".into() }, SchemaStep::Rename { from: "id".into(), to: "pk".into() }];
         assert_eq!(c.steps, want);
         assert_eq!((c.to.key.as_slice(), c.to.indexes.len()), (&[0][..], 0));
+    }
+
+    /// Of `id integer, v varchar(9) not null`, where the log has `v` as `source_type`.
+    fn retype(source_type: &str, nullable: bool, untouched: bool) -> Result<Option<SchemaChange>> {
+        let mut before = table(&[("id", 1), ("v", 2)]);
+        before.columns[1] = Column {
+            source_type: "character varying(9)".into(),
+            logical: Logical::Text,
+            nullable: false,
+            ..before.columns[1].clone()
+        };
+        let of = |name: &str, number| Attribute {
+            name: name.into(),
+            number,
+            dropped: false,
+            fill: Fill::Known(None),
+            nullable: nullable && number == 2,
+            untouched,
+        };
+        let log = [("id", "integer"), ("v", source_type)]
+            .map(|(name, source_type)| Logged { name: name.into(), source_type: source_type.into() });
+        let mut now = before.columns.clone();
+        now[1].source_type = source_type.into();
+        follow(&Arc::new(before), &log, &[of("id", 1), of("v", 2)], 2, || Ok(Some(now)))
+    }
+
+    #[test]
+    fn wider_types_of_rows_that_stayed() {
+        assert!(retype("character varying(9)", false, false).unwrap().is_none());
+        for longer in ["character varying(10)", "character varying", "text"] {
+            let change = retype(longer, false, true).unwrap().unwrap();
+            assert_eq!((change.steps.len(), change.to.columns[1].source_type.as_str()), (0, longer));
+            let e = retype(longer, false, false).unwrap_err();
+            assert!(e.to_string().contains("column v"), "rows may be others: {e}");
+        }
+        for other in ["character varying(8)", "character(20)", "integer", "text[]"] {
+            assert!(retype(other, false, true).is_err(), "{other}");
+        }
+        let change = retype("character varying(9)", true, false).unwrap().unwrap();
+        assert!(change.to.columns[1].nullable && !change.from.columns[1].nullable);
+    }
+
+    #[test]
+    fn types_that_hold_all_values_of_others() {
+        for (old, new, wider) in [
+            ("numeric(10,2)", "numeric(12,2)", true),
+            ("numeric(10,2)", "numeric(12,3)", false),
+            ("numeric(10,2)", "numeric", false),
+            ("numeric(12,2)", "numeric(10,2)", false),
+            ("timestamp(3) without time zone", "timestamp(6) without time zone", true),
+            ("timestamp(3) without time zone", "timestamp without time zone", true),
+            ("timestamp(3) without time zone", "timestamp(3) with time zone", false),
+            ("integer", "bigint", false),
+            ("text", "character varying(9)", false),
+            ("text", "character varying", true),
+            ("character varying(9)[]", "character varying(10)[]", false),
+            ("bit(3)", "bit(4)", false),
+        ] {
+            assert_eq!(is_wider(old, new), wider, "{old} {new}");
+        }
     }
 
     #[test]

@@ -26,7 +26,9 @@ use std::time::{Duration, Instant};
 
 use arrow_array::RecordBatch;
 use crossfade_core::totals::Totals;
-use crossfade_core::{Consistency, Error, KeyRange, Position, Result, Snapshot, TableName, TableSchema, Trouble};
+use crossfade_core::{
+    Consistency, Error, KeyRange, Orphans, Position, Result, Snapshot, TableName, TableSchema, Trouble,
+};
 
 use super::position::{Lsn, PgPosition};
 use super::prepared::Prepared;
@@ -37,7 +39,7 @@ use crate::classify::classify;
 use crate::connect::Server;
 use crate::quote::{self, ident, literal};
 use crate::ranges::{self, Relation};
-use crate::totals;
+use crate::{figure, orphans, totals};
 
 /// How long open transactions are waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -256,5 +258,16 @@ impl Snapshot for SourceSnapshot {
     fn totals(&mut self, table: &TableSchema) -> Result<Option<Totals>> {
         let totals = totals::totals(&self.server, self.client()?, &self.relation(table));
         self.ended(totals).map(Some)
+    }
+
+    fn ask(&mut self, statement: &str) -> Result<Option<String>> {
+        let answer = figure::ask(&self.server, self.client()?, statement);
+        self.ended(answer)
+    }
+
+    fn orphans(&mut self, table: &TableSchema, tables: &[Arc<TableSchema>]) -> Result<Option<Vec<Orphans>>> {
+        let from = |t: &TableSchema| self.relation(t).from;
+        let found = orphans::declared(&self.server, self.client()?, table, tables, &from);
+        self.ended(found).map(Some)
     }
 }

@@ -56,8 +56,10 @@ const ATTRIBUTES: &str = "\
     SELECT a.attname::text, a.attnum::int4, a.attisdropped, a.attgenerated <> '', \
         a.atthasmissing AND t.typdelim IS NOT DISTINCT FROM ',', \
         a.atthasdef OR a.atthasmissing OR a.attidentity <> '', \
-        CASE WHEN a.atthasmissing AND t.typdelim = ',' THEN (a.attmissingval::text::text[])[1] END \
-    FROM pg_catalog.pg_attribute a LEFT JOIN pg_catalog.pg_type t ON t.oid = a.atttypid \
+        CASE WHEN a.atthasmissing AND t.typdelim = ',' THEN (a.attmissingval::text::text[])[1] END, \
+        NOT (a.attnotnull OR COALESCE(t.typnotnull, false)), c.relkind = 'r' AND c.relfilenode = c.oid \
+    FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid \
+    LEFT JOIN pg_catalog.pg_type t ON t.oid = a.atttypid \
     WHERE a.attrelid = $1 AND a.attnum > 0 ORDER BY a.attnum";
 
 const TYPES: &str = "\
@@ -151,7 +153,8 @@ fn attribute(row: &tokio_postgres::Row) -> Result<Attribute, tokio_postgres::Err
         (false, false, false) => Fill::Known(None),
     };
     let number = u32::try_from(number).unwrap_or_default();
-    Ok(Attribute { name: row.try_get(0)?, number, dropped: row.try_get(2)?, fill })
+    let (nullable, untouched) = (row.try_get(7)?, row.try_get(8)?);
+    Ok(Attribute { name: row.try_get(0)?, number, dropped: row.try_get(2)?, fill, nullable, untouched })
 }
 
 fn plan(table: usize, schema: &Arc<TableSchema>, relation: &Relation) -> Result<Plan> {
