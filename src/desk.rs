@@ -15,27 +15,19 @@ use crossfade_core::{Error, Result};
 use crate::pipeline::session::{Goal, Shared};
 use crate::pipeline::{self, Conduct, Pipeline};
 use crate::repair::{Repair, Report};
+use crate::verify::chunk::Settled;
+use crate::verify::course::{Course, Step, Walk};
 use crate::verify::sample::{Sample, Wanted};
 use crate::verify::{self, Compared, Options, Proof};
 
 /// Something to be done while the pipeline is held.
 pub enum Job {
-    /// Open both sides, to compare them.
-    Compare {
-        /// Globs; empty means all.
-        tables: Vec<String>,
-        /// How much.
-        options: Options,
-        /// What for.
-        purpose: Purpose,
-    },
+    /// A comparison, wherever it is.
+    Walk(Walk),
+    /// Open both sides, to compare them for a repair.
+    Compare(Box<Mending>),
     /// Open both sides a second time, for the rows that differ.
-    Recheck {
-        /// Which.
-        compared: Compared,
-        /// What for.
-        purpose: Purpose,
-    },
+    Recheck(Box<Compared>, Box<Mending>),
     /// Open both sides, to show random rows.
     Sample {
         /// Globs; empty means all.
@@ -47,14 +39,6 @@ pub enum Job {
     },
     /// Write some rows.
     Mend(Box<Mending>),
-}
-
-/// Why both sides are compared, and who waits for it.
-pub enum Purpose {
-    /// For its own sake.
-    Proof(Sender<Result<Proof>>),
-    /// To repair what differs, or to show that it is repaired.
-    Repair(Box<Mending>),
 }
 
 /// A repair and who waits for it.
@@ -69,7 +53,13 @@ pub struct Mending {
 impl Job {
     /// A comparison.
     pub fn verify(tables: &[String], options: Options, reply: Sender<Result<Proof>>) -> Job {
-        Job::Compare { tables: tables.to_vec(), options, purpose: Purpose::Proof(reply) }
+        Job::Walk(Walk::On(Box::new(Course::new(tables, options, reply))))
+    }
+
+    /// The comparison of all tables that the schedule asks for. It goes on with what was settled of it.
+    pub fn scheduled(known: Vec<Settled>, reply: Sender<Result<Proof>>) -> Job {
+        let course = Course::new(&[], Options { totals: true, references: true }, reply).kept(known);
+        Job::Walk(Walk::On(Box::new(course)))
     }
 
     /// Random rows.
@@ -80,48 +70,38 @@ impl Job {
     /// A repair; `apply` is false where it only tells what it would do.
     pub fn repair(tables: &[String], apply: bool, reply: Sender<Result<Report>>) -> Job {
         let mending = Mending { tables: tables.to_vec(), repair: Repair::new(apply), compared: None, reply };
-        let purpose = Purpose::Repair(Box::new(mending));
-        Job::Compare { tables: tables.to_vec(), options: Options::default(), purpose }
+        Job::Compare(Box::new(mending))
     }
 }
 
 /// Whoever asked may have gone: then nobody needs the answer.
-impl Purpose {
+impl Mending {
     fn fail(self, error: Error) {
-        match self {
-            Purpose::Proof(reply) => drop(reply.send(Err(error))),
-            Purpose::Repair(mending) => drop(mending.reply.send(Err(error))),
-        }
+        drop(self.reply.send(Err(error)));
     }
 
     fn finish(self, compared: Compared) {
-        match self {
-            Purpose::Proof(reply) => drop(reply.send(Ok(compared.proof))),
-            Purpose::Repair(m) => drop(m.reply.send(Ok(m.repair.report(compared.proof)))),
-        }
+        drop(self.reply.send(Ok(self.repair.report(compared.proof))));
     }
 
     /// What follows a comparison.
-    fn follow(self, compared: Compared) -> Option<Job> {
-        let purpose = match self {
-            Purpose::Repair(mut mending) => match mending.repair.take(&compared) {
-                Ok(true) => {
-                    mending.compared = Some(compared);
-                    return Some(Job::Mend(mending));
-                }
-                Ok(false) => Purpose::Repair(mending),
-                Err(e) => {
-                    Purpose::Repair(mending).fail(e);
-                    return None;
-                }
-            },
-            Purpose::Proof(reply) => Purpose::Proof(reply),
-        };
+    fn follow(mut self: Box<Self>, compared: Compared) -> Option<Job> {
+        match self.repair.take(&compared) {
+            Ok(true) => {
+                self.compared = Some(compared);
+                return Some(Job::Mend(self));
+            }
+            Ok(false) => {}
+            Err(e) => {
+                self.fail(e);
+                return None;
+            }
+        }
         if compared.suspected.is_empty() {
-            purpose.finish(compared);
+            self.finish(compared);
             return None;
         }
-        Some(Job::Recheck { compared, purpose })
+        Some(Job::Recheck(Box::new(compared), self))
     }
 }
 
@@ -153,30 +133,35 @@ impl Desk {
             return;
         }
         for job in std::mem::take(&mut self.open) {
+            let back = self.back_in.clone();
+            // The desk is gone only with all that it was asked.
+            let hand_back = move |job: Option<Job>| {
+                if let Some(job) = job {
+                    drop(back.send(job));
+                }
+            };
             match job {
-                Job::Compare { tables, options, purpose } => match verify::fence(shared, pipeline, &tables) {
-                    Ok(fenced) => {
-                        let back = self.back_in.clone();
-                        scope.spawn(move || {
-                            if let Some(job) = purpose.follow(fenced.with(options).compare()) {
-                                drop(back.send(job)); // the desk is gone only with all that it was asked
-                            }
-                        });
-                    }
-                    Err(e) if cut_off(shared, &e) => self.put(Job::Compare { tables, options, purpose }),
-                    Err(e) => purpose.fail(e),
+                Job::Walk(walk) => match walk.step(shared, pipeline) {
+                    Step::Later(walk) => self.put(Job::Walk(walk)),
+                    Step::Work(work) => drop(scope.spawn(move || hand_back(work().map(Job::Walk)))),
+                    Step::Over => {}
                 },
-                Job::Recheck { mut compared, purpose } => match compared.fence(shared, pipeline) {
+                Job::Compare(mending) => match verify::fence(shared, pipeline, &mending.tables) {
+                    Ok(fenced) => drop(scope.spawn(move || hand_back(mending.follow(fenced.compare())))),
+                    Err(e) if cut_off(shared, &e) => self.put(Job::Compare(mending)),
+                    Err(e) => mending.fail(e),
+                },
+                Job::Recheck(mut compared, mending) => match compared.fence(shared, pipeline) {
                     Ok(fenced) => {
                         scope.spawn(move || {
                             compared.recheck(fenced);
-                            purpose.finish(compared);
+                            mending.finish(*compared);
                         });
                     }
-                    Err(e) if cut_off(shared, &e) => self.put(Job::Recheck { compared, purpose }),
+                    Err(e) if cut_off(shared, &e) => self.put(Job::Recheck(compared, mending)),
                     Err(e) => {
                         compared.unchecked(&e);
-                        purpose.finish(compared);
+                        mending.finish(*compared);
                     }
                 },
                 Job::Sample { tables, wanted, reply } => match verify::fence(shared, pipeline, &tables) {
@@ -194,23 +179,19 @@ impl Desk {
     fn mend(&mut self, mut mending: Box<Mending>, shared: &Shared<'_>, pipeline: &Pipeline) {
         match mending.repair.step(shared, pipeline) {
             Ok(true) => self.put(Job::Mend(mending)),
-            Ok(false) if mending.repair.applies() => {
-                let tables = mending.tables.clone();
-                let purpose = Purpose::Repair(mending);
-                self.put(Job::Compare { tables, options: Options::default(), purpose });
-            }
+            Ok(false) if mending.repair.applies() => self.put(Job::Compare(mending)),
             Ok(false) => match mending.compared.take() {
-                Some(compared) => Purpose::Repair(mending).finish(compared),
-                None => Purpose::Repair(mending).fail(Error::corrupt("a repair without its comparison")),
+                Some(compared) => mending.finish(compared),
+                None => mending.fail(Error::corrupt("a repair without its comparison")),
             },
             Err(e) if cut_off(shared, &e) => self.put(Job::Mend(mending)),
-            Err(e) => Purpose::Repair(mending).fail(e),
+            Err(e) => mending.fail(e),
         }
     }
 }
 
 /// Whether the session ended under a job: for that nobody has to ask again, the next session goes on with it.
-fn cut_off(shared: &Shared<'_>, error: &Error) -> bool {
+pub fn cut_off(shared: &Shared<'_>, error: &Error) -> bool {
     error.is_transient() && shared.halt.over()
 }
 

@@ -102,6 +102,7 @@ pub fn show(proof: &Proof) {
         let rows = |n: Option<u64>| n.map_or_else(|| "?".to_owned(), count);
         let print = match (&p.error, &p.source_fingerprint, &p.target_fingerprint) {
             (Some(error), ..) => error.clone(),
+            (None, ..) if !p.chunks.is_empty() => format!("{} chunks, each at its position", p.chunks.len()),
             (None, Some(a), Some(b)) if a == b => a[..16].to_owned(),
             (None, Some(a), Some(b)) => format!("{} / {}", &a[..12], &b[..12]),
             (None, ..) => "?".into(),
@@ -117,14 +118,22 @@ pub fn show(proof: &Proof) {
     for p in &proof.tables {
         changed(p);
         differences(p);
+        if let Some(why) = &p.uncut {
+            println!("\n{} was read whole, longer than snapshots are to be held: {why}", p.table);
+        }
     }
     totals(proof);
     beyond::show(&proof.beyond);
-    let position = proof.position.as_ref().map_or_else(|| "?".to_owned(), ToString::to_string);
+    let position = proof.positions().unwrap_or_else(|| "?".to_owned());
     match (&proof.rechecked, &proof.recheck_error) {
         (Some(position), _) => println!("\nThe rows that differ were read a second time at {position}."),
         (None, Some(error)) => println!("\nThe rows that differ were not read a second time: {error}"),
         (None, None) => {}
+    }
+    if proof.through.is_some() {
+        println!(
+            "\nIt took several fences: each table, or each chunk of its keys, was read on both sides behind one of them."
+        );
     }
     println!(
         "\n{}: {}, both sides read at {position}; replication stood still for {} ms, the scan took {}.",

@@ -19,7 +19,7 @@ use crossfade_core::{Endpoint, Error, PolicyRule, PolicyRules, Result, Secret, S
 
 use self::keys::Spans;
 pub use self::keys::schema;
-use self::raw::{RawConfig, RawLimits, RawSource, RawTarget};
+use self::raw::{RawConfig, RawSource, RawTarget};
 pub use self::reporting::{MailConfig, ProofConfig, WebhookConfig};
 pub use self::units::{bytes, duration};
 use crate::pipeline::Limits;
@@ -235,8 +235,8 @@ impl Resolver<'_> {
             targets,
             selection: Selection { include: raw.source.tables.clone(), exclude: raw.source.exclude.clone() },
             rules,
+            limits: self.limits(raw),
             aggregates: self.aggregates(raw),
-            limits: Limits { log_budget: self.log_budget(&raw.source), ..self.limits(&raw.limits) },
             drain: drain.unwrap_or(DRAIN),
             proof: self.proof(raw),
             mail: self.mail(raw),
@@ -353,8 +353,12 @@ impl Resolver<'_> {
         PolicyRules(rules.collect())
     }
 
-    fn limits(&mut self, raw: &RawLimits) -> Limits {
-        let mut limits = Limits::default();
+    fn limits(&mut self, all: &RawConfig) -> Limits {
+        let raw = &all.limits;
+        let mut limits = Limits { log_budget: self.log_budget(&all.source), ..Limits::default() };
+        if let Some(time) = self.snapshot(&all.proof) {
+            limits.snapshot = time;
+        }
         if let Some(b) = self.unit(&["limits", "memory"], raw.memory.as_deref(), bytes) {
             limits.memory = b;
         }

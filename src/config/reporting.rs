@@ -19,6 +19,9 @@ pub struct RawProof {
     /// How often the daemon compares all tables by itself, such as `1h`: counted from the beginning of the hour. It reads every table on
     /// both sides each time. `off` (the default): only when asked to.
     pub every: Option<String>,
+    /// How long a comparison holds its snapshots at both ends, such as `10m` (the default). A table that takes longer is read in ranges of its
+    /// key, at several positions; one whose key is not made of integers or bytes (between two Postgres: or UUIDs) is read whole all the same.
+    pub snapshot: Option<String>,
     /// The lag beyond which an hour is not clean, and a report warns; ten times of it is critical. `30s` if left out.
     pub max_lag: Option<String>,
     /// Clean hours without a break that are to be reached. 168, a week, if left out.
@@ -142,6 +145,14 @@ impl Resolver<'_> {
         config
     }
 
+    /// How long a comparison holds its snapshots.
+    pub fn snapshot(&mut self, raw: &RawProof) -> Option<Duration> {
+        self.unit(&["proof", "snapshot"], raw.snapshot.as_deref(), |text| match duration(text)? {
+            Duration::ZERO => Err("snapshot must be longer than nothing".to_owned()),
+            time => Ok(time),
+        })
+    }
+
     /// `[mail]`.
     pub fn mail(&mut self, raw: &RawConfig) -> Option<MailConfig> {
         let mail = raw.mail.as_ref()?;
@@ -246,14 +257,14 @@ mod tests {
     #[test]
     fn a_proof_a_mail_and_a_webhook() {
         let config = parse(&format!(
-            "{HEAD}[proof]\nevery = \"1h\"\nmax_lag = \"10s\"\ngoal_hours = 24\n\
+            "{HEAD}[proof]\nevery = \"1h\"\nsnapshot = \"90s\"\nmax_lag = \"10s\"\ngoal_hours = 24\n\
              [mail]\nserver = \"smtps://me%40here@mail:4650\"\nfrom = \"Crossfade <c@x.org>\"\nto = [\"a@x.org\"]\n\
              password_env = \"PATH\"\n[webhook]\nurl = \"https://x/y\"\n"
         ));
         let config = config.unwrap();
         let proof =
             ProofConfig { every: Some(Duration::from_secs(3600)), max_lag: Duration::from_secs(10), goal_hours: 24 };
-        assert_eq!(config.proof, proof);
+        assert_eq!((config.proof, config.limits.snapshot), (proof, Duration::from_secs(90)));
         let mail = config.mail.unwrap();
         assert_eq!((mail.host.as_str(), mail.port, mail.tls), ("mail", 4650, MailTls::Implicit));
         assert_eq!(mail.login.unwrap().0, "me@here");
@@ -268,6 +279,7 @@ mod tests {
         let mail = |server: &str, more: &str| {
             wrong(&format!("[mail]\nserver = \"{server}\"\nfrom = \"c@x.org\"\nto = [\"a@x.org\"]\n{more}"))
         };
+        assert!(wrong("[proof]\nsnapshot = \"0s\"").contains("line 7, column 1: snapshot must be longer"));
         assert!(wrong("[proof]\nevery = \"1s\"").contains("line 7, column 1: every: at most once a minute"));
         assert!(wrong("[webhook]\nurl = \"http://x\"").contains("must be of the form https://"));
         assert!(mail("smtp://u@h?tls=none", "password_env = \"PATH\"").contains("over TLS only"));

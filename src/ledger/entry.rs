@@ -11,6 +11,7 @@ use super::hours::Hour;
 use crate::repair::{Report, TableRepair};
 use crate::transform::Mapped;
 use crate::verify::Proof;
+use crate::verify::chunk::Settled;
 
 /// One entry.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,6 +48,11 @@ pub enum Event {
     Incident(Incident),
     /// Both sides were compared.
     Verification(Box<Verification>),
+    /// Parts of a comparison that goes on: what has been read so far.
+    Chunks {
+        /// Behind one fence.
+        settled: Vec<Settled>,
+    },
     /// They were to be, and could not be.
     Unverified {
         /// Who asked.
@@ -235,8 +241,10 @@ impl Event {
 impl Entry {
     /// From its columns.
     pub fn read(seq: u64, at_micros: i64, kind: &str, body: &str) -> Result<Entry> {
+        // The kind stands first: a body that comes before it is held in a form that knows no numbers of 128 bits, which keys are.
         let read = || -> serde_json::Result<Event> {
-            serde_json::from_value(serde_json::json!({ "kind": kind, "body": serde_json::from_str::<Value>(body)? }))
+            let kind = serde_json::to_string(kind)?;
+            serde_json::from_str(&format!(r#"{{"kind":{kind},"body":{body}}}"#))
         };
         let event = read()
             .map_err(|e| Error::corrupt(format!("entry {seq} of the ledger ({kind}) cannot be read")).caused_by(e))?;

@@ -5,7 +5,7 @@
 //!
 //! - a sample of lag was taken at least every two minutes, from its first minute to its last: somebody ran the pipeline all the while;
 //! - each sample knows the lag, at its worst within `max_lag`, and the initial copy was done;
-//! - all tables were compared at a fence, and every comparison of that hour was equal: its rows, the servers' sums, the figures of the
+//! - all tables were compared at a fence (or at several, all within the hour), and every comparison of that hour was equal: its rows, the servers' sums, the figures of the
 //!   configuration within their `critical` bound, and references at the target as at the source;
 //! - each of these comparisons found the changes that it made itself, to try itself out (`verify/canary.rs`), and there was at least one;
 //! - the pipeline was not ended by an error. Errors that are tried again do not break an hour: what they cost is lag, and that is bounded;
@@ -75,7 +75,7 @@ pub fn judge(start: i64, entries: &[Entry], max_lag: Duration) -> Hour {
     let within: Vec<&Entry> = entries.iter().filter(|e| (start..start + HOUR).contains(&e.at_micros)).collect();
     let mut found = Found::default();
     let worst = samples(start, &within, max_lag, &mut found);
-    let tables = comparisons(&within, &mut found);
+    let tables = comparisons(start, &within, &mut found);
     for entry in &within {
         match &entry.event {
             Event::Incident(i) if i.class != Gravity::Transient => {
@@ -91,6 +91,7 @@ pub fn judge(start: i64, entries: &[Entry], max_lag: Duration) -> Hour {
             }
             // Looked at elsewhere, or what passes by itself; that costs lag, which is.
             Event::Incident(_) | Event::Lag(_) | Event::Verification(_) | Event::Unverified { .. } => {}
+            Event::Chunks { .. } => {}
             Event::Start { .. } | Event::Stop { .. } | Event::Schema { .. } | Event::Snapshot { .. } => {}
             Event::Hour(_) | Event::Alert { .. } => {}
         }
@@ -139,10 +140,10 @@ fn samples(start: i64, within: &[&Entry], max_lag: Duration, found: &mut Found) 
     Some(worst)
 }
 
-fn comparisons(within: &[&Entry], found: &mut Found) -> u64 {
+fn comparisons(start: i64, within: &[&Entry], found: &mut Found) -> u64 {
     let of = |e: &&Entry| if let Event::Verification(v) = &e.event { Some((**v).clone()) } else { None };
     let made: Vec<_> = within.iter().filter_map(of).collect();
-    let (mut tried, mut tables) = (false, None);
+    let (mut tried, mut tables, mut late) = (false, None, false);
     for v in &made {
         let of = |verdict| v.proof.tables.iter().filter(|t| t.verdict == verdict).map(|t| t.table.as_str()).collect();
         let (different, unknown): (Vec<&str>, Vec<&str>) = (of(Verdict::Different), of(Verdict::Unknown));
@@ -167,11 +168,15 @@ fn comparisons(within: &[&Entry], found: &mut Found) -> u64 {
                 found.wrong.push(format!("the verifier did not find the change that it made itself: {missed}"));
             }
         }
-        if v.whole {
-            tables = Some(v.proof.tables.len() as u64);
+        match v.proof.through_micros {
+            Some(last) if v.whole && last >= start + HOUR => late = true,
+            _ if v.whole => tables = Some(v.proof.tables.len() as u64),
+            _ => {}
         }
     }
-    if tables.is_none() {
+    if tables.is_none() && late {
+        found.unseen.push("the comparison of all tables went on beyond the hour".into());
+    } else if tables.is_none() {
         let why = within.iter().rev().find_map(|e| match &e.event {
             Event::Unverified { error, .. } => Some(format!(": {error}")),
             _ => None,

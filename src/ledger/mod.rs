@@ -24,6 +24,7 @@ use sha2::{Digest, Sha256};
 
 pub use self::entry::{Entry, Event, Incident, Sample, Verification};
 pub use self::hours::{Hour, HourVerdict, Standing};
+use crate::verify::chunk::Settled;
 
 /// Of the file's format, in `user_version`: a ledger of a later one is not touched.
 const FORMAT: i32 = 1;
@@ -263,6 +264,19 @@ impl Ledger {
                    ORDER BY at_micros DESC, seq DESC LIMIT 1";
         let found = self.select(sql, [])?.pop();
         Ok(found.and_then(|e| if let Event::Verification(v) = e.event { Some((e.at_micros, *v)) } else { None }))
+    }
+
+    /// What was settled of the scheduled comparison that was broken off last, if that was since then and none has ended after it.
+    pub fn unfinished(&self, since: i64) -> Result<Vec<Settled>> {
+        let sql = "SELECT seq, at_micros, kind, body FROM entry WHERE kind = 'chunks' AND at_micros >= ?1 AND seq >
+                   (SELECT coalesce(max(seq), 0) FROM entry WHERE kind = 'verification' AND body ->> '$.by' = 'schedule')
+                   ORDER BY seq";
+        let entries = self.select(sql, [since])?.into_iter();
+        let mut all: Vec<Settled> =
+            entries.flat_map(|e| if let Event::Chunks { settled } = e.event { settled } else { Vec::new() }).collect();
+        let last = all.last().map(|s| s.course);
+        all.retain(|s| Some(s.course) == last);
+        Ok(all)
     }
 
     /// The hours judged so far, newest first, at most so many.

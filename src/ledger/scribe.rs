@@ -22,7 +22,8 @@ use crate::desk::Job;
 use crate::pipeline::Pipeline;
 use crate::pipeline::progress::{Keeping, State};
 use crate::service::{Server, Wanted};
-use crate::verify::{Options, Proof};
+use crate::verify::Proof;
+use crate::verify::chunk::Settled;
 
 /// How often it looks.
 const LOOK: Duration = Duration::from_secs(1);
@@ -30,6 +31,8 @@ const LOOK: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 /// How long it waits before it tries again to write, or to compare.
 const AGAIN: Duration = Duration::from_secs(30);
+/// How long the parts of a comparison that was broken off count, in microseconds: a day.
+const FRESH: i64 = 24 * HOUR;
 /// Entries that wait at most while the ledger cannot be written.
 const WAITING: usize = 10_000;
 
@@ -156,8 +159,17 @@ impl<'a> Scribe<'a> {
         }
         self.asked = Some(Instant::now());
         let (reply, answer) = bounded(1);
-        self.server.want(Wanted::Job(Job::verify(&[], Options { totals: true, references: true }, reply)));
+        self.server.want(Wanted::Job(Job::scheduled(self.unfinished(now), reply)));
         self.proof = Some((period, answer));
+    }
+
+    /// What a comparison that was broken off has settled: by another process, or by this one. What is not known is read anew.
+    fn unfinished(&self, now: i64) -> Vec<Settled> {
+        let read = || Ledger::open_read(&self.pipeline.name)?.map_or(Ok(Vec::new()), |l| l.unfinished(now - FRESH));
+        read().unwrap_or_else(|e| {
+            tracing::warn!(error = %e, hint = e.hint_text(), "the comparison begins anew");
+            Vec::new()
+        })
     }
 
     fn keep(&mut self, at: i64, event: Event) {

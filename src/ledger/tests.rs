@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crossfade_core::{KeyPart, KeyRange, Position, TableName};
+
 use super::entry::{Asker, Gravity};
 use super::hours::{HOUR, judge};
 use super::scribe::settle;
@@ -34,6 +36,8 @@ fn lag(seconds: Option<f64>) -> Event {
 fn verification(verdict: Verdict, whole: bool, canary: Option<Canary>) -> Event {
     let table = TableProof {
         totals: None,
+        chunks: Vec::new(),
+        uncut: None,
         table: "shop.t".into(),
         target: None,
         source_rows: Some(1),
@@ -48,6 +52,8 @@ fn verification(verdict: Verdict, whole: bool, canary: Option<Canary>) -> Event 
     let proof = Proof {
         verdict,
         position: None,
+        through: None,
+        through_micros: None,
         held_ms: 1,
         seconds: 0.1,
         tables: vec![table],
@@ -77,6 +83,49 @@ fn judged(events: Vec<(i64, Event)>) -> (HourVerdict, String) {
     let kinds = [&entry::EVENTS[..], &["lag"]].concat();
     let hour = judge(T, &ledger.between(&kinds, T - HOUR, T + 2 * HOUR).unwrap(), BOUND);
     (hour.verdict, hour.reasons.join("; "))
+}
+
+#[test]
+fn a_comparison_behind_several_fences_counts_where_all_of_them_are_within_the_hour() {
+    for (last, wanted) in [(HOUR - 1, HourVerdict::Clean), (HOUR, HourVerdict::Unknown)] {
+        let mut events = well(T);
+        let Some((_, Event::Verification(v))) = events.last_mut() else { unreachable!() };
+        v.proof.through_micros = Some(T + last);
+        let (verdict, reasons) = judged(events);
+        assert_eq!(verdict, wanted, "{reasons}");
+        assert_eq!(reasons.contains("went on beyond the hour"), wanted == HourVerdict::Unknown, "{reasons}");
+    }
+}
+
+/// A chunk of `shop.t`.
+fn settled(course: i64, after: Option<i128>, to: Option<i128>) -> Settled {
+    let key = |n: i128| vec![KeyPart::Int(n)];
+    let Event::Verification(v) = verification(Verdict::Equal, true, None) else { unreachable!() };
+    Settled {
+        course,
+        table: TableName::new("shop", "t"),
+        shape: "x".into(),
+        range: KeyRange { after: after.map(key), to: to.map(key) },
+        position: Position::new("p"),
+        at_micros: T,
+        proofs: v.proof.tables,
+        canary: Canary::default(),
+    }
+}
+
+#[test]
+fn what_a_comparison_on_schedule_has_settled_is_known_until_one_has_ended() {
+    let (_folder, mut ledger) = ledger();
+    let chunks = |settled: &[Settled]| Event::Chunks { settled: settled.to_vec() };
+    let (old, first) = (settled(1, None, None), settled(2, None, Some(i128::from(u64::MAX))));
+    let second = settled(2, Some(i128::from(u64::MAX)), None);
+    ledger.append(&[(T, chunks(&[old])), (T + 1, chunks(std::slice::from_ref(&first)))]).unwrap();
+    ledger.append(&[(T + 2, chunks(std::slice::from_ref(&second)))]).unwrap();
+    assert_eq!(ledger.unfinished(T).unwrap(), [first, second.clone()], "of the last one alone");
+    assert_eq!(ledger.unfinished(T + 2).unwrap(), [second], "not of what is too old");
+    ledger.append(&[(T + 3, verification(Verdict::Equal, true, None))]).unwrap();
+    assert_eq!(ledger.unfinished(T).unwrap(), []);
+    assert_eq!(ledger.check().unwrap(), None);
 }
 
 /// Edits the file as somebody would who wants to hide something.

@@ -63,6 +63,8 @@ pub struct Limits {
     pub chunk_rows: u64,
     /// Bytes per second that all threads of the initial copy together may read; `None`: as fast as can be.
     pub copy_rate: Option<u64>,
+    /// How long a comparison holds its snapshots, before it goes on with others.
+    pub snapshot: Duration,
     /// Log that the source may keep for this pipeline; `None`: as much as it takes.
     pub log_budget: Option<LogBudget>,
     /// The wait after a first transient error; it doubles with each that follows, up to [`MAX_BACKOFF`].
@@ -81,6 +83,7 @@ impl Default for Limits {
             copy_workers: 2,
             chunk_rows: 100_000,
             copy_rate: None,
+            snapshot: Duration::from_secs(600),
             log_budget: None,
             backoff: Duration::from_millis(200),
         }

@@ -193,7 +193,7 @@ impl Report {
         let whole = |e: &&Entry| matches!(&e.event, Event::Verification(v) if v.whole);
         self.verification = Some(Verification {
             at_micros: at,
-            position: last.proof.position.as_ref().map(ToString::to_string),
+            position: last.proof.positions(),
             verdict: last.proof.verdict,
             held_ms: last.proof.held_ms,
             seconds: last.proof.seconds,
@@ -266,7 +266,7 @@ impl Report {
                 }
                 Event::Schema { table, change } => self.schema.push(told(format!("{table}: {change}"))),
                 Event::Snapshot { tables } => self.schema.push(told(format!("copied again: {}", tables.join(", ")))),
-                Event::Lag(_) | Event::Hour(_) | Event::Alert { .. } => {}
+                Event::Lag(_) | Event::Hour(_) | Event::Alert { .. } | Event::Chunks { .. } => {}
             }
         }
         if let Some(Incident { message, hint, .. }) = ended {

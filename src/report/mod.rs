@@ -209,7 +209,7 @@ pub struct Bar {
 pub struct Verification {
     /// When both sides were opened.
     pub at_micros: i64,
-    /// At this position.
+    /// At this position, or at several, from one to another.
     pub position: Option<String>,
     /// What it came to.
     pub verdict: Compared,

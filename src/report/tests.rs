@@ -60,6 +60,8 @@ fn table(name: &str, verdict: Compared) -> TableProof {
         target_fingerprint: None,
         verdict,
         totals: None,
+        chunks: Vec::new(),
+        uncut: None,
         differences: (verdict == Compared::Different).then_some(differences),
         changed: vec![],
         error: (verdict == Compared::Unknown).then(|| "permission denied".into()),
@@ -76,6 +78,8 @@ fn verification(tables: Vec<TableProof>) -> Event {
     let proof = Proof {
         verdict,
         position: Some(Position::new("p6")),
+        through: None,
+        through_micros: None,
         held_ms: 12,
         seconds: 3.4,
         tables,

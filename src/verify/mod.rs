@@ -9,23 +9,29 @@
 //!
 //! Replication stalls for these four steps only, not for the scans. Then every table is scanned on both sides and the
 //! fingerprints are compared. What could not be read is *unknown*, and unknown is never equal; so is a check that
-//! compared no table, or one while a table is suspended. Figures and references are read in the same snapshots
-//! (`beyond.rs`). Where a table differs, the same snapshots are read again to find the rows (`narrow.rs`); these are
-//! looked at once more behind a second fence (`recheck.rs`).
+//! compared no table, or one while a table is suspended. What cannot be read in time is read behind further fences
+//! (`course.rs`). Figures and references are read in the first pair of snapshots (`beyond.rs`). Where a table differs,
+//! the same snapshots are read again to find the rows (`narrow.rs`); these are looked at once more behind a second fence
+//! (`recheck.rs`).
 
 pub mod aggregates;
 pub mod beyond;
 pub mod canary;
 pub mod changed;
+pub mod chunk;
+pub mod course;
+mod cut;
 pub mod decimal;
 pub mod difference;
 mod drift;
 pub mod narrow;
 pub mod orphans;
+mod part;
 pub mod recheck;
 pub mod sample;
 pub mod sequences;
 pub mod side;
+mod sitting;
 pub mod totals;
 
 use std::collections::BTreeMap;
@@ -43,6 +49,7 @@ use self::aggregates::Aggregate;
 use self::beyond::Beyond;
 use self::canary::{Canary, Keeper};
 use self::changed::{ChangedValues, Tally};
+use self::chunk::Chunk;
 use self::difference::Differences;
 pub use self::drift::drift;
 pub use self::narrow::LISTED;
@@ -97,6 +104,12 @@ pub struct TableProof {
     /// Why it is unknown, or why the rows that differ could not be found.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub error: Option<String>,
+    /// The ranges of its key that were read behind several fences, if so: then its rows are a sum, and it has no fingerprint.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub chunks: Vec<Chunk>,
+    /// Why it was read at one position although that took longer than snapshots are to be held.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub uncut: Option<String>,
 }
 
 /// A comparison of all tables asked for.
@@ -104,8 +117,14 @@ pub struct TableProof {
 pub struct Proof {
     /// Equal only if every table is.
     pub verdict: Verdict,
-    /// Where both sides were read.
+    /// Where both sides were read: behind the first fence, if there were several.
     pub position: Option<Position>,
+    /// Behind the last fence, if there were several.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub through: Option<Position>,
+    /// When both sides were opened there.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub through_micros: Option<i64>,
     /// How long replication stood still.
     pub held_ms: u64,
     /// How long it all took.
@@ -298,6 +317,8 @@ impl Fenced {
         let proof = Proof {
             verdict: beyond.weigh(overall(&proofs)),
             position: Some(position),
+            through: None,
+            through_micros: None,
             held_ms: held.as_millis() as u64,
             seconds: (began.elapsed() + held).as_secs_f64(),
             tables: proofs,
@@ -399,6 +420,8 @@ fn proof(
         differences: None,
         error: error.map(Error::to_string),
         totals: None,
+        chunks: Vec::new(),
+        uncut: None,
     }
 }
 

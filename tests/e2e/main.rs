@@ -3,6 +3,7 @@
 //! Every scenario ends in `verify`, or in a clear error with a hint and the right exit code.
 
 mod again;
+mod audit;
 mod away;
 mod beyond;
 mod common;

@@ -151,6 +151,7 @@ fn limits(random: &mut Random) -> Limits {
         queue: random.between(1, 5) as usize,
         copy_workers: random.between(1, 4) as usize,
         chunk_rows: random.between(1, 20),
+        snapshot: Limits::default().snapshot,
         copy_rate: None,
         log_budget: None,
         backoff: Duration::from_millis(1),

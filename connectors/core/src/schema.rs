@@ -118,6 +118,13 @@ pub enum Logical {
 }
 
 impl Logical {
+    /// Whether every database at hand has keys of this type in one order, that of their values: integers by size, bytes one by one.
+    /// Text is ordered by collations, a float's text differs, and MariaDB orders UUIDs by another of their parts first.
+    pub fn has_one_order(&self) -> bool {
+        use Logical::{Bytes, Int8, Int16, Int32, Int64, UInt8, UInt16, UInt32, UInt64};
+        matches!(self, Int8 | Int16 | Int32 | Int64 | UInt8 | UInt16 | UInt32 | UInt64 | Bytes)
+    }
+
     /// The Arrow form of a value. Fields are always nullable: a deleted row carries its key only.
     pub fn arrow(&self) -> DataType {
         match self {

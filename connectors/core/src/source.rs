@@ -19,7 +19,7 @@ use crate::error::Result;
 use crate::finding::Finding;
 use crate::orphans::Orphans;
 use crate::position::Position;
-use crate::schema::{Logical, TableSchema};
+use crate::schema::{Column, Logical, TableSchema};
 use crate::selection::Selection;
 use crate::sequence::Behind;
 use crate::target::Kept;
@@ -88,6 +88,12 @@ pub trait Source: Send + Sync {
     /// log. By default it is as good as the copy's.
     fn peek(&self, tables: &[Arc<TableSchema>]) -> Result<Box<dyn Snapshot>> {
         self.snapshot(tables, Consistency::AtLeast)
+    }
+
+    /// Whether keys of this column are ordered by their values here: integers by size, bytes and UUIDs byte by byte. Then a range of
+    /// them ([`KeyRange`]) holds the same rows in every other database that says so, too.
+    fn orders_by_value(&self, _key: &Column) -> bool {
+        false
     }
 
     /// Reads the log after `from`, with the tables in the shape they had there. Fails if the log no longer reaches back
@@ -289,7 +295,8 @@ impl KeyPart {
     }
 }
 
-/// A range of keys in the order of the database that made it; no other may interpret it.
+/// A range of keys in the order of the database that made it; no other may interpret it, but for keys that both order by their
+/// values ([`Source::orders_by_value`]).
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct KeyRange {
     /// Keys greater than this; `None` from the first.

@@ -22,7 +22,7 @@ use crate::error::Result;
 use crate::finding::Finding;
 use crate::policy::Policy;
 use crate::position::{Checkpoint, Owner, Position};
-use crate::schema::{TableName, TableSchema};
+use crate::schema::{Column, TableName, TableSchema};
 use crate::source::{KeyRange, Snapshot};
 use crate::trouble::Trouble;
 
@@ -94,6 +94,12 @@ pub trait Target: Send + Sync {
     /// Looks at a table's rows as they would be written, and keeps none of them. `None`: it holds whatever comes.
     fn surveyor(&self, _table: &Arc<TableSchema>) -> Result<Option<Box<dyn Surveyor>>> {
         Ok(None)
+    }
+
+    /// Whether keys of this column are ordered by their values here: integers by size, bytes and UUIDs byte by byte. Then a range of
+    /// them ([`KeyRange`]) holds the same rows in every other database that says so, too.
+    fn orders_by_value(&self, _key: &Column) -> bool {
+        false
     }
 
     /// The tables at the pipeline's last checkpoint, exactly; [`Snapshot::position`] is that checkpoint's.

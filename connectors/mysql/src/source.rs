@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crossfade_core::{
-    Consistency, Details, Finding, Position, Result, Retained, Selection, Snapshot, Source, Stream, TableSchema,
+    Column, Consistency, Details, Finding, Position, Result, Retained, Selection, Snapshot, Source, Stream, TableSchema,
 };
 
 use crate::binlog::stream::BinlogStream;
@@ -112,6 +112,11 @@ impl Source for MySqlSource {
 
     fn snapshot(&self, tables: &[Arc<TableSchema>], consistency: Consistency) -> Result<Box<dyn Snapshot>> {
         Ok(Box::new(ServerSnapshot::open(&self.server, tables, consistency, &self.pool)?))
+    }
+
+    /// A YEAR takes a number of two digits for one of four.
+    fn orders_by_value(&self, key: &Column) -> bool {
+        key.logical.has_one_order() && !key.source_type.starts_with("year")
     }
 
     fn stream(&self, from: &Position, tables: &[Arc<TableSchema>]) -> Result<Box<dyn Stream>> {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use arrow_array::RecordBatch;
 use crossfade_core::{
-    Checkpoint, Details, Endpoint, Finding, History, Kept, Loader, Op, Owner, Result, Snapshot, Surveyor, Suspension,
-    TableName, TableSchema, Target, Writer,
+    Checkpoint, Column, Details, Endpoint, Finding, History, Kept, Loader, Logical, Op, Owner, Result, Snapshot,
+    Surveyor, Suspension, TableName, TableSchema, Target, Writer,
 };
 use tokio::runtime::Handle;
 use tokio_postgres::Client;
@@ -107,6 +107,10 @@ impl Target for PostgresTarget {
 
     fn surveyor(&self, table: &Arc<TableSchema>) -> Result<Option<Box<dyn Surveyor>>> {
         Ok(Some(Box::new(PostgresSurveyor::open(&self.server, table)?)))
+    }
+
+    fn orders_by_value(&self, key: &Column) -> bool {
+        key.logical.has_one_order() || key.logical == Logical::Uuid
     }
 
     fn snapshot(&self, pipeline: &str, _: &[Arc<TableSchema>]) -> Result<Box<dyn Snapshot>> {

@@ -16,8 +16,8 @@ use std::cmp::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crossfade_core::{
-    Consistency, Details, Endpoint, Error, Finding, Omissions, Position, Result, Retained, Selection, Snapshot, Source,
-    Stream, TableSchema,
+    Column, Consistency, Details, Endpoint, Error, Finding, Omissions, Position, Result, Retained, Selection, Snapshot,
+    Source, Stream, TableSchema,
 };
 use rusqlite::Connection;
 
@@ -192,6 +192,10 @@ impl Source for Sqlite {
 
     fn peek(&self, _tables: &[Arc<TableSchema>]) -> Result<Box<dyn Snapshot>> {
         Ok(Box::new(snapshot::View::peek(&self.location)?))
+    }
+
+    fn orders_by_value(&self, key: &Column) -> bool {
+        key.logical.has_one_order()
     }
 
     fn stream(&self, from: &Position, tables: &[Arc<TableSchema>]) -> Result<Box<dyn Stream>> {

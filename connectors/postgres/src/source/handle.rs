@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossfade_core::{
-    Consistency, Details, Endpoint, Error, Finding, Omissions, Position, Result, Retained, Selection, Snapshot, Source,
-    Stream, TableName, TableSchema,
+    Column, Consistency, Details, Endpoint, Error, Finding, Logical, Omissions, Position, Result, Retained, Selection,
+    Snapshot, Source, Stream, TableName, TableSchema,
 };
 use tokio::runtime::Handle;
 
@@ -155,6 +155,10 @@ impl Source for PgSource {
 
     fn peek(&self, tables: &[Arc<TableSchema>]) -> Result<Box<dyn Snapshot>> {
         Ok(Box::new(SourceSnapshot::open(&self.server, tables, None, &self.pool)?))
+    }
+
+    fn orders_by_value(&self, key: &Column) -> bool {
+        key.logical.has_one_order() || key.logical == Logical::Uuid
     }
 
     fn stream(&self, from: &Position, tables: &[Arc<TableSchema>]) -> Result<Box<dyn Stream>> {
