@@ -81,7 +81,8 @@ impl Plan {
         }
         let unknown = |m: &&Mapped| states.iter().any(|s| !s.contains_key(&m.target.name));
         let keyed = tables.iter().filter(unknown).filter(|m| !m.target.key.is_empty());
-        let present = present(source, keyed.map(|m| m.source.as_ref()))?;
+        let keyed: Vec<&TableSchema> = keyed.map(|m| m.source.as_ref()).collect();
+        let present = present(source, &keyed)?;
         let unplanned: Vec<&Mapped> = tables.iter().filter(unknown).collect();
         for mapped in unplanned {
             let name = &mapped.target.name;
@@ -350,24 +351,38 @@ fn split(source: &dyn Source, table: &Arc<TableSchema>, rows: u64) -> Result<Vec
     }
 }
 
-/// Those of the source's tables that are still there, as they are now. One question for all of them.
-fn present<'a>(
-    source: &dyn Source,
-    tables: impl Iterator<Item = &'a TableSchema>,
-) -> Result<HashMap<TableName, Arc<TableSchema>>> {
-    let include: Vec<String> = tables.map(|t| t.name.to_string()).collect();
-    if include.is_empty() {
+/// Those of the source's tables that are still there, as they are now. One question for all of them; where the source refuses
+/// it, the first table that cannot be carried any more is the one in trouble, and no other.
+fn present(source: &dyn Source, tables: &[&TableSchema]) -> Result<HashMap<TableName, Arc<TableSchema>>> {
+    if tables.is_empty() {
         return Ok(HashMap::new());
     }
-    let selection = Selection { include, exclude: Vec::new() };
-    Ok(source.tables(&selection)?.into_iter().map(|t| (t.name.clone(), t)).collect())
+    match now(source, tables) {
+        Ok(found) => Ok(found.into_iter().map(|t| (t.name.clone(), t)).collect()),
+        Err(e) if e.is_transient() => Err(e),
+        Err(e) => Err(tables.iter().find_map(|t| now(source, &[t]).err().map(|e| altered(source, t, e))).unwrap_or(e)),
+    }
+}
+
+fn now(source: &dyn Source, tables: &[&TableSchema]) -> Result<Vec<Arc<TableSchema>>> {
+    let include = tables.iter().map(|t| t.name.to_string()).collect();
+    source.tables(&Selection { include, exclude: Vec::new() })
+}
+
+/// What the source says of a table that it could carry when the copy began. Where it still answers other questions, the table was
+/// altered, which is its own trouble.
+fn altered(source: &dyn Source, table: &TableSchema, error: Error) -> Error {
+    match source.position() {
+        Ok(_) => error.concerning(&table.name).context("it was altered before its copy had ended"),
+        Err(_) => error,
+    }
 }
 
 /// Whether the source's table no longer has this shape.
 fn is_outdated(source: &dyn Source, table: &TableSchema) -> Result<bool> {
     let columns = |t: &TableSchema| t.columns.iter().map(|c| (c.name.clone(), c.logical.clone())).collect::<Vec<_>>();
     let shape = |t: &TableSchema| (t.number, columns(t));
-    Ok(present(source, std::iter::once(table))?.get(&table.name).is_none_or(|now| shape(now) != shape(table)))
+    Ok(present(source, &[table])?.get(&table.name).is_none_or(|now| shape(now) != shape(table)))
 }
 
 /// A snapshot at or after everything that the targets hold of the stream. A source may send a transaction to its log's

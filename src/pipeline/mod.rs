@@ -23,6 +23,7 @@ pub mod session;
 mod shaper;
 pub mod suspend;
 pub mod throttle;
+mod unindexed;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -7,7 +7,8 @@
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender};
-use crossfade_core::{Batch, History, Item, Result};
+use crossfade_core::batch::SchemaStep;
+use crossfade_core::{Batch, History, Item, Result, SchemaChange, TableSchema};
 
 use super::reader::Parcel;
 use super::session::{Shared, TICK};
@@ -47,6 +48,11 @@ pub fn shape(
         };
         let (batch, permits) = join(shared, &mut transform, first, parcels)?;
         let permits = Arc::new(permits);
+        for item in &batch.items {
+            if let Item::Schema(change) = item {
+                warn_of_policies(change);
+            }
+        }
         if batch.items.iter().any(|i| matches!(i, Item::Schema(_))) {
             shared.reshaped(transform.seen());
         }
@@ -106,6 +112,22 @@ fn append(batch: &mut Batch, next: Batch) {
     }
     batch.end = next.end;
     batch.commit_micros = next.commit_micros.or(batch.commit_micros);
+}
+
+/// Policies go by names: one that does not go with a column's new name lets its values pass no longer.
+fn warn_of_policies(change: &SchemaChange) {
+    for step in &change.steps {
+        let SchemaStep::Rename { from, to } = step else { continue };
+        let of = |table: &TableSchema, name: &str| table.ordinal(name).map(|i| table.columns[i].policies);
+        let (Some(before), Some(now)) = (of(&change.from, from), of(&change.to, to)) else { continue };
+        for policy in before.iter().filter(|p| !now.has(*p)) {
+            tracing::warn!(
+                table = %change.to.name, from, to, %policy,
+                hint = "name the new column in [[policy]], and start again",
+                "a policy does not go with the column's new name: such values stop the table from here on"
+            );
+        }
+    }
 }
 
 fn send(shared: &Shared<'_>, out: &Sender<Arc<Shaped>>, mut shaped: Arc<Shaped>) -> bool {

@@ -12,6 +12,8 @@
 //!
 //! Several targets leave a table out together. A crash may come between them; `agree` carries it out at all.
 //!
+//! A row that a unique index refuses which the source has dropped is no such trouble: the index goes (`unindexed.rs`).
+//!
 //! An error that names no table, one that names a table of the source and another of the target, and one of the last table that
 //! is left stop the pipeline as before.
 
@@ -20,7 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crossfade_core::{Class, Error, Result, Selection, Suspension, TableName, Writer};
 
 use super::progress::SuspendedTable;
-use super::{Opened, Pipeline};
+use super::{Opened, Pipeline, unindexed};
 
 /// Suspends the table that the error is about, at every target; returns the error where that is not possible.
 pub(super) fn suspend(pipeline: &Pipeline, error: Error) -> Result<()> {
@@ -35,6 +37,18 @@ pub(super) fn suspend(pipeline: &Pipeline, error: Error) -> Result<()> {
     };
     let found: Vec<_> = carried.iter().filter(named).collect();
     let [(table, source)] = found[..] else { return Err(error) };
+    let error = match place.index {
+        None => error,
+        Some(_) => match unindexed::release(pipeline, &mut opened, table, source) {
+            Ok(false) => error,
+            Ok(true) => return tell(pipeline, &mut opened),
+            Err(e) if matches!(e.class(), Class::Data(_)) => {
+                opened = super::open(pipeline)?; // a writer that failed is broken
+                e
+            }
+            Err(e) => return Err(e),
+        },
+    };
     if carried.len() < 2 {
         return Err(error);
     }

@@ -40,6 +40,8 @@ pub struct Place {
     pub column: Option<String>,
     /// The row's key as text, `a=1, b=x`.
     pub key: Option<String>,
+    /// The target's unique index that refuses the row.
+    pub index: Option<String>,
 }
 
 /// Exit codes of fatal errors, after `sysexits.h`.
@@ -69,7 +71,7 @@ impl Error {
 
     /// A value or change of `table` that cannot be carried exactly.
     pub fn data(table: impl fmt::Display, message: impl Into<String>) -> Self {
-        let place = Place { table: table.to_string(), column: None, key: None };
+        let place = Place { table: table.to_string(), ..Place::default() };
         Self::new(Class::Data(place), message)
     }
 
@@ -123,6 +125,15 @@ impl Error {
         self
     }
 
+    /// Names the unique index that refuses the row of a data error. Has no effect on other classes.
+    #[must_use]
+    pub fn index(mut self, index: impl Into<String>) -> Self {
+        if let Class::Data(place) = &mut self.0.class {
+            place.index = Some(index.into());
+        }
+        self
+    }
+
     /// Makes of what a person must mend the trouble of one table, which stops that table alone: for whoever knows that nothing
     /// else is concerned. What may pass by itself stays as it is, and so does the loss of the pipeline to another owner.
     #[must_use]
@@ -138,7 +149,7 @@ impl Error {
             if let Some(rest) = said.and_then(|m| m.strip_prefix(": ")) {
                 self.0.message = rest.to_owned();
             }
-            self.0.class = Class::Data(Place { table, column: None, key: None });
+            self.0.class = Class::Data(Place { table, ..Place::default() });
         }
         self
     }

@@ -185,6 +185,13 @@ pub trait Writer: Send {
     /// The tables that are suspended, and why.
     fn suspended(&mut self) -> Result<Vec<(TableName, Suspension)>>;
 
+    /// Lets go of unique indexes, by their names at the source, which has them no more: they are dropped, and the table's shape
+    /// forgets them, in one commit that leaves position and phase. True if the shape had any. Called between commits only. A
+    /// target without indexes does nothing.
+    fn drop_indexes(&mut self, _table: &TableName, _names: &[String]) -> Result<bool> {
+        Ok(false)
+    }
+
     /// Builds what waits for the end of the initial copy: secondary indexes, foreign keys, sequence values. Idempotent;
     /// not part of the current transaction.
     fn finish_copy(&mut self, tables: &[Arc<TableSchema>]) -> Result<()>;

@@ -13,7 +13,7 @@ use tokio_postgres::error::SqlState;
 
 use crate::catalog::{self, Existing};
 use crate::classify::{classify, classify_in};
-use crate::ddl::{self, Key};
+use crate::ddl::{self, Difference, Key};
 use crate::quote::{self, ident};
 use crate::shape;
 
@@ -31,9 +31,14 @@ pub async fn empty(client: &Client, table: &TableSchema, carried: &[Arc<TableSch
     release(client, &existing, carried).await?;
     let name = quote::table(&table.name);
     let key = if carried.iter().any(|t| t.name == table.name) { Key::ToCome } else { Key::There };
-    let differences = ddl::differences(table, &existing, key);
+    let mut differences = ddl::differences(table, &existing, key);
+    let before = carried.iter().find(|t| t.name == table.name);
+    differences.extend(before.filter(|t| !t.key.is_empty()).and_then(|_| former_key(table, &existing)));
     if differences.is_empty() {
-        drop_unique_indexes(client, table, &existing).await?;
+        // Those that the source had when the table came the last time are no less its own.
+        for shape in [Some(table), before.map(Arc::as_ref)].into_iter().flatten() {
+            drop_unique_indexes(client, shape, &existing).await?;
+        }
         // Not by TRUNCATE: see `Applier::truncate`.
         let emptied = client.batch_execute(&format!("DELETE FROM {name}")).await;
         emptied.map_err(|e| classify_in(&table.name, e))?;
@@ -48,6 +53,14 @@ pub async fn empty(client: &Client, table: &TableSchema, carried: &[Arc<TableSch
             .hint("drop what depends on it first (views, foreign keys of tables that are not carried), then try again")
     })?;
     ddl::prepare(client, table, Key::There).await
+}
+
+/// The primary key of a table whose rows nothing tells apart any more: it would refuse some of them.
+fn former_key(table: &TableSchema, existing: &Existing) -> Option<Difference> {
+    let primary = existing.indexes.iter().find(|i| i.primary).filter(|_| table.key.is_empty())?;
+    let fix = format!("ALTER TABLE {} DROP CONSTRAINT {}", quote::table(&table.name), ident(&primary.name));
+    let actual = format!("primary key ({})", primary.columns.join(", "));
+    Some(Difference { what: "key".into(), expected: "no key, as in the source".into(), actual, fix })
 }
 
 /// Drops the foreign keys of other carried tables that refer to this one.
@@ -76,7 +89,7 @@ async fn drop_unique_indexes(client: &Client, table: &TableSchema, existing: &Ex
     };
     for index in shape::secondary_unique(table, existing).filter(|i| ours(&i.columns)) {
         let name = format!("{}.{}", ident(&table.name.schema), ident(&index.name));
-        let sql = format!("SAVEPOINT crossfade_index; DROP INDEX {name}; RELEASE SAVEPOINT crossfade_index");
+        let sql = format!("SAVEPOINT crossfade_index; DROP INDEX IF EXISTS {name}; RELEASE SAVEPOINT crossfade_index");
         match client.batch_execute(&sql).await {
             Err(e) if e.code() == Some(&SqlState::DEPENDENT_OBJECTS_STILL_EXIST) => {
                 tracing::warn!(table = %table.name, index = index.name, "a constraint needs the index: it stays during the copy");

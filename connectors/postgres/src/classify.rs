@@ -55,8 +55,10 @@ impl<'a> From<&'a DbError> for Reported<'a> {
 pub const LOCKED: &str = "another session holds a lock on the table; see pg_locks";
 
 /// Of a value that another row has.
-const DUPLICATE: &str = "another row of the target has this value. While the initial copy runs, drop the target's unique \
-    indexes beside the key's until it ends; afterwards, look for rows that somebody wrote at the target (`crossfade verify`)";
+const DUPLICATE: &str = "another row of the target has this value, and the source's present indexes, where they could be asked, \
+    forbid that too, or never did. While the initial copy runs, drop the target's unique indexes beside the key's until it ends; \
+    afterwards, look for rows that somebody wrote at the target (`crossfade verify`), or for a unique index that the source lacks, \
+    and drop it there";
 
 /// What follows from an error of the driver.
 pub fn classify(error: tokio_postgres::Error) -> Error {
@@ -233,6 +235,10 @@ fn data(db: &Reported<'_>, table: Option<&TableName>, message: String) -> Error 
         None => message,
     };
     let error = Error::data(name, message);
+    let error = match db.constraint.filter(|_| db.code == "23505") {
+        Some(index) => error.index(index),
+        None => error,
+    };
     match db.column.or(copy.and_then(|(_, column)| column)) {
         Some(column) => error.column(column),
         None => error,

@@ -14,7 +14,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossfade_core::{Error, ForeignKey, Index, Result, TableName, TableSchema};
+use crossfade_core::{ForeignKey, Index, Result, TableSchema};
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
@@ -22,6 +22,7 @@ use crate::catalog::{self, Existing};
 use crate::classify::{classify, classify_in};
 use crate::ddl::{self, hashed, short};
 use crate::quote::{self, MAX_NAME, ident, idents};
+use crate::shape;
 use crate::types::PgType;
 
 /// Builds all that waits for the end of the copy. All tables get their indexes before any gets a foreign key, which needs
@@ -57,7 +58,7 @@ pub async fn finish_copy(client: &Client, tables: &[Arc<TableSchema>]) -> Result
 
 /// The table, whose rows are found by a unique index now.
 async fn keyed(client: &Client, table: &TableSchema) -> Result<Existing> {
-    let look = async || catalog::table(client, &table.name).await?.ok_or_else(|| missing(&table.name));
+    let look = async || catalog::table(client, &table.name).await?.ok_or_else(|| shape::gone(&table.name));
     let mut existing = look().await?;
     if !ddl::is_keyed(table, &existing) {
         ddl::make_key(client, table).await?;
@@ -100,10 +101,6 @@ pub async fn at_a_quiet_moment(client: &Client, table: &TableSchema, statement: 
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     Ok(false)
-}
-
-fn missing(table: &TableName) -> Error {
-    Error::unavailable(format!("table {table} is gone from the target")).hint("restore it, or start the pipeline anew")
 }
 
 /// Names and statements of the indexes that a table lacks. `tables` are all that the pipeline carries, `taken` the names of
@@ -286,7 +283,7 @@ pub async fn analyze(client: &Client, tables: &[Arc<TableSchema>]) -> Result<()>
         let keys = idents(table.key_columns().map(|c| c.name.as_str()));
         let columns = if keys.is_empty() { keys } else { format!(" ({keys})") };
         let sql = format!("ANALYZE {}{columns}", quote::table(&table.name));
-        client.batch_execute(&sql).await.map_err(classify)?;
+        client.batch_execute(&sql).await.map_err(|e| classify_in(&table.name, e))?;
     }
     Ok(())
 }

@@ -6,6 +6,7 @@
 //! types, quote ──────────── values and names in Postgres' terms
 //! catalog, ddl, finish ──── tables as they are, as they must be, and what they get after the copy
 //! details, script ───────── defaults, checks, comments; all of it as text for people
+//! unindex ───────────────── unique indexes that the source no longer has
 //! check, missing, survey, alike ──── preflight: settings and tables, values, keys
 //! snapshot ── ranges, decode, decimal    reading the tables back, from binary COPY to Arrow
 //! writer, loader ── apply, shape, split, sql, session, copy, numeric    writing them, from Arrow to binary COPY
@@ -53,6 +54,7 @@ pub mod target;
 pub mod tls;
 mod totals;
 pub mod types;
+mod unindex;
 pub mod url;
 pub mod writer;
 

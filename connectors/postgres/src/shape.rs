@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crossfade_core::{Error, Result, TableSchema};
+use crossfade_core::{Error, Result, TableName, TableSchema};
 use tokio_postgres::Client;
 
 use crate::catalog::{self, Existing, ExistingColumn, ExistingIndex};
@@ -38,9 +38,7 @@ const REFERENCED: &str = "\
 /// Looks at the target's table.
 pub async fn load(client: &Client, table: &TableSchema) -> Result<Shape> {
     let Some(existing) = catalog::table(client, &table.name).await? else {
-        return Err(
-            Error::data(&table.name, "it is gone from the target").hint("somebody has dropped or renamed it there")
-        );
+        return Err(gone(&table.name));
     };
     let referenced = client.query_one(REFERENCED, &[&table.name.schema, &table.name.name]).await;
     let kind =
@@ -54,6 +52,12 @@ pub async fn load(client: &Client, table: &TableSchema) -> Result<Shape> {
         referenced: referenced.and_then(|row| row.try_get(0)).map_err(classify)?,
         collides: AtomicBool::new(false),
     })
+}
+
+/// A table that somebody has dropped or renamed at the target.
+pub fn gone(table: &TableName) -> Error {
+    let hint = "somebody has dropped or renamed it there: `crossfade snapshot TABLE` makes it anew and copies it";
+    Error::data(table, "it is gone from the target").hint(hint)
 }
 
 fn needs_cast(table: &TableSchema, existing: &Existing) -> Result<bool> {

@@ -37,7 +37,7 @@ use crate::connect::Server;
 use crate::control::{self, Carried, State};
 use crate::original::{self, Ledger};
 use crate::session::Session;
-use crate::{again, ddl, details, finish};
+use crate::{again, ddl, details, finish, unindex};
 
 /// How long to wait for the lock of an owner that is gone.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -399,6 +399,21 @@ impl Writer for PostgresWriter {
 
     fn suspended(&mut self) -> Result<Vec<(TableName, Suspension)>> {
         Ok(self.suspended.iter().map(|(table, why)| (table.clone(), why.clone())).collect())
+    }
+
+    fn drop_indexes(&mut self, table: &TableName, names: &[String]) -> Result<bool> {
+        self.guarded(async |w| {
+            w.between_batches()?;
+            let known = w.tables.iter().find(|t| t.name == *table).cloned();
+            let (Some(last), Some(known)) = (w.checkpoint.clone(), known) else { return Ok(false) };
+            let released = unindex::release(&w.applier.session.client, &known, names).await?;
+            let Some(without) = released else { return Ok(false) };
+            w.applier.flush().await?;
+            w.reshape(&without);
+            w.reshaped = true;
+            let next = Checkpoint { seq: last.seq + 1, epoch: w.epoch, ..last };
+            w.commit_at(&next, Wait::Flush).await.map(|()| true)
+        })
     }
 
     fn finish_copy(&mut self, tables: &[Arc<TableSchema>]) -> Result<()> {

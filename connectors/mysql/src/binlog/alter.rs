@@ -22,6 +22,8 @@ pub enum AlterStep {
     Convert(Option<String>),
     /// The primary key is another.
     Key,
+    /// DROP INDEX, or a constraint that may be one: perhaps of the index that tells rows apart where there is no primary key.
+    DropIndex,
     /// The table has another name.
     RenameTable,
     /// Rows vanish or appear without row events: the clause.
@@ -76,6 +78,7 @@ fn step(clause: &[Token], steps: &mut Vec<AlterStep>) {
         }
         _ if word(0, "ADD") && of_other(clause) => {}
         _ if word(0, "ADD") => add(clause, named(1), steps),
+        _ if word(0, "DROP") && any(1, &["INDEX", "KEY", "CONSTRAINT"]) => steps.push(AlterStep::DropIndex),
         _ if word(0, "DROP") && of_other(clause) => {}
         _ if word(0, "DROP") => {
             steps.push(named(1).1.map_or_else(|| AlterStep::Unread(words(clause)), AlterStep::Drop))

@@ -84,6 +84,7 @@ pub fn unfollowed(step: &AlterStep) -> Option<String> {
         | AlterStep::Rename(..)
         | AlterStep::Retype(..)
         | AlterStep::Move(_)
+        | AlterStep::DropIndex
         | AlterStep::Convert(_) => None,
     }
 }

@@ -64,6 +64,7 @@ pub fn through<'a>(name: &str, steps: &'a [AlterStep]) -> Option<(String, Option
             | AlterStep::Unread(_)
             | AlterStep::Convert(_)
             | AlterStep::Key
+            | AlterStep::DropIndex
             | AlterStep::RenameTable
             | AlterStep::Rows(_) => {}
         }

@@ -309,7 +309,7 @@ fn drop_statement(c: &mut Cursor<'_>) -> Option<Statement> {
     }
     if c.skip("INDEX") {
         let on_table = c.skip_past(|t| t.is("ON"));
-        return if on_table { c.table().map(|t| Statement::Alter(t, Vec::new())) } else { None };
+        return if on_table { c.table().map(|t| Statement::Alter(t, vec![AlterStep::DropIndex])) } else { None };
     }
     if !c.skip("TABLE") && !c.skip("TABLES") {
         return Some(Statement::Harmless); // views, users, routines, temporary tables
@@ -333,7 +333,8 @@ fn create(c: &mut Cursor<'_>) -> Option<Statement> {
     while c.skip("UNIQUE") || c.skip("FULLTEXT") || c.skip("SPATIAL") || c.skip("ONLINE") || c.skip("OFFLINE") {}
     if c.skip("INDEX") {
         let on_table = c.skip_past(|t| t.is("ON"));
-        return if on_table { c.table().map(|t| Statement::Alter(t, Vec::new())) } else { None };
+        let steps = if replaces { vec![AlterStep::DropIndex] } else { Vec::new() };
+        return if on_table { c.table().map(|t| Statement::Alter(t, steps)) } else { None };
     }
     Some(Statement::Harmless)
 }

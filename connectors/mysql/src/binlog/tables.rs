@@ -16,6 +16,7 @@ use super::statement::{self, Statement, mentions};
 use super::table_map::{self, TableMap};
 use crate::catalog;
 use crate::connect::Server;
+use crate::session::Session;
 use crate::types;
 
 /// A carried table.
@@ -115,7 +116,7 @@ impl Tables {
     fn alter(
         &mut self,
         i: usize,
-        steps: Vec<AlterStep>,
+        mut steps: Vec<AlterStep>,
         sql: &str,
         batcher: &mut Batcher,
         place: &Place,
@@ -134,6 +135,10 @@ impl Tables {
             retyped(&from, &live::after(&from, &self.carried[i].statements), &steps, &charsets)
                 .map_err(|e| e.context(place.to_string()))?;
         }
+        if steps.contains(&AlterStep::DropIndex) {
+            self.demand_key(i, &steps).map_err(|e| e.context(place.to_string()))?;
+            steps.retain(|s| *s != AlterStep::DropIndex);
+        }
         if steps.is_empty() {
             return Ok(());
         }
@@ -148,10 +153,37 @@ impl Tables {
     /// The table's columns as the catalog has them now.
     fn fresh(&self, name: &TableName) -> Result<(Vec<Column>, Vec<Fact>)> {
         let mut session = self.server.session()?;
+        let found = self.present(&mut session, name)?;
+        Ok((found.map(|t| t.columns).unwrap_or_default(), facts::columns(&mut session, name)?))
+    }
+
+    fn present(&self, session: &mut Session, name: &TableName) -> Result<Option<TableSchema>> {
         let selection = Selection { include: vec![name.to_string()], exclude: vec![] };
-        let all = catalog::inventory(&self.server, &mut session, &selection)?;
-        let found = all.into_iter().find(|t| t.schema.name == *name);
-        Ok((found.map(|t| t.schema.columns).unwrap_or_default(), facts::columns(&mut session, name)?))
+        let all = catalog::inventory(&self.server, session, &selection)?;
+        Ok(all.into_iter().map(|t| t.schema).find(|t| t.name == *name))
+    }
+
+    /// After an index was dropped: an error if it was the one that tells rows apart. Its name is not part of a shape, so the
+    /// catalog is asked for the present key. Two rows of one key would be one at a target.
+    fn demand_key(&self, i: usize, steps: &[AlterStep]) -> Result<()> {
+        let Carried { schema, statements, .. } = &self.carried[i];
+        if schema.key.is_empty() {
+            return Ok(());
+        }
+        let all: Vec<Vec<AlterStep>> = statements.iter().cloned().chain([steps.to_vec()]).collect();
+        let live = live::after(schema, &all);
+        let is_key = |l: &&live::Live| matches!(l.origin, live::Origin::Known(at) if schema.key.contains(&at));
+        let key: Vec<&str> = live.iter().filter(is_key).map(|l| l.name.as_str()).collect();
+        // One that is gone by now is told of by the log.
+        let Some(now) = self.present(&mut self.server.session()?, &schema.name)? else { return Ok(()) };
+        let now: Vec<&str> = now.key_columns().map(|c| c.name.as_str()).collect();
+        if key.len() == now.len() && key.iter().all(|k| now.iter().any(|n| live::same(k, n))) {
+            return Ok(());
+        }
+        let (key, now) = (key.join(", "), if now.is_empty() { "none".to_owned() } else { now.join(", ") });
+        let what = format!("an index was dropped, and its key was ({key}) and is ({now}) now");
+        Err(Error::data(&schema.name, what)
+            .hint("a changed key is not followed: copy the table anew with `crossfade snapshot TABLE`, or exclude it"))
     }
 
     /// What rows of this id belong to: `None` for a table that is not carried.

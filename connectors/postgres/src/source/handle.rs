@@ -169,7 +169,8 @@ impl Source for PgSource {
         let deadline = Instant::now() + RELEASE;
         let server = self.server.alone()?;
         loop {
-            match PgStream::start(&server, slot, publication, from, tables, Box::new(describe.clone())) {
+            let (describe, omissions) = (Box::new(describe.clone()), &self.scope.omissions);
+            match PgStream::start(&server, slot, publication, from, tables, describe, omissions) {
                 // The server lets a slot go a moment after its reader has said goodbye.
                 Err(e) if e.is_transient() && Instant::now() < deadline => {
                     std::thread::sleep(Duration::from_millis(50))

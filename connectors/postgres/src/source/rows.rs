@@ -138,10 +138,14 @@ impl Plan {
     }
 
     fn uncovered(&self, row: Row<'_>) -> Error {
+        self.with_key(self.lost_key(), &|i| row.value(i))
+    }
+
+    /// The log does not tell rows apart by the key any more, and perhaps nothing does: two new rows of one key would be one at a target.
+    pub fn lost_key(&self) -> Error {
         let names: Vec<&str> = self.schema.key_columns().map(|c| c.name.as_str()).collect();
         let message = format!("the replica identity no longer covers the key ({})", names.join(", "));
-        let error = Error::data(&self.schema.name, message);
-        self.with_key(error, &|i| row.value(i))
+        Error::data(&self.schema.name, message)
             .hint("ALTER TABLE ... REPLICA IDENTITY DEFAULT (or USING INDEX the key's), then copy the table again with `crossfade snapshot TABLE`")
     }
 

@@ -18,7 +18,7 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossfade_core::{Batch, Batcher, Boundary, Error, Item, Limit, Position, Result, Stream, TableSchema};
+use crossfade_core::{Batch, Batcher, Boundary, Error, Item, Limit, Omissions, Position, Result, Stream, TableSchema};
 
 use super::pgoutput::{Event, Scratch, decode};
 use super::position::{Lsn, PgPosition};
@@ -104,6 +104,7 @@ impl PgStream {
         from: &Position,
         tables: &[Arc<TableSchema>],
         describe: Describe,
+        omissions: &Omissions,
     ) -> Result<Self> {
         let from = PgPosition::parse(from)?;
         let mut wire = Replication::open(server)?;
@@ -113,7 +114,7 @@ impl PgStream {
         let spools = plugin.streams().then(|| Spools::new(&options.spool_dir)).transpose()?;
         wire.start(slot, from.lsn, publication, plugin.list())?;
         let follower = Follower {
-            tables: Tables::new(server, tables, describe),
+            tables: Tables::new(server, tables, describe, omissions.clone()),
             batcher: Batcher::default(),
             position,
             place: Place::Between,

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crossfade_core::{Batcher, Column, Error, Item, Result, TableName, TableSchema};
+use crossfade_core::{Batcher, Column, Error, Item, Omissions, Result, TableName, TableSchema};
 use tokio_postgres::Client;
 
 use super::follow::{Attribute, Fill, follow, logged};
@@ -44,6 +44,8 @@ pub fn replaced(name: &TableName) -> Error {
 pub struct Tables {
     server: Server,
     describe: Describe,
+    /// The policies of columns, by their names.
+    omissions: Omissions,
     /// A session for the catalog, made when first needed.
     catalog: Option<Client>,
     carried: Vec<Carried>,
@@ -69,13 +71,14 @@ const TYPES: &str = "\
 
 impl Tables {
     /// In the shape that they have where the stream starts.
-    pub fn new(server: &Server, tables: &[Arc<TableSchema>], describe: Describe) -> Self {
+    pub fn new(server: &Server, tables: &[Arc<TableSchema>], describe: Describe, omissions: Omissions) -> Self {
         let highest = |t: &TableSchema| t.columns.iter().map(|c| c.number).max().unwrap_or_default();
         let id = |t: &TableSchema| (t.number != 0).then_some(t.number);
         let carried = |t: &Arc<TableSchema>| Carried { schema: Arc::clone(t), highest: highest(t), relation: id(t) };
         Tables {
             server: server.clone(),
             describe,
+            omissions,
             catalog: None,
             carried: tables.iter().map(carried).collect(),
             by_name: tables.iter().enumerate().map(|(i, t)| (t.name.clone(), i)).collect(),
@@ -112,13 +115,18 @@ impl Tables {
         let Some(carried) = self.carried.get_mut(i) else { return Ok(()) };
         let log = logged(relation, types);
         let change = follow(&carried.schema, &log, &attributes, carried.highest, || (self.describe)(&name))?;
-        if let Some(change) = change {
+        if let Some(mut change) = change {
+            // A column of another name may have other policies.
+            self.omissions.mark_policies(Arc::make_mut(&mut change.to));
             carried.schema = Arc::clone(&change.to);
             let newest = change.to.columns.iter().map(|c| c.number).max().unwrap_or_default();
             carried.highest = carried.highest.max(newest);
             batcher.push(Item::Schema(change), i)?;
         }
         let plan = plan(i, &carried.schema, relation)?;
+        if !plan.covers_key && !carried.schema.key.is_empty() {
+            return Err(plan.lost_key());
+        }
         self.relations.insert(relation.id, Known::Carried(plan));
         Ok(())
     }

@@ -10,8 +10,8 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::Int32Type;
 use crossfade_core::batch::SchemaStep;
 use crossfade_core::{
-    Batch, Boundary, Column, Endpoint, Error, Item, Limit, Logical, Op, Position, Result, Rows, Stream, TableName,
-    TableSchema,
+    Batch, Boundary, Column, Endpoint, Error, Item, Limit, Logical, Omissions, Op, Position, Result, Rows, Stream,
+    TableName, TableSchema,
 };
 use crossfade_harness::{Database, Postgres};
 use crossfade_postgres::connect::Server;
@@ -113,7 +113,7 @@ impl Site {
             let key = keys.iter().find(|(n, _)| n == name).map(|(_, key)| key.clone()).unwrap_or_default();
             Ok(Some(shape(&|sql| client.sql(&database, sql), &name.name, &key).columns))
         };
-        PgStream::start(server, slot, "p", from, tables, Box::new(describe))
+        PgStream::start(server, slot, "p", from, tables, Box::new(describe), &Omissions::default())
     }
 
     /// As [`Site::stream`], once the former connection's slot is free.
