@@ -68,9 +68,15 @@ impl Kind {
     }
 
     fn value(self, dice: &mut Dice) -> String {
+        let null = dice.one_in(8);
+        let value = self.filled(dice);
+        if null { "null".to_owned() } else { value }
+    }
+
+    /// A value that is not NULL. Numbers fit into the narrowest kind.
+    fn filled(self, dice: &mut Dice) -> String {
         let n = dice.below(20_000);
         match self {
-            _ if dice.one_in(8) => "null".to_owned(),
             Kind::Small | Kind::Int | Kind::Big => n.to_string(),
             Kind::Short | Kind::Long | Kind::Text => format!("'v{n} é'"),
             Kind::Money => format!("{n}.{:02}", n % 100),
@@ -88,6 +94,16 @@ impl Kind {
             Kind::Text => Kind::Text,
         }
     }
+
+    /// A kind that holds fewer values, but all that the columns here ever hold: what was text of times is longer than [`Kind::Short`].
+    fn narrower(self, dice: &mut Dice) -> Kind {
+        match self {
+            Kind::Big => [Kind::Int, Kind::Small][dice.below(2)],
+            Kind::Int => Kind::Small,
+            Kind::Text => Kind::Long,
+            Kind::Small | Kind::Short | Kind::Long | Kind::Money | Kind::Time => self,
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -95,7 +111,16 @@ struct Table {
     name: String,
     columns: Vec<(String, Kind)>,
     indexes: Vec<(String, String)>,
+    /// Columns that are NOT NULL.
+    required: Vec<String>,
     next: usize,
+}
+
+impl Table {
+    fn value(&self, which: usize, dice: &mut Dice) -> String {
+        let (column, kind) = &self.columns[which];
+        if self.required.contains(column) { kind.filled(dice) } else { kind.value(dice) }
+    }
 }
 
 /// A database and what is done to it.
@@ -134,7 +159,7 @@ impl Shapes {
         let count = 1 + self.dice.below(4);
         let columns: Vec<(String, Kind)> = (0..count).map(|_| self.column()).collect();
         let list: String = columns.iter().map(|(c, kind)| format!(", {c} {}", kind.sql(self.sql))).collect();
-        self.tables.push(Table { name: name.to_owned(), columns, indexes: Vec::new(), next: 1 });
+        self.tables.push(Table { name: name.to_owned(), columns, indexes: Vec::new(), required: Vec::new(), next: 1 });
         vec![format!("create table {name} (id int primary key{list})")]
     }
 
@@ -157,7 +182,8 @@ impl Shapes {
             78..82 => self.drop_column(at),
             82..86 => self.rename_column(at),
             86..89 => self.retype(at),
-            89..93 => self.index(at),
+            89..91 => self.require(at),
+            91..93 => self.index(at),
             93 => {
                 self.tables[at].next += 1; // keys are not used again: what follows is told from what was
                 vec![format!("truncate table {}", self.tables[at].name)]
@@ -188,7 +214,7 @@ impl Shapes {
             .map(|_| {
                 table.next += 1;
                 let cells: String =
-                    table.columns.iter().map(|(_, kind)| format!(", {}", kind.value(&mut self.dice))).collect();
+                    (0..table.columns.len()).map(|c| format!(", {}", table.value(c, &mut self.dice))).collect();
                 format!("({}{cells})", table.next)
             })
             .collect();
@@ -209,8 +235,8 @@ impl Shapes {
                 _ if self.tables[at].columns.is_empty() => format!("delete from {name} where id = {id}"),
                 _ => {
                     let which = self.dice.below(self.tables[at].columns.len());
-                    let (column, kind) = self.tables[at].columns[which].clone();
-                    let value = kind.value(&mut self.dice);
+                    let column = self.tables[at].columns[which].0.clone();
+                    let value = self.tables[at].value(which, &mut self.dice);
                     format!("update {name} set {column} = {value} where id between {id} and {}", id + 3)
                 }
             });
@@ -245,6 +271,7 @@ impl Shapes {
         }
         let (column, _) = table.columns.remove(self.dice.below(table.columns.len()));
         table.indexes.retain(|(_, on)| *on != column);
+        table.required.retain(|c| *c != column);
         vec![format!("alter table {} drop column {column}", table.name)]
     }
 
@@ -257,6 +284,7 @@ impl Shapes {
         let which = self.dice.below(table.columns.len());
         let old = std::mem::replace(&mut table.columns[which].0, new.clone());
         table.indexes.iter_mut().filter(|(_, on)| *on == old).for_each(|(_, on)| new.clone_into(on));
+        table.required.iter_mut().filter(|c| **c == old).for_each(|c| new.clone_into(c));
         vec![format!("alter table {} rename column {old} to {new}", table.name)]
     }
 
@@ -266,14 +294,19 @@ impl Shapes {
             return self.rows(at);
         }
         let which = self.dice.below(table.columns.len());
-        let wider = table.columns[which].1.wider(&mut self.dice);
+        let was = table.columns[which].1;
+        let narrow = self.dice.one_in(3);
+        let other = if narrow { was.narrower(&mut self.dice) } else { was.wider(&mut self.dice) };
         let column = table.columns[which].0.clone();
         // MySQL has no index on a text without a length.
-        if table.indexes.iter().any(|(_, on)| *on == column) || table.columns[which].1 == wider {
+        if table.indexes.iter().any(|(_, on)| *on == column) || was == other {
             return self.rows(at);
         }
-        table.columns[which].1 = wider;
-        let (name, kind) = (&table.name, wider.sql(self.sql));
+        table.columns[which].1 = other;
+        if self.sql != Dialect::Postgres {
+            table.required.retain(|c| *c != column); // MODIFY says all there is of a column
+        }
+        let (name, kind) = (&table.name, other.sql(self.sql));
         // A default of the old kind may not be one of the new.
         vec![match self.sql {
             Dialect::Postgres => {
@@ -283,6 +316,30 @@ impl Shapes {
             }
             Dialect::MySql | Dialect::MariaDb => format!("alter table {name} modify {column} {kind}"),
         }]
+    }
+
+    /// SET NOT NULL, with values for rows that have none, or DROP NOT NULL.
+    fn require(&mut self, at: usize) -> Vec<String> {
+        if self.tables[at].columns.is_empty() {
+            return self.rows(at);
+        }
+        let which = self.dice.below(self.tables[at].columns.len());
+        let table = &mut self.tables[at];
+        let ((column, kind), name) = (table.columns[which].clone(), table.name.clone());
+        let drops = table.required.contains(&column);
+        let alter = match (self.sql, drops) {
+            (Dialect::Postgres, true) => format!("alter table {name} alter {column} drop not null"),
+            (Dialect::Postgres, false) => format!("alter table {name} alter {column} set not null"),
+            (_, true) => format!("alter table {name} modify {column} {} null", kind.sql(self.sql)),
+            (_, false) => format!("alter table {name} modify {column} {} not null", kind.sql(self.sql)),
+        };
+        if drops {
+            table.required.retain(|c| *c != column);
+            return vec![alter];
+        }
+        table.required.push(column.clone());
+        let value = kind.filled(&mut self.dice);
+        vec![format!("update {name} set {column} = {value} where {column} is null"), alter]
     }
 
     fn index(&mut self, at: usize) -> Vec<String> {

@@ -20,7 +20,7 @@ pub struct Held {
     pipeline: Pipeline,
     config: PathBuf,
     daemon: Running,
-    _keep: tempfile::TempDir,
+    keep: tempfile::TempDir,
 }
 
 fn fill(source: &Database, table: &str, rows: u32) {
@@ -68,7 +68,7 @@ impl Held {
             assert!(Instant::now() < until, "{status:#}");
             std::thread::sleep(Duration::from_millis(50));
         }
-        Held { source, target, pipeline, config, daemon, _keep: keep }
+        Held { source, target, pipeline, config, daemon, keep }
     }
 
     /// The copy goes on.
@@ -109,10 +109,11 @@ impl Held {
         assert_eq!(self.pipeline.verify_equal(), 2);
     }
 
-    pub fn end(self) -> (Pipeline, Database) {
+    /// The daemon drains. The folder holds the configuration.
+    pub fn end(self) -> (Pipeline, Database, tempfile::TempDir) {
         self.daemon.signal("TERM");
         assert_eq!(code(&self.daemon.wait(PATIENCE)), 0);
-        (self.pipeline, self.source)
+        (self.pipeline, self.source, self.keep)
     }
 }
 
@@ -129,7 +130,7 @@ fn altered(client: &Client, change: &str, back: &str, words: &[&str]) {
     held.alone(words);
     held.source.sql(back);
     held.mended();
-    let (pipeline, source) = held.end();
+    let (pipeline, source, _keep) = held.end();
     assert_eq!(code(&pipeline.ended("snapshot", &["*.bad"])), 0);
     source.sql(change);
     let ended = pipeline.ended("run", &["--until-caught-up"]);
@@ -165,7 +166,7 @@ fn altered_half_copied_mariadb() {
 fn altered_half_copied_postgres() {
     let change = "create extension if not exists seg; alter table bad add column s seg";
     let back = "alter table bad drop column s";
-    altered(Postgres::shared(PgVersion::V18), change, back, &["column s", "extension seg", "ALTER COLUMN s TYPE text"]);
+    altered(Postgres::shared(PgVersion::V18), change, back, &["column s", "extension seg", "TYPE text USING"]);
 }
 
 /// A table goes from the target: half copied, and when it is copied, but the copy has not ended.
@@ -175,7 +176,7 @@ fn dropped_at_the_target(client: &Client) {
         held.target.sql(&format!("drop table {}.bad", held.source.schema()));
         held.alone(&["gone from the target", "crossfade snapshot"]);
         held.mended();
-        let (pipeline, source) = held.end();
+        let (pipeline, source, _keep) = held.end();
         uninstall(&pipeline, &source);
     }
 }
