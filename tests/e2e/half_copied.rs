@@ -19,8 +19,8 @@ pub struct Held {
     pub target: Database,
     pipeline: Pipeline,
     config: PathBuf,
-    daemon: Running,
-    keep: tempfile::TempDir,
+    daemon: Option<Running>,
+    _keep: tempfile::TempDir,
 }
 
 fn fill(source: &Database, table: &str, rows: u32) {
@@ -68,13 +68,13 @@ impl Held {
             assert!(Instant::now() < until, "{status:#}");
             std::thread::sleep(Duration::from_millis(50));
         }
-        Held { source, target, pipeline, config, daemon, keep }
+        Held { source, target, pipeline, config, daemon: Some(daemon), _keep: keep }
     }
 
     /// The copy goes on.
     pub fn release(&self) {
         configure(&self.config, &self.source, &self.target, "");
-        self.daemon.signal("HUP");
+        self.daemon.as_ref().expect("a daemon").signal("HUP");
     }
 
     /// The copy goes on: `bad` is suspended, with these words, and `good` arrives and is followed.
@@ -91,7 +91,7 @@ impl Held {
     fn good_goes_on(&self, next: u32) {
         self.source.sql(&format!("insert into good values ({next}, {next}, 'new')"));
         let late = self.pipeline.ended("catch-up", &["--timeout", "200s"]);
-        assert_eq!(code(&late), 65, "{}{}", late.stderr, self.daemon.stderr());
+        assert_eq!(code(&late), 65, "{}{}", late.stderr, self.said());
         let count = self.target.sql(&format!("select count(*) from {}.good", self.source.schema()));
         assert_eq!(count, next.to_string());
     }
@@ -105,44 +105,50 @@ impl Held {
     /// Everything has arrived, and is equal.
     pub fn level(&self) {
         let level = self.pipeline.ended("catch-up", &["--timeout", "200s"]);
-        assert_eq!(code(&level), 0, "{}{}", level.stderr, self.daemon.stderr());
+        assert_eq!(code(&level), 0, "{}{}", level.stderr, self.said());
         assert_eq!(self.pipeline.verify_equal(), 2);
     }
 
-    /// The daemon drains. The folder holds the configuration.
-    pub fn end(self) -> (Pipeline, Database, tempfile::TempDir) {
-        self.daemon.signal("TERM");
-        assert_eq!(code(&self.daemon.wait(PATIENCE)), 0);
-        (self.pipeline, self.source, self.keep)
+    /// The daemon drains.
+    pub fn end(&mut self) {
+        let daemon = self.daemon.take().expect("a daemon");
+        daemon.signal("TERM");
+        assert_eq!(code(&daemon.wait(PATIENCE)), 0);
     }
-}
 
-fn uninstall(pipeline: &Pipeline, source: &Database) {
-    if source.schema() == "public" {
-        assert!(pipeline.ended("uninstall", &[]).status.success());
+    /// Leaves nothing behind at a Postgres source.
+    pub fn uninstall(&self) {
+        if self.source.schema() == "public" {
+            assert!(self.pipeline.ended("uninstall", &[]).status.success());
+        }
+    }
+
+    fn said(&self) -> String {
+        self.daemon.as_ref().map(Running::stderr).unwrap_or_default()
     }
 }
 
 /// A table becomes one that nobody carries: while half of it is copied, and when it is to be copied again and has no plan yet.
 fn altered(client: &Client, change: &str, back: &str, words: &[&str]) {
-    let held = Held::begin(client, ROWS);
+    let mut held = Held::begin(client, ROWS);
     held.source.sql(change);
     held.alone(words);
     held.source.sql(back);
     held.mended();
-    let (pipeline, source, _keep) = held.end();
+    held.end();
+    let (pipeline, source) = (&held.pipeline, &held.source);
     assert_eq!(code(&pipeline.ended("snapshot", &["*.bad"])), 0);
     source.sql(change);
     let ended = pipeline.ended("run", &["--until-caught-up"]);
     assert_eq!(code(&ended), 65, "{}", ended.stderr);
-    let found = suspended(&pipeline, 1);
+    let found = suspended(pipeline, 1);
     for word in words {
         assert!(found[0].to_string().contains(word), "{word:?} is missing: {found:#?}");
     }
     source.sql(back);
-    follow(&pipeline, &found[0]);
+    follow(pipeline, &found[0]);
     pipeline.level(2);
-    uninstall(&pipeline, &source);
+    held.uninstall();
 }
 
 #[test]
@@ -172,12 +178,12 @@ fn altered_half_copied_postgres() {
 /// A table goes from the target: half copied, and when it is copied, but the copy has not ended.
 fn dropped_at_the_target(client: &Client) {
     for rows in [ROWS, 10] {
-        let held = Held::begin(client, rows);
+        let mut held = Held::begin(client, rows);
         held.target.sql(&format!("drop table {}.bad", held.source.schema()));
         held.alone(&["gone from the target", "crossfade snapshot"]);
         held.mended();
-        let (pipeline, source, _keep) = held.end();
-        uninstall(&pipeline, &source);
+        held.end();
+        held.uninstall();
     }
 }
 

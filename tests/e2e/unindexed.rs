@@ -115,13 +115,13 @@ fn an_index_that_the_target_needs_postgres() {
 
 /// The index goes while the table is copied, and with it the source's promise: none is made at the end.
 fn dropped_half_copied(client: &Client) {
-    let held = Held::begin(client, 60);
+    let mut held = Held::begin(client, 60);
     held.source.sql(&format!("{}; insert into bad values (100, 1, 'x')", drop_index(&held.source, "bad_n", "bad")));
     held.release();
     held.level();
     assert_eq!(unique(&held.target, &format!("{}.bad", held.source.schema())), "NULL");
-    let (pipeline, source, _keep) = held.end();
-    uninstall(&pipeline, &source);
+    held.end();
+    held.uninstall();
 }
 
 #[test]
