@@ -1,5 +1,6 @@
 //! A table that cannot be followed is suspended, alone: the others go on, also through SIGKILL, and what its hint says ends it.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,8 @@ fn write(source: &Database, stop: &AtomicBool) -> usize {
              insert into bad (id, n) values ({id}, {n}); delete from bad where id = {id} - 5;\n\
              insert into other values ({id}, {n}); update other set n = n + 1 where id = {id} - 3; commit"
         ));
+        // As in `mutations.rs`: clients without a pause would take the processor from those whom this is about.
+        std::thread::sleep(Duration::from_millis(20));
     }
     n
 }
@@ -131,13 +134,29 @@ fn alone(pipeline: &Pipeline, source: &Database, target: &Database, trouble: &Tr
     together(target, source.schema());
 }
 
+/// A pipeline to Postgres and to Parquet. A daemon commits to Parquet every ten seconds unless it is told otherwise, and whoever
+/// waits for it to catch up waits for that: here nine times.
+fn in_short_steps(folder: &Path, source: &Database, target: &Database) -> Pipeline {
+    let config = folder.join("pipeline.toml");
+    let text = format!(
+        "name = \"alone-{}\"\n[source]\nurl = \"{}\"\n[[target]]\nurl = \"{}\"\n[[target]]\nurl = \"file://{}\"\n\
+         commit_interval = \"1s\"\n",
+        std::process::id(),
+        source.url(),
+        target.url(),
+        folder.join("lake").display()
+    );
+    std::fs::write(&config, text).expect("cannot write the configuration");
+    Pipeline::configured(&config)
+}
+
 /// A value that a target refuses, and a change that no step follows; to Postgres and to Parquet.
 fn a_value_and_a_change(client: &Client, change: &str) {
     let source = client.fresh_database("alone");
     source.sql(TABLES);
     let target = Postgres::shared(PgVersion::V15).fresh_database("dst");
     let (_folder, path) = folder();
-    let pipeline = Pipeline::new("alone", &source.url(), &[&target.url(), &format!("file://{}", path.display())]);
+    let pipeline = in_short_steps(&path, &source, &target);
     pipeline.catch_up();
     assert_eq!(pipeline.verify_equal(), 6);
     let bad = format!("{}.bad", source.schema());
