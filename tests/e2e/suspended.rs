@@ -1,6 +1,5 @@
 //! A table that cannot be followed is suspended, alone: the others go on, also through SIGKILL, and what its hint says ends it.
 
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -134,29 +133,13 @@ fn alone(pipeline: &Pipeline, source: &Database, target: &Database, trouble: &Tr
     together(target, source.schema());
 }
 
-/// A pipeline to Postgres and to Parquet. A daemon commits to Parquet every ten seconds unless it is told otherwise, and whoever
-/// waits for it to catch up waits for that: here nine times.
-fn in_short_steps(folder: &Path, source: &Database, target: &Database) -> Pipeline {
-    let config = folder.join("pipeline.toml");
-    let text = format!(
-        "name = \"alone-{}\"\n[source]\nurl = \"{}\"\n[[target]]\nurl = \"{}\"\n[[target]]\nurl = \"file://{}\"\n\
-         commit_interval = \"1s\"\n",
-        std::process::id(),
-        source.url(),
-        target.url(),
-        folder.join("lake").display()
-    );
-    std::fs::write(&config, text).expect("cannot write the configuration");
-    Pipeline::configured(&config)
-}
-
 /// A value that a target refuses, and a change that no step follows; to Postgres and to Parquet.
 fn a_value_and_a_change(client: &Client, change: &str) {
     let source = client.fresh_database("alone");
     source.sql(TABLES);
     let target = Postgres::shared(PgVersion::V15).fresh_database("dst");
     let (_folder, path) = folder();
-    let pipeline = in_short_steps(&path, &source, &target);
+    let pipeline = Pipeline::in_short_steps("alone", &path, &source, &target);
     pipeline.catch_up();
     assert_eq!(pipeline.verify_equal(), 6);
     let bad = format!("{}.bad", source.schema());
