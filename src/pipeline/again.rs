@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use crossbeam_channel::Sender;
 use crossfade_core::selection::glob_matches;
-use crossfade_core::{Checkpoint, Error, Position, Result, TableName, TableSchema, Writer};
+use crossfade_core::{Checkpoint, Class, Error, Position, Result, TableName, TableSchema, Writer};
 
 use super::{Opened, Pipeline, suspend};
 use crate::transform::Transform;
@@ -106,9 +106,17 @@ fn log_goes_on(pipeline: &Pipeline, opened: &mut [Opened<'_>], wanted: &[Arc<Tab
             hindmost = Some((checkpoint.position, staying));
         }
     }
-    match hindmost {
-        Some((position, staying)) => pipeline.source.stream(&position, &staying).map(drop),
-        None => Ok(()),
+    let Some((position, mut staying)) = hindmost else { return Ok(()) };
+    loop {
+        let Err(e) = pipeline.source.stream(&position, &staying) else { return Ok(()) };
+        // The trouble of another table, which the session suspends, says nothing of the log.
+        let Class::Data(place) = e.class() else { return Err(e) };
+        let others: Vec<_> = staying.iter().filter(|t| t.name.to_string() != place.table).cloned().collect();
+        match others.len() {
+            0 => return Ok(()),
+            n if n == staying.len() => return Err(e),
+            _ => staying = others,
+        }
     }
 }
 
