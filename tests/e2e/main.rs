@@ -31,6 +31,7 @@ mod refusals;
 mod repairs;
 mod reports;
 mod reshaped;
+mod rolling;
 mod scan;
 mod schema;
 mod sqlite_to_parquet;
