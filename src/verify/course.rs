@@ -247,7 +247,8 @@ impl Course {
                 }
                 Some(now) => {
                     let piece = sitting.read(&now, &mut todo, until, time, &mut compared);
-                    let over = piece.range.to.is_none();
+                    // The last range of what is due is not the table's last.
+                    let over = piece.range.to.is_none() || todo.ranges.is_empty();
                     pieces.push(piece);
                     if !over {
                         self.todo.push(todo);
