@@ -78,7 +78,7 @@ pub fn install_units(args: &InstallUnits) -> Result<u8> {
     let doc = prefix.join("share/doc/crossfade");
     println!(
         "\nNext, for a pipeline of the name shop:\n  \
-         install -D -m 600 {}/example.toml /etc/crossfade/shop.toml    and edit it\n  \
+         install -D -m 644 {}/example.toml /etc/crossfade/shop.toml    and edit it; passwords are no part of it\n  \
          crossfade check --config /etc/crossfade/shop.toml\n  \
          systemctl daemon-reload && systemctl enable --now crossfade@shop crossfade-verify@shop.timer",
         doc.display()

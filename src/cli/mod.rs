@@ -208,6 +208,14 @@ impl Which {
         }
     }
 
+    /// The name of the pipeline meant: all that it takes to ask whoever runs it.
+    fn name(&self) -> Result<String> {
+        match self.path() {
+            Some(path) if self.from.is_none() => config::name(&path),
+            Some(_) | None => self.config().map(|config| config.name),
+        }
+    }
+
     /// The pipeline meant, with the runtime that its connectors use.
     fn open(&self) -> Result<(Config, Runtime, Pipeline)> {
         let config = self.config()?;

@@ -39,13 +39,14 @@ pub struct Verify {
 }
 
 pub fn verify(args: &Verify) -> Result<u8> {
-    let (config, _runtime, pipeline) = args.which.open()?;
+    let name = args.which.name()?;
     let options = Options { totals: args.totals, references: args.references };
     let progressing = Progressing::start();
     progressing.say("comparing both sides");
-    let proof = match service::ask_verify(&pipeline.name, &args.table, options) {
+    let proof = match service::ask_verify(&name, &args.table, options) {
         Some(answer) => answer?,
         None => {
+            let (config, _runtime, pipeline) = args.which.open()?;
             let stop = service::stop_on_signals(config.drain, 75)?;
             let answer = alone(&pipeline, &args.table, options, stop);
             keep(&pipeline.name, &[Event::compared(Asker::Verify, &args.table, &answer)]);

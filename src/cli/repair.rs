@@ -32,12 +32,13 @@ pub struct Repair {
 }
 
 pub fn repair(args: &Repair) -> Result<u8> {
-    let (config, _runtime, pipeline) = args.which.open()?;
+    let name = args.which.name()?;
     let progressing = Progressing::start();
     progressing.say(if args.apply { "comparing, repairing, comparing again" } else { "comparing both sides" });
-    let report = match service::ask_repair(&pipeline.name, &args.table, args.apply) {
+    let report = match service::ask_repair(&name, &args.table, args.apply) {
         Some(answer) => answer?,
         None => {
+            let (config, _runtime, pipeline) = args.which.open()?;
             let stop = service::stop_on_signals(config.drain, 75)?;
             prove::copied(&pipeline)?;
             let _server = Server::bind(&pipeline.name)?;

@@ -72,8 +72,6 @@ pub fn run(args: &Run) -> Result<u8> {
     let listening = config.http.as_ref().map(|http| http::listen(http, site, runtime.handle())).transpose()?;
     let reloader = Reloader::new(args.which.path(), &pipeline.tuning, listening.as_ref(), args.copy_rate)?;
     let herald = Herald::new(&pipeline.progress, reloader)?;
-    // Ready to be asked; how far it is, the status line and `crossfade status` tell.
-    service::notify(&[NotifyState::Ready]);
     let goal = match args.until_caught_up {
         true => Goal::Level,
         false => Goal::Forever,
@@ -88,6 +86,8 @@ pub fn run(args: &Run) -> Result<u8> {
             let _asking = pulse::asking("the check before the start", Patience::Work);
             preflight(&pipeline)?;
         }
+        // What a person must mend has failed the service's start by now; how far it is, the status line and `crossfade status` tell.
+        service::notify(&[NotifyState::Ready]);
         tracing::info!(pipeline = pipeline.name, source = pipeline.source_name, pid = std::process::id(), "starting");
         drive(&config, &pipeline, &goal, stop, &server)
     })?;

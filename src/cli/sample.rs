@@ -37,15 +37,16 @@ pub struct SampleArgs {
 }
 
 pub fn sample(args: &SampleArgs) -> Result<u8> {
-    let (config, _runtime, pipeline) = args.which.open()?;
+    let name = args.which.name()?;
     // Of few digits, since people type it.
     let seed = args.seed.unwrap_or_else(|| crate::now_micros().unsigned_abs() % 1_000_000);
     let wanted = Wanted { rows: args.rows, seed };
     let progressing = Progressing::start();
     progressing.say("reading both sides");
-    let mut sample = match service::ask_sample(&pipeline.name, &args.table, wanted) {
+    let mut sample = match service::ask_sample(&name, &args.table, wanted) {
         Some(answer) => answer?,
         None => {
+            let (config, _runtime, pipeline) = args.which.open()?;
             let stop = service::stop_on_signals(config.drain, 75)?;
             prove::copied(&pipeline)?;
             let _server = Server::bind(&pipeline.name)?;

@@ -23,10 +23,10 @@ pub struct Snapshot {
 }
 
 pub fn snapshot(args: &Snapshot) -> Result<u8> {
-    let (_config, _runtime, pipeline) = args.which.open()?;
-    let (names, who) = match service::ask_snapshot(&pipeline.name, &args.table) {
+    let (names, who) = match service::ask_snapshot(&args.which.name()?, &args.table) {
         Some(answer) => (answer?, "the daemon copies them now"),
         None => {
+            let (_config, _runtime, pipeline) = args.which.open()?;
             let _server = Server::bind(&pipeline.name)?;
             (again::reset(&pipeline, &args.table)?, "the next run copies them")
         }

@@ -5,6 +5,7 @@
 //! systemd credentials and are read here, once.
 
 pub mod aggregate;
+mod credentials;
 pub mod http;
 mod keys;
 pub mod raw;
@@ -12,7 +13,8 @@ pub mod reporting;
 mod units;
 
 use std::fmt;
-use std::path::Path;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crossfade_core::{Endpoint, Error, PolicyRule, PolicyRules, Result, Secret, Selection, TableName};
@@ -85,12 +87,34 @@ impl fmt::Display for Problem {
 
 /// Reads and resolves a configuration file.
 pub fn load(path: &Path) -> Result<Config> {
-    let text = std::fs::read_to_string(path).map_err(|e| {
+    parse(&read(path)?).map_err(|e| e.context(path.display()))
+}
+
+fn read(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).map_err(|e| {
         Error::config(format!("cannot read the configuration {}", path.display()))
+            .hint(match e.kind() {
+                ErrorKind::PermissionDenied => {
+                    "whoever runs this must be able to read it; a systemd service runs as a user of its own: chmod 644, and keep \
+                     passwords out of it (password_credential)"
+                }
+                _ => "give its path with --config, or run without one: crossfade run --from URL --to URL",
+            })
             .caused_by(e)
-            .hint("give its path with --config, or run without one: crossfade run --from URL --to URL")
-    })?;
-    parse(&text).map_err(|e| e.context(path.display()))
+    })
+}
+
+/// The name of a file's pipeline, for asking who runs it: neither passwords nor anything else of the file are needed for that.
+pub fn name(path: &Path) -> Result<String> {
+    #[derive(serde::Deserialize)]
+    struct Named {
+        name: String,
+    }
+    match toml::from_str::<Named>(&read(path)?) {
+        Ok(Named { name }) if name_problem(&name).is_none() => Ok(name),
+        // What is wrong with it is said with all else that is.
+        Ok(_) | Err(_) => load(path).map(|config| config.name),
+    }
 }
 
 /// Resolves a configuration from its text.
@@ -108,7 +132,7 @@ pub fn parse(text: &str) -> Result<Config> {
             return Err(refuse(problems));
         }
     };
-    let mut resolver = Resolver { spans: &spans, problems };
+    let mut resolver = Resolver { spans: &spans, pipeline: &raw.name, problems };
     let config = resolver.resolve(&raw);
     match config {
         Some(config) if resolver.problems.is_empty() => Ok(config),
@@ -205,6 +229,8 @@ impl TargetConfig {
 
 struct Resolver<'a> {
     spans: &'a Spans<'a>,
+    /// The pipeline's name, which is its service's instance.
+    pipeline: &'a str,
     problems: Vec<Problem>,
 }
 
@@ -300,13 +326,8 @@ impl Resolver<'_> {
         } else if let Some(path) = file {
             std::fs::read_to_string(path).map_err(|e| format!("cannot read {file_key} {path}: {e}"))
         } else if let Some(name) = credential {
-            let folder = std::env::var("CREDENTIALS_DIRECTORY").map_err(|_| {
-                format!("{credential_key} {name}: systemd gave no credentials; add LoadCredential={name}:… to the unit")
-            });
-            folder.and_then(|f| {
-                std::fs::read_to_string(Path::new(&f).join(name))
-                    .map_err(|e| format!("cannot read credential {name}: {e}"))
-            })
+            let given = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+            credentials::read(given, self.pipeline, name).map_err(|e| format!("{credential_key} {name}: {e}"))
         } else {
             return None;
         };

@@ -45,7 +45,7 @@ fn out_of_a_stop_and_under_load(client: &Client) {
     source.sql(TABLES);
     let target = Postgres::shared(PgVersion::V15).fresh_database("dst");
     let (_folder, path) = folder();
-    let pipeline = Pipeline::new("again", &source.url(), &[&target.url(), &format!("file://{}", path.display())]);
+    let pipeline = Pipeline::in_short_steps("again", &path, &source, &target);
     let early = pipeline.ended("snapshot", &["child"]);
     assert_eq!(code(&early), 78, "nothing was begun: {}", early.stderr);
     pipeline.catch_up();

@@ -32,6 +32,22 @@ impl Pipeline {
         Pipeline { args: vec!["--config".to_owned(), path.to_str().expect("UTF-8").to_owned()] }
     }
 
+    /// A pipeline to Postgres and, in the folder, to Parquet. A daemon commits to Parquet every ten seconds unless it is told
+    /// otherwise, and whoever waits for it to catch up waits for that each time.
+    pub fn in_short_steps(name: &str, folder: &Path, source: &Database, target: &Database) -> Self {
+        let config = folder.join("pipeline.toml");
+        let text = format!(
+            "name = \"{name}-{}\"\n[source]\nurl = \"{}\"\n[[target]]\nurl = \"{}\"\n[[target]]\nurl = \"file://{}\"\n\
+             commit_interval = \"1s\"\n",
+            std::process::id(),
+            source.url(),
+            target.url(),
+            folder.join("lake").display()
+        );
+        std::fs::write(&config, text).expect("cannot write the configuration");
+        Pipeline::configured(&config)
+    }
+
     /// Carries only these tables.
     pub fn tables(mut self, globs: &[&str]) -> Self {
         for glob in globs {

@@ -225,3 +225,30 @@ fn a_daemon_that_is_killed_goes_on_when_it_is_started_again() {
     let proof = place.command("verify", &[]).start().wait(PATIENCE);
     assert_eq!(code(&proof), 0, "{}{}", proof.stdout, proof.stderr);
 }
+
+#[test]
+fn who_asks_the_daemon_needs_no_password() {
+    let place = Place::new("asked");
+    let path = place.configure("password_env = \"SHOP_PASSWORD\"");
+    let mut daemon = place.command("run", &[]).env("SHOP_PASSWORD", "secret").start();
+    daemon.wait_for("initial copy complete", PATIENCE);
+    for command in [&["verify"][..], &["sample"], &["repair"], &["snapshot", "item"]] {
+        let asked = place.command(command[0], &command[1..]).start().wait(PATIENCE);
+        assert_eq!(code(&asked), 0, "{command:?}: {}", asked.stderr);
+    }
+    daemon.signal("TERM");
+    assert_eq!(code(&daemon.wait(PATIENCE)), 0);
+    // Nobody answers, and so the command would have to connect itself.
+    let alone = place.command("verify", &[]).start().wait(PATIENCE);
+    assert_eq!(code(&alone), 78, "{}", alone.stderr);
+    assert!(
+        alone.stderr.contains("the environment variable SHOP_PASSWORD (password_env) is not set"),
+        "{}",
+        alone.stderr
+    );
+    // A name that is none is refused with all else that is wrong.
+    std::fs::write(&path, "name = \"no name\"\nsorce = 1\n").expect("writing the configuration");
+    let wrong = place.command("verify", &[]).start().wait(PATIENCE);
+    assert_eq!(code(&wrong), 78, "{}", wrong.stderr);
+    assert!(wrong.stderr.contains("unknown key sorce"), "{}", wrong.stderr);
+}

@@ -27,6 +27,8 @@ fn write(source: &Database, stop: &AtomicBool) -> usize {
              insert into bad (id, n) values ({id}, {n}); delete from bad where id = {id} - 5;\n\
              insert into other values ({id}, {n}); update other set n = n + 1 where id = {id} - 3; commit"
         ));
+        // As in `mutations.rs`: clients without a pause would take the processor from those whom this is about.
+        std::thread::sleep(Duration::from_millis(20));
     }
     n
 }
@@ -137,7 +139,7 @@ fn a_value_and_a_change(client: &Client, change: &str) {
     source.sql(TABLES);
     let target = Postgres::shared(PgVersion::V15).fresh_database("dst");
     let (_folder, path) = folder();
-    let pipeline = Pipeline::new("alone", &source.url(), &[&target.url(), &format!("file://{}", path.display())]);
+    let pipeline = Pipeline::in_short_steps("alone", &path, &source, &target);
     pipeline.catch_up();
     assert_eq!(pipeline.verify_equal(), 6);
     let bad = format!("{}.bad", source.schema());

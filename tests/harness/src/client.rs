@@ -11,7 +11,11 @@ use std::process::{Command, Output, Stdio};
 use std::thread;
 
 use crate::server::unique;
-use crate::{PASSWORD, USER};
+use crate::{PASSWORD, USER, tools};
+
+/// The client itself: what Debian has in the search path is a Perl script that looks for it, and takes several times as long as a
+/// statement does. Tests run thousands.
+const PSQL: &str = "/usr/lib/postgresql/15/bin/psql";
 
 /// Which client program speaks to the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,7 +109,7 @@ impl Client {
     fn command(&self, database: &str) -> Command {
         match self.dialect {
             Dialect::Postgres => {
-                let mut psql = Command::new("psql");
+                let mut psql = Command::new(tools::installed(PSQL.into()));
                 psql.args(["-X", "-q", "-A", "-t", "-F", "\t", "-P", "null=NULL", "-v", "ON_ERROR_STOP=1", "-U", USER])
                     .arg("-h")
                     .arg(&self.socket)
