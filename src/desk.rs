@@ -15,6 +15,7 @@ use crossfade_core::{Error, Result};
 use crate::pipeline::session::{Goal, Shared};
 use crate::pipeline::{self, Conduct, Pipeline};
 use crate::repair::{Repair, Report};
+use crate::verify::audit::Audit;
 use crate::verify::chunk::Settled;
 use crate::verify::course::{Course, Step, Walk};
 use crate::verify::sample::{Sample, Wanted};
@@ -56,9 +57,9 @@ impl Job {
         Job::Walk(Walk::On(Box::new(Course::new(tables, options, reply))))
     }
 
-    /// The comparison of all tables that the schedule asks for. It goes on with what was settled of it.
-    pub fn scheduled(known: Vec<Settled>, reply: Sender<Result<Proof>>) -> Job {
-        let course = Course::new(&[], Options { totals: true, references: true }, reply).kept(known);
+    /// The comparison of all tables that the schedule asks for. It goes on with what was settled of it, and audits large tables.
+    pub fn scheduled(known: Vec<Settled>, audit: Option<Audit>, reply: Sender<Result<Proof>>) -> Job {
+        let course = Course::new(&[], Options { totals: true, references: true }, reply).kept(known, audit);
         Job::Walk(Walk::On(Box::new(course)))
     }
 

@@ -175,11 +175,12 @@ pub fn picture(pipeline: &Pipeline, config: &Config) -> Result<Status> {
 
 /// What the ledger says, without a daemon.
 fn kept(pipeline: &str, goal: u32) -> Keeping {
-    let read = || Ledger::open_read(pipeline)?.map(|l| l.standing(goal, crate::now_micros())).transpose();
-    match read() {
-        Ok(standing) => Keeping { standing, error: None },
-        Err(e) => Keeping { standing: None, error: Some(e.to_string()) },
-    }
+    let read = || -> Result<Keeping> {
+        let Some(ledger) = Ledger::open_read(pipeline)? else { return Ok(Keeping::default()) };
+        let standing = Some(ledger.standing(goal, crate::now_micros())?);
+        Ok(Keeping { standing, audits: ledger.audits()?, error: None })
+    };
+    read().unwrap_or_else(|e| Keeping { error: Some(e.to_string()), ..Keeping::default() })
 }
 
 fn from_databases(pipeline: &Pipeline, goal: u32) -> Result<Status> {
@@ -291,6 +292,9 @@ pub fn status(args: &StatusArgs) -> Result<u8> {
     }
     if let Some(standing) = &status.keeping.standing {
         t.add_row(["streak", &standing.line()]);
+    }
+    for auditing in &status.keeping.audits {
+        t.add_row(["audit", &auditing.to_string()]);
     }
     if let Some(error) = &status.keeping.error {
         t.add_row(["ledger", &format!("cannot be used, so hours are unknown: {error}")]);

@@ -19,6 +19,10 @@ pub struct RawProof {
     /// How often the daemon compares all tables by itself, such as `1h`: counted from the beginning of the hour. It reads every table on
     /// both sides each time. `off` (the default): only when asked to.
     pub every: Option<String>,
+    /// In which time each row of a large table is read once, such as `24h`; at least twice `every`. With it the comparisons of `every` read small
+    /// tables whole, and of each larger one (of more rows than `snapshot` has milliseconds, with a key that can be cut) only the part that is due.
+    /// `off` (the default): every comparison reads all.
+    pub audit: Option<String>,
     /// How long a comparison holds its snapshots at both ends, such as `10m` (the default). A table that takes longer is read in ranges of its
     /// key, at several positions; one whose key is not made of integers or bytes (between two Postgres: or UUIDs) is read whole all the same.
     pub snapshot: Option<String>,
@@ -70,6 +74,8 @@ pub struct RawWebhook {
 pub struct ProofConfig {
     /// How often the daemon compares all tables; `None`: only when asked to.
     pub every: Option<Duration>,
+    /// In which time each row of a large table is read once; `None`: by each comparison.
+    pub audit: Option<Duration>,
     /// The lag that is allowed.
     pub max_lag: Duration,
     /// Clean hours that are to be reached.
@@ -78,7 +84,7 @@ pub struct ProofConfig {
 
 impl Default for ProofConfig {
     fn default() -> Self {
-        ProofConfig { every: None, max_lag: Duration::from_secs(30), goal_hours: 168 }
+        ProofConfig { every: None, audit: None, max_lag: Duration::from_secs(30), goal_hours: 168 }
     }
 }
 
@@ -133,6 +139,14 @@ impl Resolver<'_> {
                 Err("every: at most once a minute, since all tables are read; \"off\" for never".to_owned())
             }
             every => Ok(every),
+        });
+        let audit = raw.proof.audit.as_deref().filter(|a| *a != "off");
+        config.audit = self.unit(&["proof", "audit"], audit, |text| match (duration(text)?, config.every) {
+            (_, None) => Err("audit is of no use without every: comparisons on schedule read what is due".to_owned()),
+            (audit, Some(every)) if audit < every * 2 => {
+                Err("audit: at least twice `every`, since each comparison reads a part".to_owned())
+            }
+            (audit, Some(_)) => Ok(audit),
         });
         if let Some(lag) = self.unit(&["proof", "max_lag"], raw.proof.max_lag.as_deref(), duration) {
             config.max_lag = lag;
@@ -257,13 +271,13 @@ mod tests {
     #[test]
     fn a_proof_a_mail_and_a_webhook() {
         let config = parse(&format!(
-            "{HEAD}[proof]\nevery = \"1h\"\nsnapshot = \"90s\"\nmax_lag = \"10s\"\ngoal_hours = 24\n\
+            "{HEAD}[proof]\nevery = \"1h\"\naudit = \"24h\"\nsnapshot = \"90s\"\nmax_lag = \"10s\"\ngoal_hours = 24\n\
              [mail]\nserver = \"smtps://me%40here@mail:4650\"\nfrom = \"Crossfade <c@x.org>\"\nto = [\"a@x.org\"]\n\
              password_env = \"PATH\"\n[webhook]\nurl = \"https://x/y\"\n"
         ));
         let config = config.unwrap();
-        let proof =
-            ProofConfig { every: Some(Duration::from_secs(3600)), max_lag: Duration::from_secs(10), goal_hours: 24 };
+        let (every, audit) = (Some(Duration::from_secs(3600)), Some(Duration::from_secs(24 * 3600)));
+        let proof = ProofConfig { every, audit, max_lag: Duration::from_secs(10), goal_hours: 24 };
         assert_eq!((config.proof, config.limits.snapshot), (proof, Duration::from_secs(90)));
         let mail = config.mail.unwrap();
         assert_eq!((mail.host.as_str(), mail.port, mail.tls), ("mail", 4650, MailTls::Implicit));
@@ -281,6 +295,9 @@ mod tests {
         };
         assert!(wrong("[proof]\nsnapshot = \"0s\"").contains("line 7, column 1: snapshot must be longer"));
         assert!(wrong("[proof]\nevery = \"1s\"").contains("line 7, column 1: every: at most once a minute"));
+        assert!(wrong("[proof]\naudit = \"24h\"").contains("line 7, column 1: audit is of no use without every"));
+        let short = wrong("[proof]\nevery = \"1h\"\naudit = \"90m\"");
+        assert!(short.contains("line 8, column 1: audit: at least twice `every`"), "{short}");
         assert!(wrong("[webhook]\nurl = \"http://x\"").contains("must be of the form https://"));
         assert!(mail("smtp://u@h?tls=none", "password_env = \"PATH\"").contains("over TLS only"));
         assert!(mail("smtps://u@h", "").contains("give password_env"));

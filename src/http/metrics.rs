@@ -263,7 +263,7 @@ mod tests {
             v.retained = Some(Retained { by: "slot s".into(), bytes: 5, room: Some(6), keeping: Kept::Safe });
         });
         let standing = Standing { streak: 12, goal: 72, broken_micros: None, broken_by: None };
-        progress.set_keeping(Keeping { standing: Some(standing), error: Some("no room".into()) });
+        progress.set_keeping(Keeping { standing: Some(standing), audits: Vec::new(), error: Some("no room".into()) });
         let site = Site { pipeline: "p".into(), source: "s".into(), since_micros: 0, progress };
         let text = text(&site);
         for line in [

@@ -24,6 +24,7 @@ use sha2::{Digest, Sha256};
 
 pub use self::entry::{Entry, Event, Incident, Sample, Verification};
 pub use self::hours::{Hour, HourVerdict, Standing};
+use crate::verify::audit::Auditing;
 use crate::verify::chunk::Settled;
 
 /// Of the file's format, in `user_version`: a ledger of a later one is not touched.
@@ -277,6 +278,22 @@ impl Ledger {
         let last = all.last().map(|s| s.course);
         all.retain(|s| Some(s.course) == last);
         Ok(all)
+    }
+
+    /// Chunks that comparisons on schedule have settled since then, in the order in which they did.
+    pub fn chunks_since(&self, since: i64) -> Result<Vec<Settled>> {
+        let sql = "SELECT seq, at_micros, kind, body FROM entry WHERE kind = 'chunks' AND at_micros >= ?1 ORDER BY seq";
+        let entries = self.select(sql, [since])?.into_iter();
+        Ok(entries.flat_map(|e| if let Event::Chunks { settled } = e.event { settled } else { Vec::new() }).collect())
+    }
+
+    /// How far the audits of tables were by the last comparison on schedule.
+    pub fn audits(&self) -> Result<Vec<Auditing>> {
+        let sql =
+            "SELECT seq, at_micros, kind, body FROM entry WHERE kind = 'verification' AND body ->> '$.by' = 'schedule'
+                   ORDER BY seq DESC LIMIT 1";
+        let Some(Event::Verification(v)) = self.select(sql, [])?.pop().map(|e| e.event) else { return Ok(Vec::new()) };
+        Ok(v.proof.tables.into_iter().filter_map(Auditing::of).collect())
     }
 
     /// The hours judged so far, newest first, at most so many.

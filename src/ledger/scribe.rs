@@ -23,6 +23,7 @@ use crate::pipeline::Pipeline;
 use crate::pipeline::progress::{Keeping, State};
 use crate::service::{Server, Wanted};
 use crate::verify::Proof;
+use crate::verify::audit::{Audit, Auditing};
 use crate::verify::chunk::Settled;
 
 /// How often it looks.
@@ -55,6 +56,8 @@ pub struct Scribe<'a> {
     asked: Option<Instant>,
     /// Tables whose suspension was noted.
     suspended: Vec<TableName>,
+    /// How far audits are; none: it was not asked yet.
+    audits: Option<Vec<Auditing>>,
 }
 
 impl<'a> Scribe<'a> {
@@ -75,6 +78,7 @@ impl<'a> Scribe<'a> {
             period: None,
             asked: None,
             suspended: Vec::new(),
+            audits: None,
         }
     }
 
@@ -104,9 +108,7 @@ impl<'a> Scribe<'a> {
 
     fn look(&mut self) {
         let now = crate::now_micros();
-        let notes = self.pipeline.progress.take_notes();
-        self.lost += notes.dropped;
-        notes.events.into_iter().for_each(|(at, event)| self.keep(at, event));
+        self.take_notes();
         self.prove(now);
         let view = self.pipeline.progress.picture();
         for s in view.suspended.iter().filter(|s| !self.suspended.contains(&s.table)) {
@@ -133,6 +135,12 @@ impl<'a> Scribe<'a> {
         self.flush();
     }
 
+    fn take_notes(&mut self) {
+        let notes = self.pipeline.progress.take_notes();
+        self.lost += notes.dropped;
+        notes.events.into_iter().for_each(|(at, event)| self.keep(at, event));
+    }
+
     /// Asks for a comparison where one is due, and takes its answer.
     fn prove(&mut self, now: i64) {
         if let Some((period, answer)) = &self.proof {
@@ -147,8 +155,11 @@ impl<'a> Scribe<'a> {
             if let Ok(proof) = &answered {
                 self.pipeline.progress.recent.proved(proof, now);
             }
+            // Its chunks stand before what ends it: by that they are known as its own.
+            self.take_notes();
             let (at, event) = Event::compared(Asker::Schedule, &[], &answered);
             self.keep(at, event);
+            self.audits = None;
         }
         let Some(every) = self.config.proof.every else { return };
         let period = now.div_euclid((every.as_micros() as i64).max(1));
@@ -159,7 +170,7 @@ impl<'a> Scribe<'a> {
         }
         self.asked = Some(Instant::now());
         let (reply, answer) = bounded(1);
-        self.server.want(Wanted::Job(Job::scheduled(self.unfinished(now), reply)));
+        self.server.want(Wanted::Job(Job::scheduled(self.unfinished(now), self.audit(every, now), reply)));
         self.proof = Some((period, answer));
     }
 
@@ -170,6 +181,18 @@ impl<'a> Scribe<'a> {
             tracing::warn!(error = %e, hint = e.hint_text(), "the comparison begins anew");
             Vec::new()
         })
+    }
+
+    /// What an audit has to know. Where that cannot be read, large tables are read whole.
+    fn audit(&self, every: Duration, now: i64) -> Option<Audit> {
+        let period = self.config.proof.audit?;
+        let since = now - 2 * period.as_micros() as i64;
+        let read = || Ledger::open_read(&self.pipeline.name)?.map_or(Ok(Vec::new()), |l| l.chunks_since(since));
+        let known = read().unwrap_or_else(|e| {
+            tracing::warn!(error = %e, hint = e.hint_text(), "the audit begins anew");
+            Vec::new()
+        });
+        Some(Audit::new(period, every, known))
     }
 
     fn keep(&mut self, at: i64, event: Event) {
@@ -189,12 +212,16 @@ impl<'a> Scribe<'a> {
         let written = self.write_out();
         let read = written.and_then(|()| {
             let standing = |l: &Ledger| l.standing(self.config.proof.goal_hours, crate::now_micros());
+            if let (Some(ledger), None) = (&self.ledger, &self.audits) {
+                self.audits = Some(ledger.audits()?);
+            }
             self.ledger.as_ref().map(standing).transpose()
         });
         let (standing, wrong) = match read {
             Ok(standing) => (standing, None),
             Err(e) => (self.pipeline.progress.keeping().standing, Some(e)),
         };
+        let audits = self.audits.clone().unwrap_or_default();
         if let Some(e) = &wrong {
             // Opened anew: its disk may be another one by then.
             self.ledger = None;
@@ -205,7 +232,7 @@ impl<'a> Scribe<'a> {
             tracing::info!("the ledger is written again");
         }
         self.error = wrong.map(|e| e.to_string());
-        self.pipeline.progress.set_keeping(Keeping { standing, error: self.error.clone() });
+        self.pipeline.progress.set_keeping(Keeping { standing, audits, error: self.error.clone() });
     }
 
     fn write_out(&mut self) -> Result<()> {

@@ -38,6 +38,7 @@ fn verification(verdict: Verdict, whole: bool, canary: Option<Canary>) -> Event 
         totals: None,
         chunks: Vec::new(),
         uncut: None,
+        audit: None,
         table: "shop.t".into(),
         target: None,
         source_rows: Some(1),
@@ -108,6 +109,7 @@ fn settled(course: i64, after: Option<i128>, to: Option<i128>) -> Settled {
         range: KeyRange { after: after.map(key), to: to.map(key) },
         position: Position::new("p"),
         at_micros: T,
+        again: false,
         proofs: v.proof.tables,
         canary: Canary::default(),
     }

@@ -19,6 +19,7 @@ use super::pulse::{self, Patience, Pulse};
 use super::recent::Recent;
 use super::session::Shared;
 use crate::ledger::{Event, Standing};
+use crate::verify::audit::Auditing;
 
 /// What a pipeline is up to.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -259,6 +260,9 @@ const NOTES: usize = 1_000;
 pub struct Keeping {
     /// The streak of clean hours.
     pub standing: Option<Standing>,
+    /// How far the audits of large tables are.
+    #[serde(default)]
+    pub audits: Vec<Auditing>,
     /// Why it is not written.
     pub error: Option<String>,
 }

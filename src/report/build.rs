@@ -44,6 +44,7 @@ pub fn build(
         },
         verification: None,
         tables: Vec::new(),
+        audits: Vec::new(),
         aggregates: Vec::new(),
         references: None,
         sequences: None,
@@ -177,6 +178,7 @@ impl Report {
             let what = format!("all tables were compared at {} for the last time", print::time(at));
             self.find(Verdict::Unknown, what, Some(COMPARE.into()));
         }
+        self.audits = ledger.audits()?;
         self.judge_tables();
         self.beyond(ledger, &last.proof.beyond, oldest)?;
         let canary = last.proof.canary.clone().unwrap_or_default();

@@ -22,6 +22,7 @@ use crate::cli::print;
 use crate::ledger::Standing;
 use crate::verify::Verdict as Compared;
 use crate::verify::aggregates::AggregateProof;
+use crate::verify::audit::Auditing;
 use crate::verify::difference::Differences;
 use crate::verify::orphans::References;
 use crate::verify::sequences::Sequences;
@@ -96,6 +97,8 @@ pub struct Report {
     pub verification: Option<Verification>,
     /// Each table, as it was last compared.
     pub tables: Vec<Table>,
+    /// How far the audits of large tables are.
+    pub audits: Vec<Auditing>,
     /// Figures of the configuration, as they were last compared.
     pub aggregates: Vec<AggregateProof>,
     /// Rows at the targets that refer to nothing, as they were last looked for.

@@ -62,6 +62,7 @@ fn table(name: &str, verdict: Compared) -> TableProof {
         totals: None,
         chunks: Vec::new(),
         uncut: None,
+        audit: None,
         differences: (verdict == Compared::Different).then_some(differences),
         changed: vec![],
         error: (verdict == Compared::Unknown).then(|| "permission denied".into()),

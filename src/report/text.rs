@@ -179,6 +179,7 @@ pub fn facts_of(report: &Report) -> Vec<(&'static str, String)> {
             format!("{figures} counts and sums of {tables}, by both servers' own SQL; {differing} differ"),
         ));
     }
+    facts.extend(report.audits.iter().map(|auditing| ("audit", auditing.to_string())));
     facts.extend(report.referring().map(|words| ("references", words)));
     facts.extend(report.behind().map(|words| ("sequences", words)));
     facts

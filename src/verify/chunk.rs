@@ -56,6 +56,9 @@ pub struct Settled {
     pub position: Position,
     /// When they were opened there: microseconds since 1970 UTC.
     pub at_micros: i64,
+    /// Whether it is a chunk of an audit in which rows differed, read once more.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub again: bool,
     /// For each target.
     pub proofs: Vec<TableProof>,
     /// How the comparison did with the changes that it made itself.
@@ -107,13 +110,17 @@ pub fn chain(settled: &[Settled], table: &TableName, shape: &str) -> Vec<Settled
     chain
 }
 
+/// Whether a range has no key behind `after`.
+pub fn is_over(range: &KeyRange, after: Option<&Vec<KeyPart>>) -> bool {
+    match (&range.to, after) {
+        (Some(to), Some(after)) => order(to, after).is_le(),
+        (None, _) | (_, None) => false,
+    }
+}
+
 /// The ranges of a plan that cover every key behind `after`, the keys that come later included.
 pub fn behind(plan: Vec<KeyRange>, after: Option<&Vec<KeyPart>>) -> Vec<KeyRange> {
-    let is_over = |range: &KeyRange| match (&range.to, after) {
-        (Some(to), Some(after)) => order(to, after).is_le(),
-        _ => false,
-    };
-    let mut left: Vec<KeyRange> = plan.into_iter().filter(|range| !is_over(range)).collect();
+    let mut left: Vec<KeyRange> = plan.into_iter().filter(|range| !is_over(range, after)).collect();
     match left.first_mut() {
         Some(first) => first.after = after.cloned(),
         None => left.push(KeyRange { after: after.cloned(), to: None }),
@@ -212,7 +219,8 @@ mod tests {
         };
         let proofs = vec![super::super::proof(&table, None, &side(rows.0), &side(rows.1))];
         let (position, canary) = (Position::new(format!("at {after:?}")), Canary::default());
-        Settled { course: 1, table, shape: "x".into(), range: range(after, to), position, at_micros: 5, proofs, canary }
+        let (shape, range) = ("x".into(), range(after, to));
+        Settled { course: 1, table, shape, range, position, at_micros: 5, again: false, proofs, canary }
     }
 
     #[test]

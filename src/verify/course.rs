@@ -9,12 +9,14 @@
 //! A course is a small machine. Its [`Walk`] is at the desk (`desk.rs`) between two turns: there the pipeline can be held; what takes
 //! long runs on a thread of its own. What is settled of a course that is kept goes to the ledger, and another process goes on with it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
-use crossfade_core::{Error, Position, Result, TableName};
+use crossfade_core::{Error, KeyRange, Position, Result, TableName};
 
+use super::audit::Audit;
 use super::beyond::Beyond;
 use super::chunk::{self, Settled};
 use super::cut::{Cutter, Todo};
@@ -42,6 +44,10 @@ pub struct Course {
     kept: bool,
     /// What another process has settled.
     known: Vec<Settled>,
+    /// Where large tables are read bit by bit.
+    audit: Option<Audit>,
+    /// Those tables: a mark of their shape, and all ranges.
+    audited: BTreeMap<TableName, (String, Vec<KeyRange>)>,
     /// Tables that were not cut yet.
     uncut: Option<Vec<Mapped>>,
     /// All tables, in the order of the proof.
@@ -100,6 +106,8 @@ impl Course {
             began: Instant::now(),
             kept: false,
             known: Vec::new(),
+            audit: None,
+            audited: BTreeMap::new(),
             uncut: None,
             order: Vec::new(),
             todo: Vec::new(),
@@ -115,11 +123,12 @@ impl Course {
         }
     }
 
-    /// Notes what is settled, and goes on with what was settled of the same course before.
+    /// Notes what is settled, and goes on with what was settled of the same course before. With an audit it reads of large tables what
+    /// is due.
     #[must_use]
-    pub fn kept(mut self, known: Vec<Settled>) -> Course {
+    pub fn kept(mut self, known: Vec<Settled>, audit: Option<Audit>) -> Course {
         self.id = known.first().map_or(self.id, |s| s.course);
-        Course { kept: true, known, ..self }
+        Course { kept: true, known, audit, ..self }
     }
 
     fn turn(mut self: Box<Self>, shared: &Shared<'_>, pipeline: &Pipeline) -> Step {
@@ -189,10 +198,11 @@ impl Course {
     fn cut(mut self: Box<Self>, cutter: &Cutter, tables: Vec<Mapped>) -> Option<Walk> {
         let mut tables = tables.into_iter();
         while let Some(mapped) = tables.next() {
-            match cutter.todo(mapped.clone(), &self.known) {
-                Ok((done, todo)) => {
-                    self.settled.extend(done);
-                    self.todo.extend(todo);
+            match cutter.cut(mapped.clone(), self.id, &self.known, self.audit.as_ref()) {
+                Ok(cut) => {
+                    self.settled.extend(cut.done);
+                    self.todo.extend(cut.todo);
+                    self.audited.extend(cut.audited.map(|audited| (mapped.source.name.clone(), audited)));
                 }
                 Err(e) => {
                     self.uncut = Some([mapped].into_iter().chain(tables).collect());
@@ -222,6 +232,7 @@ impl Course {
         for mut todo in left.by_ref() {
             let name = todo.mapped.source.name.clone();
             match sitting.tables.iter().find(|m| m.source.name == name).cloned() {
+                None if self.unread.iter().any(|p| p.table == name.to_string()) => {}
                 None => {
                     let why = sitting.drift.remove(&name).unwrap_or_else(|| "it is carried no longer".into());
                     self.unread.push(unknown(&name, &why));
@@ -229,11 +240,15 @@ impl Course {
                 Some(now) if !same_shape(&now, &todo.mapped) => {
                     self.settled.retain(|s| s.table != name);
                     self.known.retain(|s| s.table != name);
-                    self.uncut.get_or_insert_default().push(now);
+                    self.audited.remove(&name);
+                    let uncut = self.uncut.get_or_insert_default();
+                    uncut.retain(|m| m.source.name != name);
+                    uncut.push(now);
                 }
                 Some(now) => {
                     let piece = sitting.read(&now, &mut todo, until, time, &mut compared);
-                    let over = piece.range.to.is_none();
+                    // The last range of what is due is not the table's last.
+                    let over = piece.range.to.is_none() || todo.ranges.is_empty();
                     pieces.push(piece);
                     if !over {
                         self.todo.push(todo);
@@ -264,15 +279,21 @@ impl Course {
         self.recheck_error = recheck_error.or(self.recheck_error.take());
         let position = position.unwrap_or_else(|| Position::new("?"));
         let mut new = Vec::with_capacity(pieces.len());
-        for Piece { table, shape, range, proofs, canary } in pieces {
+        for Piece { table, shape, range, again, proofs, canary } in pieces {
             let rest = tables.split_off(proofs.min(tables.len()));
             let proofs = std::mem::replace(&mut tables, rest);
             let (course, position) = (self.id, position.clone());
-            new.push(Settled { course, table, shape, range, position, at_micros, proofs, canary });
+            new.push(Settled { course, table, shape, range, position, at_micros, again, proofs, canary });
         }
         self.settled.extend(new.iter().cloned());
-        // What is over is told by the proof.
-        if self.kept && !self.is_over() && !new.is_empty() {
+        if let Some(audit) = &mut self.audit {
+            audit.settled(&new);
+        }
+        // What is over is told by the proof, but for tables of which the next comparison reads other parts.
+        if self.is_over() {
+            new.retain(|s| self.audited.contains_key(&s.table));
+        }
+        if self.kept && !new.is_empty() {
             progress.note_at(at_micros, Event::Chunks { settled: new });
         }
         self.go_on()
@@ -298,7 +319,10 @@ impl Course {
             let chunks: Vec<Settled> = self.settled.iter().filter(|s| s.table == *name).cloned().collect();
             canary.tried += u64::from(chunks.iter().any(|s| s.canary.tried > 0));
             canary.missed.extend(chunks.iter().flat_map(|s| s.canary.missed.clone()));
-            let whole = chunk::whole(&chunks);
+            let whole = match (&self.audit, self.audited.get(name)) {
+                (Some(audit), Some((shape, plan))) => audit.proofs(name, shape, plan, &chunks),
+                (None, _) | (_, None) => chunk::whole(&chunks),
+            };
             // One that could not be read to its end is unknown, unless what was read differs.
             match self.unread.iter().position(|p| p.table == name.to_string()).map(|at| self.unread.remove(at)) {
                 Some(unread) if overall(&whole) != Verdict::Different => proofs.push(unread),

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crossfade_core::{KeyRange, Result, Source, Target};
 
+use super::audit::Audit;
 use super::chunk::{self, Settled};
 use crate::pipeline::Pipeline;
 use crate::transform::Mapped;
@@ -25,8 +26,21 @@ pub struct Todo {
     pub shape: String,
     /// What is left of it.
     pub ranges: Vec<KeyRange>,
+    /// Whether it was read, and is read once more.
+    pub again: bool,
     /// Why it was not cut.
     pub uncut: Option<String>,
+}
+
+/// A table, cut.
+#[derive(Default)]
+pub struct Cut {
+    /// What was settled of it before.
+    pub done: Vec<Settled>,
+    /// What is to be read.
+    pub todo: Vec<Todo>,
+    /// Where it is audited: a mark of its shape, and all its ranges.
+    pub audited: Option<(String, Vec<KeyRange>)>,
 }
 
 /// Cuts tables.
@@ -61,28 +75,45 @@ impl Cutter {
             .then(|| "its key is not ordered in the same way at both ends".to_owned())
     }
 
-    /// What was settled of a table before, and what is left of it.
-    pub fn todo(&self, mapped: Mapped, known: &[Settled]) -> Result<(Vec<Settled>, Option<Todo>)> {
+    /// What was settled of a table before, and what is left of it; of one that is audited: what is due.
+    pub fn cut(&self, mapped: Mapped, course: i64, known: &[Settled], audit: Option<&Audit>) -> Result<Cut> {
         let shape = chunk::shape(&mapped)?;
         let done = chunk::chain(known, &mapped.source.name, &shape);
-        if done.last().is_some_and(Settled::ends) {
-            return Ok((done, None));
+        let is_over = done.last().is_some_and(Settled::ends);
+        if is_over && audit.is_none() {
+            return Ok(Cut { done, ..Cut::default() });
         }
+        let all = |uncut| {
+            let (mapped, shape) = (mapped.clone(), shape.clone());
+            Todo { mapped, shape, ranges: vec![KeyRange::ALL], again: false, uncut }
+        };
+        let whole = |uncut| Cut { todo: vec![all(uncut)], ..Cut::default() };
         let uncut = self.cannot(&mapped);
-        let all = |uncut| Todo { mapped: mapped.clone(), shape: shape.clone(), ranges: vec![KeyRange::ALL], uncut };
         if uncut.is_some() {
-            return Ok((Vec::new(), Some(all(uncut))));
+            return Ok(if is_over { Cut { done, ..Cut::default() } } else { whole(uncut) });
         }
-        match self.plan(&mapped) {
-            Ok(plan) if done.is_empty() && plan.len() as u64 * self.rows <= self.few => Ok((done, Some(all(None)))),
-            Ok(plan) => {
-                let ranges = chunk::behind(plan, done.last().and_then(|last| last.range.to.as_ref()));
-                Ok((done, Some(Todo { ranges, ..all(None) })))
-            }
-            Err(e) if e.is_transient() => Err(e),
+        let plan = match self.plan(&mapped) {
+            Ok(plan) => plan,
+            Err(e) if e.is_transient() => return Err(e),
             // Reading it tells why.
-            Err(e) => Ok((Vec::new(), Some(all(Some(e.to_string()))))),
+            Err(e) => return Ok(whole(Some(e.to_string()))),
+        };
+        let is_small = plan.len() as u64 * self.rows <= self.few;
+        if let Some(audit) = audit.filter(|_| !is_small) {
+            let name = &mapped.source.name;
+            let (due, again) = audit.due(name, &shape, plan.clone());
+            let again = again.into_iter().map(|range| Todo { ranges: vec![range], again: true, ..all(None) });
+            let todo = again.chain([Todo { ranges: due, ..all(None) }]).collect();
+            return Ok(Cut { done: audit.of_course(course, name), todo, audited: Some((shape.clone(), plan)) });
         }
+        if is_over {
+            return Ok(Cut { done, ..Cut::default() });
+        }
+        if done.is_empty() && is_small {
+            return Ok(whole(None));
+        }
+        let ranges = chunk::behind(plan, done.last().and_then(|last| last.range.to.as_ref()));
+        Ok(Cut { done, todo: vec![Todo { ranges, ..all(None) }], audited: None })
     }
 
     fn plan(&self, mapped: &Mapped) -> Result<Vec<KeyRange>> {

@@ -15,6 +15,7 @@
 //! (`recheck.rs`).
 
 pub mod aggregates;
+pub mod audit;
 pub mod beyond;
 pub mod canary;
 pub mod changed;
@@ -46,6 +47,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use self::aggregates::Aggregate;
+use self::audit::Audited;
 use self::beyond::Beyond;
 use self::canary::{Canary, Keeper};
 use self::changed::{ChangedValues, Tally};
@@ -110,6 +112,9 @@ pub struct TableProof {
     /// Why it was read at one position although that took longer than snapshots are to be held.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub uncut: Option<String>,
+    /// How far its audit is, if it is read bit by bit: then its chunks were read by several comparisons, and its rows counted by the last round.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub audit: Option<Audited>,
 }
 
 /// A comparison of all tables asked for.
@@ -422,6 +427,7 @@ fn proof(
         totals: None,
         chunks: Vec::new(),
         uncut: None,
+        audit: None,
     }
 }
 

@@ -20,6 +20,8 @@ pub struct Piece {
     pub shape: String,
     /// The keys.
     pub range: KeyRange,
+    /// Whether it is read once more.
+    pub again: bool,
     /// How many of the comparison's proofs are its: one for each target.
     pub proofs: usize,
     /// How the comparison did with a change of its own.
@@ -100,6 +102,7 @@ impl Sitting {
             table: mapped.source.name.clone(),
             shape: todo.shape.clone(),
             range: KeyRange { after, to },
+            again: todo.again,
             proofs,
             canary: found.proof.canary.unwrap_or_default(),
         }

@@ -32,6 +32,7 @@ mod refusals;
 mod repairs;
 mod reports;
 mod reshaped;
+mod rolling;
 mod scan;
 mod schema;
 mod sqlite_to_parquet;
