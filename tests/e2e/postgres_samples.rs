@@ -52,8 +52,10 @@ pub const SAKILA: Sample = Sample {
          rating = 'NC-17', description = 'Größe {n}', release_year = NULL WHERE film_id = 1 + {n} % 1000;",
         "INSERT INTO rental (rental_date, inventory_id, customer_id, staff_id) \
          VALUES (timestamp '2026-01-01' + {n} * interval '1 minute', 1 + {n} % 4000, 1 + {n} % 500, 1);",
+        // Not every number is a rental's.
         "INSERT INTO payment (customer_id, staff_id, rental_id, amount, payment_date) \
-         VALUES (1 + {n} % 500, 1, 1 + {n} % 10000, 1.99, timestamp '2007-01-15' + {n} % 150 * interval '1 day');",
+         SELECT 1 + {n} % 500, 1, min(rental_id), 1.99, timestamp '2007-01-15' + {n} % 150 * interval '1 day' \
+         FROM rental WHERE rental_id > {n} % 10000;",
         "UPDATE payment SET amount = amount + 1.00 WHERE payment_id % 1000 = {n} % 1000 AND amount < 900;",
         "INSERT INTO payment_p2007_02 SELECT * FROM payment_p2007_02 LIMIT 3;",
         "DELETE FROM payment_p2007_02 WHERE ctid = ANY (ARRAY(SELECT ctid FROM payment_p2007_02 LIMIT 2));",
