@@ -20,8 +20,6 @@ pub type Lent = Arc<Mutex<Box<dyn Snapshot>>>;
 pub struct Pace {
     ranges: Vec<KeyRange>,
     until: Instant,
-    /// Whether the ranges are all of the table.
-    all: bool,
     state: Mutex<State>,
     turned: Condvar,
 }
@@ -36,8 +34,8 @@ struct State {
 
 impl Pace {
     /// For these ranges, of which the first is read in any case.
-    pub fn new(ranges: Vec<KeyRange>, all: bool, until: Instant) -> Arc<Pace> {
-        Arc::new(Pace { ranges, until, all, state: Mutex::default(), turned: Condvar::new() })
+    pub fn new(ranges: Vec<KeyRange>, until: Instant) -> Arc<Pace> {
+        Arc::new(Pace { ranges, until, state: Mutex::default(), turned: Condvar::new() })
     }
 
     /// Ranges that were read.
@@ -45,9 +43,11 @@ impl Pace {
         self.lock().open
     }
 
-    /// Whether what was read is the whole table.
+    /// Whether what was read is the whole table: an audit's part begins with the first key, too, and ends before the last.
     pub fn is_whole(&self) -> bool {
-        self.all && self.read() == self.ranges.len()
+        let (first, last) = (self.ranges.first(), self.ranges.last());
+        let all = first.is_some_and(|r| r.after.is_none()) && last.is_some_and(|r| r.to.is_none());
+        all && self.read() == self.ranges.len()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -173,12 +173,14 @@ impl Snapshot for Part {
 mod tests {
     use std::time::Duration;
 
+    use crossfade_core::KeyPart;
+
     use super::*;
 
     #[test]
     fn the_target_reads_what_the_source_reads() {
         let ranges = vec![KeyRange::ALL; 3];
-        let pace = Pace::new(ranges, true, Instant::now() + Duration::from_secs(3600));
+        let pace = Pace::new(ranges, Instant::now() + Duration::from_secs(3600));
         std::thread::scope(|scope| {
             let target = scope.spawn(|| (0..3).take_while(|&i| pace.follow(i)).count());
             assert!((0..3).all(|i| pace.lead(i)) && !pace.lead(3));
@@ -189,7 +191,7 @@ mod tests {
 
     #[test]
     fn when_the_time_is_up_the_first_range_was_read_and_no_other() {
-        let pace = Pace::new(vec![KeyRange::ALL; 3], true, Instant::now());
+        let pace = Pace::new(vec![KeyRange::ALL; 3], Instant::now());
         std::thread::scope(|scope| {
             let target = scope.spawn(|| (0..3).take_while(|&i| pace.follow(i)).count());
             assert_eq!((0..3).take_while(|&i| pace.lead(i)).count(), 1);
@@ -200,8 +202,20 @@ mod tests {
     }
 
     #[test]
+    fn the_first_ranges_of_a_table_are_not_the_whole() {
+        let key = |n| Some(vec![KeyPart::Int(n)]);
+        let part = |after, to| {
+            let pace = Pace::new(vec![KeyRange { after, to }], Instant::now() + Duration::from_secs(3600));
+            assert!(pace.lead(0) && !pace.lead(1));
+            pace.is_whole()
+        };
+        assert!(part(None, None));
+        assert!(!part(None, key(9)) && !part(key(9), None) && !part(key(1), key(9)));
+    }
+
+    #[test]
     fn a_source_that_fails_lets_its_target_go() {
-        let pace = Pace::new(vec![KeyRange::ALL; 3], true, Instant::now() + Duration::from_secs(3600));
+        let pace = Pace::new(vec![KeyRange::ALL; 3], Instant::now() + Duration::from_secs(3600));
         std::thread::scope(|scope| {
             let target = scope.spawn(|| (0..3).take_while(|&i| pace.follow(i)).count());
             let closing = Closing(&pace);

@@ -67,7 +67,7 @@ impl Sitting {
     ) -> Piece {
         let began = Instant::now();
         let after = todo.ranges.first().and_then(|r| r.after.clone());
-        let pace = Pace::new(todo.ranges.clone(), after.is_none(), until);
+        let pace = Pace::new(todo.ranges.clone(), until);
         let part = |lent: &Lent, is_source| Part::side(lent, &self.position, &pace, is_source);
         let fenced = Fenced {
             position: self.position.clone(),
